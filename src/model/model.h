@@ -1,0 +1,86 @@
+/* model: a GGUF file turned into ggml tensors, plus libllama's tokenizer for the same file.
+ *
+ *   gguf_check.c  reads the file with bounds checks of its own, before ggml or libllama see it
+ *   hparams.c     architecture and hyper-parameters from the checked metadata
+ *   weights.c     tensors: zero-copy from the mapping, or repacked where the CPU backend wants it
+ *   vocab.c       tokenizer and chat templates (the only file that calls libllama)
+ *   graph.c       the forward pass as a ggml graph with our store/attend/merge nodes
+ *   attend.c      what those nodes do
+ *   seq.c         sequences, forks, eviction
+ *   engine.c      batches, pool, times
+ */
+#ifndef MODEL_MODEL_H
+#define MODEL_MODEL_H
+
+#include "base/base.h"
+
+#include <ggml-alloc.h>
+#include <ggml-backend.h>
+#include <ggml.h>
+#include <gguf.h>
+
+/* Tensors of one layer; NULL where the architecture has none. Shapes are ggml's (ne0 first). */
+typedef struct kept_layer {
+    struct ggml_tensor *attn_norm;       /* [n_embd] */
+    struct ggml_tensor *q, *k, *v;       /* [n_embd][n_heads*D], [n_embd][n_kv_heads*D] */
+    struct ggml_tensor *q_bias, *k_bias, *v_bias; /* qwen2 */
+    struct ggml_tensor *q_norm, *k_norm; /* [D] qwen3, gemma3 */
+    struct ggml_tensor *o;               /* [n_heads*D][n_embd] */
+    struct ggml_tensor *attn_post_norm;  /* [n_embd] gemma3 */
+    struct ggml_tensor *ffn_norm;        /* [n_embd] */
+    struct ggml_tensor *gate, *up, *down;
+    struct ggml_tensor *ffn_post_norm;   /* [n_embd] gemma3 */
+    float rope_base;                     /* rotary base of this layer */
+    float rope_scale;                    /* rotary frequency scale of this layer, usually 1 */
+} kept_layer;
+
+struct kept_model {
+    kept_model_info info;
+    char *path;
+    char sha256[65]; /* "" until asked for */
+    /* hyper-parameters the graph needs beyond info */
+    float norm_eps;
+    float attn_scale;  /* softmax scale, 1/sqrt(D) unless the file says otherwise */
+    float embd_scale;  /* gemma3: sqrt(n_embd); else 1 */
+    int n_rope;        /* rotated channels per head, even, <= D */
+    bool rope_neox;    /* pair layout: GGML_ROPE_TYPE_NEOX instead of NORMAL */
+    bool gelu;         /* gemma3: GELU-gated; else SiLU-gated */
+    int n_ff;
+    /* weights */
+    struct ggml_tensor *tok_embd;    /* [n_embd][n_vocab], plain layout: get_rows works on it */
+    struct ggml_tensor *output_norm; /* [n_embd] */
+    struct ggml_tensor *output;      /* [n_embd][n_vocab], maybe repacked, maybe tok_embd itself */
+    struct ggml_tensor *rope_factors;/* rope_freqs.weight [n_rope/2] (llama-3 scaling) or NULL */
+    kept_layer *layers;              /* [n_layers] */
+    char buffer_types[96];           /* "CPU 60.1 MiB, CPU_REPACK 33.7 MiB": part of results */
+    ggml_backend_dev_t dev;          /* the CPU device */
+    struct kept_weights *weights;    /* mapping, contexts, buffers: owned by weights.c */
+    struct llama_model *vocab;       /* libllama model opened vocab_only: owned by vocab.c */
+};
+
+/* ---- gguf_check.c ---- */
+/* Reads PATH's header, metadata and tensor table with every count, length, type, shape, offset and
+ * alignment checked against the file size and against sane caps, never trusting a number before it
+ * is checked. OK means: gguf_init_from_file, the tensor data mapping and libllama's vocab loader
+ * may see the file. FORMAT / UNSUPPORTED / IO with one line that says what is wrong and where. */
+kept_status kept_gguf_check(const char *path, kept_error *err);
+/* The same on memory, for the fuzzer. file_size may exceed n only in tests. */
+kept_status kept_gguf_check_mem(const uint8_t *data, size_t n, kept_error *err);
+
+/* ---- hparams.c ---- */
+/* Fills info and hyper-parameters of m from checked metadata. */
+kept_status kept_hparams_read(struct kept_model *m, const struct gguf_context *g, kept_error *err);
+
+/* ---- weights.c ---- */
+/* Opens and maps m->path, fills all tensors. repack: use the CPU's extra buffer types. */
+kept_status kept_weights_load(struct kept_model *m, bool repack, kept_error *err);
+void kept_weights_free(struct kept_model *m);
+
+/* ---- vocab.c ---- */
+kept_status kept_vocab_open(struct kept_model *m, kept_error *err);
+void kept_vocab_free(struct kept_model *m);
+
+/* Loads ggml's backends once per process (thread-safe), silences ggml's and libllama's logging. */
+void kept_ggml_start(void);
+
+#endif

@@ -1,0 +1,111 @@
+/* strategy: a resolved point in the space of strategies, and the one procedure that applies it.
+ *
+ * Spec grammar:   spec   := part ('+' part)* [ '@' budget ]          spaces are not allowed
+ *                 part   := name [ '(' opt (',' opt)* ')' ]
+ *                 opt    := name '=' value
+ *                 budget := NUMBER '%' | NUMBER | SIZE
+ * A name is a part of some axis or a recipe (a named spec, see parts.h). Each axis at most once;
+ * what is not named takes the axis' default part and options. "full" takes no budget, every other
+ * score needs one. '%' is of the full f16 cache's K/V bytes, a bare number is tokens per KV head
+ * (protected ones included), a size is K/V bytes of the whole sequence.
+ *
+ * Axes and their parts here:
+ *   score       full random recency h2o tova snapkv knorm keydiff expected-attention
+ *   allocator   uniform (default) pyramid ada global
+ *   protection  protect(sinks=4,recent=32)  -- the same for every score unless written
+ *   schedule    prefill (default: once, when the prompt is in), decode(every=1) (after prefill and
+ *               then every k decode steps at the budget), chunks (after every prefill chunk too)
+ *   position    original (default), slot (keys are re-rotated so that gaps close; the newest token
+ *               keeps its position, older ones move up: equal to positions by cache slot, because
+ *               rotary attention depends on differences only)
+ * Recipes: window = recency+protect(sinks=0,recent=0), streaming(sinks=4,position=slot|original)
+ *          = recency+protect(sinks=$sinks,recent=0)+$position, pyramidkv = snapkv+pyramid,
+ *          adakv = snapkv+ada, ...
+ */
+#ifndef POLICY_STRATEGY_H
+#define POLICY_STRATEGY_H
+
+#include "cache/cache.h"
+#include "kept/policy.h"
+
+typedef enum kept_budget_kind {
+    KEPT_BUDGET_NONE,
+    KEPT_BUDGET_PERCENT,
+    KEPT_BUDGET_TOKENS,
+    KEPT_BUDGET_BYTES
+} kept_budget_kind;
+
+struct kept_strategy {
+    const kept_part *part[KEPT_N_AXES];           /* never NULL */
+    double option[KEPT_N_AXES][KEPT_MAX_OPTIONS]; /* resolved values */
+    kept_budget_kind budget_kind;
+    double budget; /* percent, tokens per head, or bytes */
+    char name[256], resolved[640];
+};
+
+/* ---- registry: parts and recipes, in the order of parts.h -------------------------------- */
+int kept_part_count(void);
+const kept_part *kept_part_at(int i);
+const kept_part *kept_part_find(kept_axis axis, const char *name); /* NULL if unknown */
+const char *kept_axis_name(kept_axis a);
+typedef struct kept_recipe {
+    const char *name, *summary, *spec; /* spec with $option placeholders */
+    const char *paper, *deviations;
+    const kept_option *options;
+    int n_options;
+} kept_recipe;
+int kept_recipe_count(void);
+const kept_recipe *kept_recipe_at(int i);
+
+/* ---- what a strategy needs and when it acts ----------------------------------------------- */
+static inline bool kept_strategy_is_full(const kept_strategy *s)
+{
+    return s->budget_kind == KEPT_BUDGET_NONE;
+}
+/* Adds what s needs to cap. ARGUMENT: no room for another window. */
+kept_status kept_strategy_needs(const kept_strategy *s, kept_capture *cap, kept_error *err);
+bool kept_strategy_acts_on_chunks(const kept_strategy *s);   /* evicts between prefill chunks */
+/* Decode steps between two evictions, 0 if the strategy never acts while decoding. */
+int kept_strategy_decode_every(const kept_strategy *s);
+
+/* ---- applying ------------------------------------------------------------------------------ */
+
+typedef struct kept_span {
+    int32_t begin, end; /* positions [begin, end) */
+} kept_span;
+
+/* What the owner of a sequence (the engine) lends for one eviction. */
+typedef struct kept_evict {
+    kept_cache *cache;
+    int n_layers;            /* all layers of the model */
+    const bool *windowed;    /* [n_layers] layers left alone (sliding window), or NULL */
+    int n_heads, group, head_size;
+    int32_t next_pos;        /* tokens seen */
+    int32_t full_tokens;     /* tokens the full cache would hold now: what '%' refers to */
+    const kept_span *pins;
+    int n_pins;
+    kept_capture capture;    /* meaning of the cache's first n_mass planes, in this order */
+    int rope_plane;          /* plane of accumulated rotation shift (position=slot), or -1 */
+    const float *q_mean, *q_cov; /* [n_layers][n_heads][G][D], [..][D][D]; NULL if not captured */
+    const float *rope_freq;  /* [n_rope/2] */
+    int n_rope;
+    bool rope_neox;
+    uint64_t seed, round;    /* round: evictions of this sequence so far */
+} kept_evict;
+
+/* Reusable scratch for kept_strategy_evict; grows as needed, so reuse makes it allocation-free. */
+typedef struct kept_evict_work kept_evict_work;
+kept_evict_work *kept_evict_work_new(void); /* NULL: out of memory */
+void kept_evict_work_free(kept_evict_work *w);
+
+/* Scores, splits, selects and drops, so that the sequence meets its budget. Nothing happens if it
+ * does already. Adds the time spent to *score_ns and *compact_ns. NOMEM, FULL. */
+kept_status kept_strategy_evict(const kept_strategy *s, const kept_evict *e, kept_evict_work *w,
+                                uint64_t *score_ns, uint64_t *compact_ns, kept_error *err);
+
+/* Budget in slots over all evictable heads together, protected slots included; heads hold
+ * full_tokens each in the full cache. */
+int64_t kept_strategy_budget_slots(const kept_strategy *s, int n_layers, int n_heads, int head_size,
+                                   int32_t full_tokens);
+
+#endif
