@@ -334,7 +334,7 @@ static bool check_outputs(const struct setup *s, const struct ours *o, const str
     return worst[0] <= 1e-5 && worst[2] <= 1e-3 && worst[1] <= 5e-2;
 }
 
-/* Reads the whole peer cache once with four streams. */
+/* Reads the whole peer cache once: four streams and prefetching are what one core reads best. */
 static uint64_t stream(const struct setup *s, const struct peer *g)
 {
     size_t n = (size_t)s->layers * s->layer_bytes / 8 / 4;
@@ -342,9 +342,11 @@ static uint64_t stream(const struct setup *s, const struct peer *g)
     uint64_t sum[4][8] = {{0}}, all = 0;
 
     for (size_t i = 0; i < n; i += 8)
-        for (size_t k = 0; k < 4; k++)
+        for (size_t k = 0; k < 4; k++) {
+            __builtin_prefetch(x + k * n + i + 128, 0, 2);
             for (size_t c = 0; c < 8; c++)
                 sum[k][c] ^= x[k * n + i + c];
+        }
     for (int k = 0; k < 32; k++)
         all ^= sum[k / 8][k % 8];
     return all;
