@@ -8,14 +8,6 @@ if [ "${1:-}" = -C ]; then
     cd "$2" || exit 1
     shift 2
 fi
-bad=0
-found() { # reads violations from stdin, counts them
-    local line
-    while IFS= read -r line; do
-        printf '%s\n' "$line"
-        bad=$((bad + 1))
-    done
-}
 c_files() { find include src tests bench -name '*.[ch]' 2>/dev/null | sort; }
 
 # A file includes its own layer, the layers before it, and kept/. A score_ or alloc_ file in policy is
@@ -44,7 +36,7 @@ check_layers() {
         strict && /^[ \t]*#[ \t]*include[ \t]*</ &&
         !/<(assert|float|inttypes|limits|math|stdbool|stddef|stdint|stdlib|string)\.h>/ {
             print FILENAME ":" FNR ": layer: a policy file includes only kept/policy.h and libc: " $0
-        }' | found
+        }'
 }
 
 # File <= 600 lines (policy 120, Makefile 150), function <= 60, line <= 100 columns. A function opens
@@ -68,23 +60,24 @@ check_sizes() {
                 print FILENAME ":" start ": size: function over 60 lines"
             start = 0
         }
-        END { file_end() }' | found
-    awk 'END { if (NR > 150) print "Makefile:" NR ": size: over 150 lines" }' Makefile | found
+        END { file_end() }'
+    awk 'END { if (NR > 150) print "Makefile:" NR ": size: over 150 lines" }' Makefile
 }
 
 check_format() {
-    command -v clang-format >/dev/null || { echo "lint: clang-format is missing" | found; return; }
+    command -v clang-format >/dev/null || { echo "lint: clang-format is missing"; return; }
     c_files | xargs clang-format --dry-run -Werror 2>&1 |
-        sed -n 's/^\([^ ]*:[0-9]*\):[0-9]*: error: code should be.*/\1: format: run make format/p' | found
+        sed -n 's/^\([^ ]*:[0-9]*\):[0-9]*: error: code should be.*/\1: format: run make format/p'
 }
 
 # Every source with all warnings as errors, under both compilers.
 check_warnings() {
-    local cc
+    local cc log
     for cc in gcc clang; do
-        command -v $cc >/dev/null || { echo "lint: $cc is missing" | found; continue; }
-        MAKEFLAGS='' make -k -s --no-print-directory -j"${JOBS:-2}" CC=$cc syntax 2>&1 |
-            grep -E '(error|Error).*' | grep -v '^make' | sort -u | found
+        command -v $cc >/dev/null || { echo "lint: $cc is missing"; continue; }
+        if ! log=$(MAKEFLAGS='' make -k -s -j"${JOBS:-2}" CC="$cc" syntax 2>&1); then
+            grep -E ': (fatal )?error' <<<"$log" | sort -u || tail -n 3 <<<"$log"
+        fi
     done
 }
 
@@ -96,14 +89,14 @@ check_headers() {
     for h in include/kept/*.h; do
         echo "#include \"${h#include/}\"" | gcc -std=c11 $flags -x c - 2>&1 | sed -n "/error/{s|^|$h: header alone in C: |p;q}"
         echo "#include \"${h#include/}\"" | g++ -std=c++11 $flags -x c++ - 2>&1 | sed -n "/error/{s|^|$h: header alone in C++: |p;q}"
-    done | found
+    done
     # shellcheck disable=SC2086
     for h in src/*/*.h; do
         [ -f "$h" ] || continue
         grep -q 'lint: not alone' "$h" && continue # a fragment that says so
         echo "#include \"${h#src/}\"" | gcc -std=c11 -D_GNU_SOURCE $flags $cflags -x c - 2>&1 |
             sed -n "/error/{s|^|$h: header alone in C: |p;q}"
-    done | found
+    done
 }
 
 # Nothing in the tree may know a machine's folders or a registry's host.
@@ -112,25 +105,30 @@ check_strings() {
     local places="/wo""rk/|/tmp/d""l|/ro""ot/|/ho""me/[a-z]"
     git ls-files -co --exclude-standard 2>/dev/null | grep -v '\.gguf$' |
         xargs -d '\n' grep -nIE "$hosts|$places" 2>/dev/null |
-        sed -E 's/^([^:]*:[0-9]*):(.*)/\1: string: a machine path or a registry host:\2/' | found
+        sed -E 's/^([^:]*:[0-9]*):(.*)/\1: string: a machine path or a registry host:\2/'
 }
 
 check_shell() {
     local f
     for f in scripts/*.sh tests/*.sh tests/cli/*.sh .ci/run; do
         [ -f "$f" ] || continue
-        bash -n "$f" 2>&1 | sed 's/^/shell: /' | found
+        bash -n "$f" 2>&1 | sed 's/^/shell: /'
         if command -v shellcheck >/dev/null; then
-            shellcheck -x -S warning -f gcc "$f" 2>&1 | sed 's/^/shell: /' | found
+            shellcheck -x -S warning -f gcc "$f" 2>&1 | sed 's/^/shell: /'
         fi
     done
 }
 
-for check in "${@:-layers sizes format warnings headers strings shell}"; do
-    for one in $check; do
-        before=$bad
-        "check_$one"
-        if [ $bad -eq $before ]; then echo "ok lint_$one"; else echo "FAIL lint_$one"; fi
-    done
+bad=0
+read -ra checks <<<"${*:-layers sizes format warnings headers strings shell}"
+for check in "${checks[@]}"; do
+    violations=$("check_$check")
+    if [ -z "$violations" ]; then
+        echo "ok lint_$check"
+    else
+        printf '%s\n' "$violations"
+        echo "FAIL lint_$check"
+        bad=1
+    fi
 done
-[ $bad -eq 0 ]
+exit $bad

@@ -2,24 +2,27 @@
 # lint_selftest: plants one violation of each rule in a copy of the tree and expects lint to find it.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
-source=$PWD
 BUILD=${BUILD:-build}
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
 failed=0
 
-# expect NAME CHECK FILE PATTERN: stdin becomes FILE; CHECK must then print PATTERN and fail, and must
-# not print it before.
+# expect NAME CHECK FILE PATTERN: in a tree where CHECK is content, stdin becomes FILE; CHECK must then
+# print PATTERN and fail.
 expect() {
     local name=$1 check=$2 file=$3 pattern=$4 log
     rm -rf "${copy:?}/t"
-    mkdir -p "$copy/t/$(dirname "$file")" "$copy/t/$BUILD"
-    cp -r include Makefile .clang-format "$copy/t/"
-    mkdir -p "$copy/t/src/policy" "$copy/t/scripts"
-    cp "$source/$BUILD/deps.mk" "$copy/t/$BUILD/" 2>/dev/null
+    mkdir -p "$copy/t/$(dirname "$file")" "$copy/t/"{include/kept,src/base,scripts,"$BUILD"}
+    cp Makefile .clang-format .gitignore "$copy/t/"
+    echo 'extern int kept_x;' | tee "$copy/t/include/kept/kept.h" >"$copy/t/src/base/ok.c"
     printf '#!/bin/sh\n' >"$copy/t/scripts/setup.sh"
     chmod +x "$copy/t/scripts/setup.sh"
     git -C "$copy/t" init -q
+    if ! log=$(scripts/lint.sh -C "$copy/t" "$check" 2>&1); then
+        echo "FAIL lint_sees_$name: $check complains of a clean tree: $log"
+        failed=1
+        return
+    fi
     cat >"$copy/t/$file"
     if log=$(scripts/lint.sh -C "$copy/t" "$check" 2>&1) || ! grep -q -- "$pattern" <<<"$log"; then
         echo "FAIL lint_sees_$name"
