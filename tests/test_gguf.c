@@ -470,7 +470,7 @@ static void test_keys(void)
         {"gemma3", "%s.attention.sliding_window_pattern", U32, 2, 0, KEPT_OK, ""},
         {"gemma3", "%s.attention.sliding_window_pattern", LAYERS, 1, 0, KEPT_FORMAT, "7 flags"},
         {"gemma3", "%s.attention.key_length_swa", U32, 128, 0, KEPT_UNSUPPORTED, "windowed"},
-        {"llama", "tokenizer.ggml.model", STR, 0, "t5", KEPT_UNSUPPORTED, "tokenizer \"t5\""},
+        {"llama", "tokenizer.ggml.model", STR, 0, "t5", KEPT_UNSUPPORTED, "another kind"},
         {"llama", "tokenizer.ggml.model", DROP, 0, 0, KEPT_FORMAT, "tokenizer.ggml.model"},
         {"llama", "tokenizer.ggml.model", STR, 0, "gpt2", KEPT_FORMAT, "merges is missing"},
         {"llama", "tokenizer.ggml.tokens", DROP, 0, 0, KEPT_FORMAT, "missing"},
@@ -502,10 +502,9 @@ static void bad_merges(struct gguf_context *g, void *user)
     gguf_set_arr_str(g, "tokenizer.ggml.merges", user, 2);
 }
 
-static void bad_pre(struct gguf_context *g, void *user)
+static void set_pre(struct gguf_context *g, void *user)
 {
-    (void)user;
-    gguf_set_val_str(g, "tokenizer.ggml.pre", "of-the-future");
+    gguf_set_val_str(g, "tokenizer.ggml.pre", user);
 }
 
 static void fewer_tokens(struct gguf_context *g, void *user)
@@ -524,6 +523,7 @@ static void fewer_tokens(struct gguf_context *g, void *user)
 
 static void test_tokenizer_arrays(void)
 {
+    static char future[] = "of-the-future", whitespace[] = "whitespace";
     const char *one_word[2] = {"h e", "hello"}, *open_end[2] = {"h e", "hello "};
     mkgguf_spec s = mkgguf_default("llama");
     s.tweak_keys = two_parts;
@@ -538,8 +538,11 @@ static void test_tokenizer_arrays(void)
     open_edited(&s, KEPT_FORMAT, "merge 1");
     s.user = open_end;
     open_edited(&s, KEPT_FORMAT, "merge 1");
-    s.tweak_keys = bad_pre;
+    s.tweak_keys = set_pre;
+    s.user = future;
     open_edited(&s, KEPT_UNSUPPORTED, "pre-tokenizer");
+    s.user = whitespace; /* aborts inside llama_tokenize */
+    open_edited(&s, KEPT_UNSUPPORTED, "\"whitespace\"");
 }
 
 /* user: "name=new name", "name=" to leave it out, "name!" to make it I32. */
