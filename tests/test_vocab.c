@@ -64,14 +64,16 @@ static void test_round_trip(void)
     for (int i = 0; i < N_TEXTS; i++)
         for (int bos = 0; bos < 2; bos++) {
             int32_t t[256];
-            char text[1024], cut[8];
+            char text[1024], cut[128];
             int n;
             CHECK_INT(kept_tokenize(model, texts[i], strlen(texts[i]), bos, false, t, 256, &n),
                       KEPT_OK);
             size_t len = kept_detokenize(model, t, n, false, text, sizeof text);
             CHECK_STR(text, texts[i]);
             CHECK_INT(len, strlen(texts[i]));
-            CHECK_INT(kept_detokenize(model, t, n, false, cut, sizeof cut), len);
+            memset(cut, 'Z', sizeof cut);
+            CHECK_INT(kept_detokenize(model, t, n, false, cut, 8), len);
+            CHECK(cut[8] == 'Z' && cut[sizeof cut - 1] == 'Z' && (len <= 8 || cut[len] == 'Z'));
             CHECK_INT(strlen(cut), len < 7 ? len : 7);
             CHECK(strncmp(cut, text, strlen(cut)) == 0);
             CHECK_INT(kept_detokenize(model, t, n, false, NULL, 0), len);
