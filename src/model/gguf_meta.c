@@ -4,6 +4,7 @@
  *   - two tokens with the same text fail an assert in the loader;
  *   - a SentencePiece vocabulary without a token for some byte throws out of llama_tokenize;
  *   - a byte token whose text is not "<0xHH>" throws in the loader, with no hint why;
+ *   - the pre-tokenizer "whitespace" aborts on two blanks in a row;
  *   - a very long token makes the piece cache grow with the square of its length.
  * The rest it would refuse by itself, but here the message says which key is wrong.
  */
@@ -229,6 +230,13 @@ static kept_status check_embedding(const kept_gguf_index *x, uint64_t n_tokens, 
     return KEPT_OK;
 }
 
+static bool is_text(const kept_gguf_kv *kv, const char *text)
+{
+    const uint8_t *at = kv ? kv->data : NULL;
+    kept_gguf_str s = kv ? kept_gguf_next_str(&at) : (kept_gguf_str){"", 0};
+    return s.n == strlen(text) && memcmp(s.s, text, s.n) == 0;
+}
+
 kept_status kept_gguf_check_meta(const kept_gguf_index *x, kept_error *err)
 {
     kept_status s = check_types(x, err);
@@ -241,13 +249,13 @@ kept_status kept_gguf_check_meta(const kept_gguf_index *x, kept_error *err)
         return kept_fail(err, KEPT_FORMAT, "general.architecture is missing: not a language model");
     if (!model || !tokens || tokens->count < 1)
         return kept_fail(err, KEPT_FORMAT, "tokenizer.ggml.model or .tokens is missing or empty");
-    const uint8_t *at = model->data;
-    kept_gguf_str kind = kept_gguf_next_str(&at);
-    bool spm = kind.n == 5 && memcmp(kind.s, "llama", 5) == 0;
-    if (!spm && !(kind.n == 4 && memcmp(kind.s, "gpt2", 4) == 0))
-        return kept_fail(err, KEPT_UNSUPPORTED,
-                         "tokenizer \"%.*s\" is not supported (llama and gpt2 are)",
-                         kind.n < 40 ? (int)kind.n : 40, kind.s);
+    bool spm = is_text(model, "llama");
+    if (!spm && !is_text(model, "gpt2"))
+        return kept_fail(
+            err, KEPT_UNSUPPORTED,
+            "the tokenizer is of another kind than llama (SentencePiece) and gpt2 (BPE)");
+    if (!spm && is_text(kept_gguf_find(x, "tokenizer.ggml.pre"), "whitespace"))
+        return kept_fail(err, KEPT_UNSUPPORTED, "pre-tokenizer \"whitespace\" is not supported");
     if ((s = check_columns(kept_gguf_find(x, "tokenizer.ggml.scores"), types, tokens->count,
                            err)) ||
         (s = check_tokens(tokens, types, spm, err)) || (s = check_ids(x, tokens->count, err)) ||

@@ -4,7 +4,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 kept_status kept_model_open(const char *path, kept_model **out, kept_error *err)
 {
@@ -24,8 +23,11 @@ kept_status kept_model_open(const char *path, kept_model **out, kept_error *err)
         s = kept_fail(err, KEPT_NOMEM, "out of memory opening %.200s", path);
         goto out;
     }
-    s = kept_weights_load(m, true, err);
-    if (s == KEPT_OK)
+    kept_error inner;
+    s = kept_weights_load(m, true, &inner);
+    if (s != KEPT_OK)
+        kept_fail(err, s, "%.160s: %.300s", path, inner.text);
+    else
         s = kept_vocab_open(m, err);
 out:
     if (s == KEPT_OK)

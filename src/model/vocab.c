@@ -81,52 +81,52 @@ kept_status kept_tokenize(const kept_model *m, const char *text, size_t len, boo
     return *n > cap ? KEPT_ARGUMENT : KEPT_OK;
 }
 
-/* Pieces of valid[0..n) into buf, libllama's clean-up of spaces included; all ids are in range. */
-static size_t detokenize(const struct llama_vocab *v, const int32_t *tokens, int n, bool special,
-                         char *buf, size_t cap)
+/* Whether the tokenizer puts a blank in front of a text, which then is not part of it. */
+static bool adds_blank(const struct kept_model *m)
 {
-    int32_t room = cap == 0 ? 0 : cap - 1 > INT_MAX ? INT_MAX : (int32_t)(cap - 1);
-    char none;
-    int32_t got = llama_detokenize(v, tokens, n, room ? buf : &none, room, !special, special);
-    if (got >= 0) {
-        if (cap)
-            buf[got] = 0;
-        return (size_t)got;
-    }
-    if (got == INT32_MIN)
-        return 0;
-    char *all = malloc((size_t)-got + 1);
-    if (!all)
-        return 0;
-    got = llama_detokenize(v, tokens, n, all, -got, !special, special);
-    if (got < 0)
-        got = 0;
-    if (cap) {
-        size_t keep = (size_t)got < cap - 1 ? (size_t)got : cap - 1;
-        memcpy(buf, all, keep);
-        buf[keep] = 0;
-    }
-    free(all);
-    return (size_t)got;
+    char value[8];
+    if (llama_model_meta_val_str(m->vocab, "tokenizer.ggml.add_space_prefix", value, sizeof value) >
+        0)
+        return strcmp(value, "true") == 0;
+    return llama_vocab_type(llama_model_get_vocab(m->vocab)) == LLAMA_VOCAB_TYPE_SPM;
 }
 
+/* The text of a token, at most room bytes of it, into buf. Returns its whole length. */
+static size_t put_piece(const struct llama_vocab *v, int32_t token, bool strip, bool special,
+                        char *buf, int32_t room)
+{
+    int32_t got = llama_token_to_piece(v, token, buf, room, strip, special);
+    if (got >= 0)
+        return (size_t)got;
+    char *all = malloc((size_t)-got);
+    if (!all)
+        return 0;
+    got = llama_token_to_piece(v, token, all, -got, strip, special);
+    if (got > 0)
+        memcpy(buf, all, (size_t)(got < room ? got : room));
+    free(all);
+    return got > 0 ? (size_t)got : 0;
+}
+
+/* Pieces one after the other, and not llama_detokenize: for some models that one also removes
+ * blanks before punctuation, so that the text is not the one the tokens were made of. */
 size_t kept_detokenize(const kept_model *m, const int32_t *tokens, int n, bool special, char *buf,
                        size_t cap)
 {
     const struct llama_vocab *v = llama_model_get_vocab(m->vocab);
+    size_t len = 0, room = cap ? cap - 1 : 0;
+    char none;
+    /* without BOS in front the first word is the first token, whose blank goes */
+    int first = n > 0 && !special && tokens[0] == llama_vocab_bos(v) ? 1 : 0;
+    for (int i = first; i < n; i++) {
+        if (tokens[i] < 0 || tokens[i] >= m->info.n_vocab)
+            continue;
+        size_t left = len < room ? room - len : 0;
+        len += put_piece(v, tokens[i], i == first && adds_blank(m), special,
+                         left ? buf + len : &none, left < INT_MAX ? (int32_t)left : INT_MAX);
+    }
     if (cap)
-        buf[0] = 0;
-    int32_t *valid = n > 0 ? kept_calloc((size_t)n, sizeof *valid) : NULL;
-    if (!valid)
-        return 0;
-    int n_valid = 0;
-    /* BOS left out before libllama sees it: so that the blank SentencePiece puts in front of the
-     * first word goes with it. Ids out of range would be an exception in libllama. */
-    for (int i = !special && tokens[0] == llama_vocab_bos(v) ? 1 : 0; i < n; i++)
-        if (tokens[i] >= 0 && tokens[i] < m->info.n_vocab)
-            valid[n_valid++] = tokens[i];
-    size_t len = n_valid ? detokenize(v, valid, n_valid, special, buf, cap) : 0;
-    free(valid);
+        buf[len < room ? len : room] = 0;
     return len;
 }
 

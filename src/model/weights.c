@@ -91,14 +91,14 @@ static kept_status map_file(struct kept_weights *w, const char *path, kept_error
         int e = errno;
         if (fd >= 0)
             close(fd);
-        return kept_fail(err, KEPT_IO, "cannot open %.200s: %s", path, strerror(e));
+        return kept_fail(err, KEPT_IO, "cannot open it: %s", strerror(e));
     }
     w->map_bytes = (size_t)st.st_size;
     void *p = mmap(NULL, w->map_bytes, PROT_READ, MAP_PRIVATE, fd, 0);
     int e = errno;
     close(fd);
     if (p == MAP_FAILED)
-        return kept_fail(err, KEPT_IO, "cannot map %.200s: %s", path, strerror(e));
+        return kept_fail(err, KEPT_IO, "cannot map it: %s", strerror(e));
     w->map = p;
     madvise(w->map, w->map_bytes, MADV_WILLNEED);
     return KEPT_OK;
@@ -278,13 +278,16 @@ static kept_status want_all(loader *l)
     return KEPT_OK;
 }
 
-static const uint8_t *file_data(const struct kept_weights *w, const char *name)
+/* Where t's bytes are in the mapping, or NULL if the file has changed since it was checked. */
+static const uint8_t *file_data(const struct kept_weights *w, const struct ggml_tensor *t)
 {
-    int64_t i = gguf_find_tensor(w->gguf, name);
+    int64_t i = gguf_find_tensor(w->gguf, ggml_get_name(t));
     if (i < 0) /* the repacked copy of tied embeddings */
         i = gguf_find_tensor(w->gguf, "token_embd.weight");
-    return (const uint8_t *)w->map + gguf_get_data_offset(w->gguf) +
-           gguf_get_tensor_offset(w->gguf, i);
+    size_t at = gguf_get_data_offset(w->gguf) + gguf_get_tensor_offset(w->gguf, i);
+    if (at > w->map_bytes || ggml_nbytes(t) > w->map_bytes - at)
+        return NULL;
+    return (const uint8_t *)w->map + at;
 }
 
 /* Lets the kernel take back the pages of a tensor that lives on as a repacked copy. */
@@ -311,7 +314,9 @@ static kept_status fill_group(loader *l, group *g, bool plain)
                          (unsigned long long)g->bytes, ggml_backend_buft_name(g->type));
     ggml_backend_buffer_set_usage(g->buffer, GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
     for (; t; t = ggml_get_next_tensor(g->ctx, t)) {
-        const uint8_t *data = file_data(w, ggml_get_name(t));
+        const uint8_t *data = file_data(w, t);
+        if (!data)
+            return kept_fail(l->err, KEPT_IO, "the file changed while it was being opened");
         if (plain) {
             if (ggml_backend_tensor_alloc(g->buffer, t, (void *)(uintptr_t)data) !=
                 GGML_STATUS_SUCCESS)
@@ -360,7 +365,7 @@ kept_status kept_weights_load(struct kept_model *m, bool repack, kept_error *err
     loader l = {.m = m, .w = kept_calloc(1, sizeof(struct kept_weights)), .err = err};
     m->weights = l.w;
     if (!l.w)
-        return kept_fail(err, KEPT_NOMEM, "out of memory opening %.200s", m->path);
+        return kept_fail(err, KEPT_NOMEM, "out of memory");
     m->dev = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
     if (!m->dev)
         return kept_fail(err, KEPT_UNSUPPORTED, "ggml has no CPU backend here: install ggml-cpu");
@@ -370,7 +375,7 @@ kept_status kept_weights_load(struct kept_model *m, bool repack, kept_error *err
     struct gguf_init_params p = {.no_alloc = true, .ctx = &l.w->meta};
     l.w->gguf = gguf_init_from_file(m->path, p);
     if (!l.w->gguf || !l.w->meta)
-        return kept_fail(err, KEPT_FORMAT, "ggml cannot read %.200s", m->path);
+        return kept_fail(err, KEPT_FORMAT, "ggml cannot read it");
     if ((s = kept_hparams_read(m, l.w->gguf, err)) != KEPT_OK ||
         (s = open_groups(&l, repack)) != KEPT_OK || (s = want_all(&l)) != KEPT_OK)
         return s;
