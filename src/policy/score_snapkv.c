@@ -1,4 +1,4 @@
-/* snapkv: arXiv 2404.14469, section 4: the attention that the last `window` queries pay each token,
+/* snapkv: arXiv 2404.14469: the attention that the last `window` queries pay each token,
  * summed, then pooled over neighbouring tokens so that details around a hit survive with it.
  *
  * Pooling is over live tokens in the order of their positions, a centred window of `kernel` with
@@ -59,7 +59,7 @@ const kept_score kept_score_snapkv = {
              .axis = KEPT_AXIS_SCORE,
              .name = "snapkv",
              .summary = "attention of the last window queries, pooled over neighbouring tokens",
-             .paper = "arXiv 2404.14469, section 4",
+             .paper = "arXiv 2404.14469",
              .deviations = "summed over the query heads of a KV head before pooling; the window's "
                            "own tokens stay through protect (keep recent >= window); avg pooling "
                            "counts zeros beyond an edge",
