@@ -26,12 +26,13 @@ static void pool(const float *x, int n, int kernel, bool max, float *out)
         int low = i - kernel / 2, high = low + kernel;
         low = low < 0 ? 0 : low;
         high = high > n ? n : high;
-        float best = x[i], sum = 0;
+        float best = x[i];
+        double sum = 0; /* exact for floats of like size, so that equal windows tie */
         for (int j = low; j < high; j++) {
             best = x[j] > best ? x[j] : best;
             sum += x[j];
         }
-        out[i] = max ? best : sum / (float)kernel;
+        out[i] = max ? best : (float)(sum / kernel);
     }
 }
 
