@@ -45,7 +45,7 @@ typedef struct kept_part {
     kept_axis axis;
     const char *name;       /* unique over all axes and recipes; [a-z0-9-]+ */
     const char *summary;    /* one line */
-    const char *paper;      /* citation with equation or section, "" if none */
+    const char *paper;      /* citation, "" if none */
     const char *deviations; /* every difference from the paper, "" if none */
     const kept_option *options; /* [n_options] */
     int n_options;

@@ -1,4 +1,4 @@
-/* ada: AdaKV, arXiv 2407.11550, algorithm 1 with the safeguard of its section 4: the heads of a
+/* ada: AdaKV, arXiv 2407.11550 with its safeguard: the heads of a
  * layer share one budget. Their candidates compete in one list for it, after each head has taken
  * alpha of its even share from its own best. Layers get even budgets.
  *
@@ -55,7 +55,7 @@ const kept_allocator kept_alloc_ada = {
              .axis = KEPT_AXIS_ALLOCATOR,
              .name = "ada",
              .summary = "the heads of a layer compete for one budget, layers get even ones",
-             .paper = "arXiv 2407.11550, algorithm 1",
+             .paper = "arXiv 2407.11550",
              .deviations = "the earlier head wins ties; scores that heads cannot compare (knorm, "
                            "keydiff) are turned into z-scores per head first; a score shared by "
                            "the layer (tova) gets the mean of its heads' budgets",

@@ -1,5 +1,5 @@
 /* global: one flat top-k over the candidates of all layers and heads, as KVzip allocates (arXiv
- * 2505.23416, section 3.3; only its allocation, not its score). alpha > 0 first gives every head
+ * 2505.23416; only its allocation, not its score). alpha > 0 first gives every head
  * that part of its even share from its own best.
  *
  * Deviations: as for ada, the earlier layer and head wins ties, and scores that heads cannot
@@ -32,7 +32,7 @@ const kept_allocator kept_alloc_global = {
              .axis = KEPT_AXIS_ALLOCATOR,
              .name = "global",
              .summary = "all heads of all layers compete for one budget",
-             .paper = "arXiv 2505.23416, section 3.3 (allocation only)",
+             .paper = "arXiv 2505.23416 (allocation only)",
              .deviations = "ties, z-scores and shared scores as for ada",
              .options = options,
              .n_options = 1},

@@ -1,4 +1,4 @@
-/* pyramid: PyramidKV, arXiv 2406.02069, section 4.1: the budget of a layer falls linearly from the
+/* pyramid: PyramidKV, arXiv 2406.02069: the budget of a layer falls linearly from the
  * first to the last. With c the mean number of unprotected slots per head, the last layer gets
  * min = c / beta, the first max = 2c - min, and layer l gets max - l (max - min) / (L - 1).
  *
@@ -29,7 +29,7 @@ const kept_allocator kept_alloc_pyramid = {
              .axis = KEPT_AXIS_ALLOCATOR,
              .name = "pyramid",
              .summary = "the budget falls linearly from the first layer to the last",
-             .paper = "arXiv 2406.02069, section 4.1",
+             .paper = "arXiv 2406.02069",
              .deviations = "what a clipped layer or rounding leaves over goes to the other layers; "
                            "only unprotected slots follow the slope",
              .options = options,

@@ -73,7 +73,7 @@ const kept_part kept_part_slot = {
     .axis = KEPT_AXIS_POSITION,
     .name = "slot",
     .summary = "keys are re-rotated after an eviction so that the gaps between positions close",
-    .paper = "arXiv 2309.17453, section 3.2",
+    .paper = "arXiv 2309.17453",
     .deviations = "the paper stores keys before rotation and numbers them from 0; here the newest "
                   "token keeps its position and older ones move up, which is the same to rotary "
                   "attention; a key moved again and again collects f16 rounding; only the "

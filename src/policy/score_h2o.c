@@ -1,4 +1,4 @@
-/* h2o: Heavy-Hitter Oracle, arXiv 2306.14048, section 4: a token's score is the attention
+/* h2o: Heavy-Hitter Oracle, arXiv 2306.14048: a token's score is the attention
  * probability it has received from all queries so far, F(i) = sum_q A[q][i].
  *
  * norm=on divides by the number of queries that could see the token (every query from its own
@@ -37,7 +37,7 @@ const kept_score kept_score_h2o = {
              .axis = KEPT_AXIS_SCORE,
              .name = "h2o",
              .summary = "attention received from all queries so far",
-             .paper = "arXiv 2306.14048, section 4; norm=on: kvpress ObservedAttention",
+             .paper = "arXiv 2306.14048; norm=on: kvpress ObservedAttention",
              .deviations = "summed over the query heads of a KV head; the paper's recent share of "
                            "the budget is the fixed window of protect",
              .options = options,

@@ -1,4 +1,4 @@
-/* keydiff: arXiv 2504.15364, section 3: keys that point away from the others carry information that
+/* keydiff: arXiv 2504.15364: keys that point away from the others carry information that
  * the others do not, so the score is -cos(k_i, mean_j k_j/||k_j||).
  *
  * Keys as stored (rotated), protected ones included in the mean. A zero key has no direction: it
@@ -45,7 +45,7 @@ const kept_score kept_score_keydiff = {
              .axis = KEPT_AXIS_SCORE,
              .name = "keydiff",
              .summary = "negative cosine between the key and the mean direction of all keys",
-             .paper = "arXiv 2504.15364, section 3",
+             .paper = "arXiv 2504.15364",
              .deviations = "evicts when the schedule says so (the paper: blocks of 128 while "
                            "prefilling, see chunks)"},
     .needs = KEPT_NEED_KEYS,

@@ -1,4 +1,4 @@
-/* knorm: arXiv 2406.11430, section 3: keys of small norm attract attention, so the score is
+/* knorm: arXiv 2406.11430: keys of small norm attract attention, so the score is
  * -||k||_2. Rotation does not change a norm, so stored keys will do.
  */
 #include "kept/policy.h"
@@ -22,7 +22,7 @@ const kept_score kept_score_knorm = {
              .axis = KEPT_AXIS_SCORE,
              .name = "knorm",
              .summary = "negative length of the key",
-             .paper = "arXiv 2406.11430, section 3",
+             .paper = "arXiv 2406.11430",
              .deviations = "no layer is skipped"},
     .needs = KEPT_NEED_KEYS,
     .score = score,

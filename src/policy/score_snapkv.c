@@ -1,4 +1,4 @@
-/* snapkv: arXiv 2404.14469, section 4: the attention that the last `window` queries pay each token,
+/* snapkv: arXiv 2404.14469: the attention that the last `window` queries pay each token,
  * summed, then pooled over neighbouring tokens so that details around a hit survive with it.
  *
  * Pooling is over live tokens in the order of their positions, a centred window of `kernel` with
@@ -26,12 +26,13 @@ static void pool(const float *x, int n, int kernel, bool max, float *out)
         int low = i - kernel / 2, high = low + kernel;
         low = low < 0 ? 0 : low;
         high = high > n ? n : high;
-        float best = x[i], sum = 0;
+        float best = x[i];
+        double sum = 0; /* exact for floats of like size, so that equal windows tie */
         for (int j = low; j < high; j++) {
             best = x[j] > best ? x[j] : best;
             sum += x[j];
         }
-        out[i] = max ? best : sum / (float)kernel;
+        out[i] = max ? best : (float)(sum / kernel);
     }
 }
 
@@ -59,7 +60,7 @@ const kept_score kept_score_snapkv = {
              .axis = KEPT_AXIS_SCORE,
              .name = "snapkv",
              .summary = "attention of the last window queries, pooled over neighbouring tokens",
-             .paper = "arXiv 2404.14469, section 4",
+             .paper = "arXiv 2404.14469",
              .deviations = "summed over the query heads of a KV head before pooling; the window's "
                            "own tokens stay through protect (keep recent >= window); avg pooling "
                            "counts zeros beyond an edge",

@@ -1,4 +1,4 @@
-/* tova: Token Omission Via Attention, arXiv 2401.06104, section 3.2: a token's score is the
+/* tova: Token Omission Via Attention, arXiv 2401.06104: a token's score is the
  * attention that the last query pays it, averaged over all heads of the layer, so every head of a
  * layer drops the same tokens.
  *
@@ -37,7 +37,7 @@ const kept_score kept_score_tova = {
              .axis = KEPT_AXIS_SCORE,
              .name = "tova",
              .summary = "attention of the last query, averaged over the heads of the layer",
-             .paper = "arXiv 2401.06104, section 3.2",
+             .paper = "arXiv 2401.06104",
              .deviations = "the paper drops one token at every step: add decode(every=1) for that"},
     .mass_window = window,
     .layer_shared = true,

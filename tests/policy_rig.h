@@ -1,0 +1,175 @@
+/* policy_rig: a synthetic sequence for the policy tests: a pool, a cache filled with given keys,
+ * values and state, and everything else that an eviction borrows from an engine.
+ */
+#ifndef TESTS_POLICY_RIG_H
+#define TESTS_POLICY_RIG_H
+
+#include "policy/parts.h"
+#include "policy/pass.h"
+#include "test.h"
+
+#define RIG_PLANES 4 /* windows 1, 32, all; rotation shift */
+
+typedef struct rig {
+    int n_layers, n_heads, group, head_size, n;
+    bool windowed[8];
+    float *k, *v;          /* [n_layers][n_heads][n][D], exact in f16 */
+    float *mass;           /* [3][n_layers][n_heads][n] */
+    float *q_mean, *q_cov; /* as in kept_evict */
+    float *freq;           /* [D/2] */
+    kept_pool *pool;
+    kept_cache *cache;
+    kept_evict_work *work;
+} rig;
+
+static inline size_t rig_row(const rig *r, int layer, int head)
+{
+    return (size_t)(layer * r->n_heads + head) * (size_t)r->n;
+}
+static inline float *rig_mass(const rig *r, int plane, int layer, int head)
+{
+    return r->mass + (size_t)(plane * r->n_layers * r->n_heads) * (size_t)r->n +
+           rig_row(r, layer, head);
+}
+static inline float *rig_k(const rig *r, int layer, int head)
+{
+    return r->k + rig_row(r, layer, head) * (size_t)r->head_size;
+}
+static inline float *rig_v(const rig *r, int layer, int head)
+{
+    return r->v + rig_row(r, layer, head) * (size_t)r->head_size;
+}
+
+static inline float rig_round(double x)
+{
+    return kept_f16_to_f32(kept_f32_to_f16((float)x));
+}
+
+static inline void *rig_array(size_t n)
+{
+    void *p = kept_calloc(n, sizeof(float));
+    if (!p)
+        exit(1);
+    return p;
+}
+
+/* Arrays of a sequence of n tokens; the caller fills them and calls rig_fill. */
+static inline rig rig_new(int n_layers, int n_heads, int group, int head_size, int n)
+{
+    rig r = {
+        .n_layers = n_layers, .n_heads = n_heads, .group = group, .head_size = head_size, .n = n};
+    size_t heads = (size_t)(n_layers * n_heads), size = (size_t)head_size, g = (size_t)group;
+    r.k = rig_array(heads * (size_t)n * size);
+    r.v = rig_array(heads * (size_t)n * size);
+    r.mass = rig_array(3 * heads * (size_t)n);
+    r.q_mean = rig_array(heads * g * size);
+    r.q_cov = rig_array(heads * g * size * size);
+    r.freq = rig_array(size / 2);
+    for (int j = 0; j < head_size / 2; j++)
+        r.freq[j] = (float)pow(10000, -2.0 * j / head_size);
+    r.work = kept_evict_work_new();
+    return r;
+}
+
+/* A pool with room for three caches of the rig. */
+static inline void rig_pool(rig *r)
+{
+    size_t pages = (size_t)(r->n_layers * r->n_heads) * (size_t)(r->n / 64 + 2) * 3;
+    CHECK_INT(kept_pool_new(r->head_size, pages, pages * RIG_PLANES, &r->pool, NULL), KEPT_OK);
+}
+
+/* Writes token `pos` of the arrays as the next slot of every head. */
+static inline void rig_append(rig *r, kept_cache *c, int pos)
+{
+    for (int l = 0; l < r->n_layers; l++)
+        for (int h = 0; h < r->n_heads; h++) {
+            int slot = kept_cache_n(c, l, h);
+            size_t at = (size_t)pos * (size_t)r->head_size;
+            CHECK_INT(kept_cache_reserve(c, l, h, 1), KEPT_OK);
+            kept_cache_put(c, l, h, slot, rig_k(r, l, h) + at, rig_v(r, l, h) + at, pos);
+            kept_cache_commit(c, l, h, 1);
+            for (int p = 0; p < 3; p++)
+                kept_cache_set_state(c, l, h, p, slot, rig_mass(r, p, l, h)[pos]);
+        }
+}
+
+/* A cache with the first n tokens, slot order turned by `turn` so that it is not the order of
+ * positions (0: it is). */
+static inline kept_cache *rig_cache(rig *r, int n, int turn)
+{
+    kept_cache *c = NULL;
+    CHECK_INT(kept_cache_new(r->pool, kept_kern_get("ref"), r->n_layers, r->n_heads, RIG_PLANES,
+                             r->n, &c, NULL),
+              KEPT_OK);
+    for (int i = 0; i < n; i++)
+        rig_append(r, c, (i + turn) % n);
+    return c;
+}
+
+static inline void rig_free(rig *r)
+{
+    kept_cache_free(r->cache);
+    if (r->pool) {
+        kept_pool_account a;
+        kept_pool_get_account(r->pool, &a);
+        CHECK_INT(a.n_free_pages, a.n_pages);
+        kept_pool_free(r->pool);
+    }
+    kept_evict_work_free(r->work);
+    free(r->k);
+    free(r->v);
+    free(r->mass);
+    free(r->q_mean);
+    free(r->q_cov);
+    free(r->freq);
+}
+
+/* What an engine would lend for evicting from cache c, n tokens seen. */
+static inline kept_evict rig_evict(const rig *r, kept_cache *c, int n)
+{
+    kept_evict e = {.cache = c,
+                    .n_layers = r->n_layers,
+                    .windowed = r->windowed,
+                    .n_heads = r->n_heads,
+                    .group = r->group,
+                    .head_size = r->head_size,
+                    .next_pos = n,
+                    .full_tokens = n,
+                    .capture = {.n_mass = 3, .window = {1, 32, INT32_MAX}, .query_stats = true},
+                    .rope_plane = 3,
+                    .q_mean = r->q_mean,
+                    .q_cov = r->q_cov,
+                    .rope_freq = r->freq,
+                    .n_rope = r->head_size,
+                    .rope_neox = true,
+                    .seed = 1};
+    return e;
+}
+
+static inline kept_strategy *rig_parse(const char *spec)
+{
+    kept_strategy *s = NULL;
+    kept_error err = {"", 0};
+    if (kept_strategy_parse(spec, &s, &err)) {
+        fprintf(stderr, "%s: %s\n", spec, err.text);
+        exit(1);
+    }
+    return s;
+}
+
+/* live[pos] = 1 for every position that head still holds; returns their number. */
+static inline int rig_live(const rig *r, const kept_cache *c, int layer, int head, uint8_t *live)
+{
+    int n = kept_cache_n(c, layer, head);
+    int32_t *pos = rig_array((size_t)n + 1);
+    memset(live, 0, (size_t)r->n);
+    kept_cache_read(c, layer, head, pos, NULL, NULL);
+    for (int i = 0; i < n; i++) {
+        CHECK(pos[i] >= 0 && pos[i] < r->n && !live[pos[i]]);
+        live[pos[i]] = 1;
+    }
+    free(pos);
+    return n;
+}
+
+#endif

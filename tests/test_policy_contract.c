@@ -1,0 +1,440 @@
+/* Contracts that every score and allocator of the registry must keep. Nothing here knows a name: a
+ * new part is tested by being listed.
+ */
+#include "policy_rig.h"
+
+#define N         150
+#define PIN_BEGIN 60
+#define PIN_END   63
+
+/* ---- sequences ----------------------------------------------------------------------------- */
+
+typedef enum pattern { RANDOM, CONSTANT, ZERO, HUGE, N_PATTERNS } pattern;
+
+static void fill(rig *r, pattern kind, uint64_t seed)
+{
+    kept_rng rng;
+    kept_rng_init(&rng, seed);
+    size_t rows = (size_t)(r->n_layers * r->n_heads) * (size_t)r->n, size = (size_t)r->head_size;
+    size_t stats = (size_t)(r->n_layers * r->n_heads * r->group) * size;
+    static const double level[] = {0, 1, 0, 60000};
+    for (size_t i = 0; i < rows * size; i++) {
+        r->k[i] = rig_round(kind == RANDOM ? kept_rng_normal(&rng) : level[kind]);
+        r->v[i] = rig_round(kind == RANDOM ? kept_rng_normal(&rng) : level[kind]);
+    }
+    for (size_t i = 0; i < 3 * rows; i++)
+        r->mass[i] = kind == RANDOM ? (float)kept_rng_unit(&rng) : kind == HUGE ? 1e30f : 0.125f;
+    for (size_t i = 0; i < stats; i++)
+        r->q_mean[i] = kind == RANDOM ? (float)kept_rng_normal(&rng) : (float)level[kind];
+    for (size_t i = 0; i < stats; i++)
+        for (size_t d = 0; d < size; d++)
+            r->q_cov[i * size + d] = d == i % size ? 1.0f : 0.0f;
+}
+
+static rig make(pattern kind, int n)
+{
+    rig r = rig_new(3, 2, 2, 64, n);
+    r.windowed[1] = true;
+    fill(&r, kind, 7);
+    rig_pool(&r);
+    r.cache = rig_cache(&r, n, 0);
+    return r;
+}
+
+/* Calls f for every score but full with every allocator: spec is "score+allocator". */
+static void each_pair(void (*f)(const char *spec))
+{
+    for (int i = 0; i < kept_part_count(); i++)
+        for (int j = 0; j < kept_part_count(); j++) {
+            const kept_part *a = kept_part_at(i), *b = kept_part_at(j);
+            char spec[200];
+            if (a->axis != KEPT_AXIS_SCORE || b->axis != KEPT_AXIS_ALLOCATOR ||
+                a == &kept_score_full.part)
+                continue;
+            snprintf(spec, sizeof spec, "%s+%s", a->name, b->name);
+            int before = test_failed;
+            test_failed = 0;
+            f(spec);
+            if (test_failed)
+                fprintf(stderr, "  with %s\n", spec);
+            test_failed |= before;
+        }
+}
+
+static kept_status evict(rig *r, const kept_strategy *s, kept_cache *c, uint64_t seed)
+{
+    static const kept_span pin = {PIN_BEGIN, PIN_END};
+    uint64_t score_ns = 0, compact_ns = 0;
+    kept_error err = {"", 0};
+    kept_evict e = rig_evict(r, c, r->n);
+    e.pins = &pin;
+    e.n_pins = 1;
+    e.seed = seed;
+    kept_status st = kept_strategy_evict(s, &e, r->work, &score_ns, &compact_ns, &err);
+    if (st)
+        fprintf(stderr, "%s: %s\n", kept_strategy_name(s), err.text);
+    return st;
+}
+
+static int64_t live_slots(const rig *r, const kept_cache *c)
+{
+    int64_t sum = 0;
+    for (int l = 0; l < r->n_layers; l++)
+        for (int h = 0; h < r->n_heads && !r->windowed[l]; h++)
+            sum += kept_cache_n(c, l, h);
+    return sum;
+}
+
+/* Every live slot still has the key, value and state of its position. */
+static void check_rows(const rig *r, const kept_cache *c)
+{
+    static float k[N * 64], v[N * 64];
+    static int32_t pos[N];
+    for (int l = 0; l < r->n_layers; l++)
+        for (int h = 0; h < r->n_heads; h++) {
+            kept_cache_read(c, l, h, pos, k, v);
+            for (int i = 0; i < kept_cache_n(c, l, h); i++) {
+                size_t at = (size_t)pos[i] * 64;
+                CHECK(!memcmp(k + (size_t)i * 64, rig_k(r, l, h) + at, 64 * sizeof *k));
+                CHECK(!memcmp(v + (size_t)i * 64, rig_v(r, l, h) + at, 64 * sizeof *v));
+                for (int p = 0; p < 3; p++)
+                    CHECK(kept_cache_state(c, l, h, p, i) == rig_mass(r, p, l, h)[pos[i]]);
+            }
+        }
+}
+
+static bool same_sets(const rig *r, const kept_cache *a, const kept_cache *b)
+{
+    uint8_t x[N], y[N];
+    for (int l = 0; l < r->n_layers; l++)
+        for (int h = 0; h < r->n_heads; h++) {
+            rig_live(r, a, l, h, x);
+            rig_live(r, b, l, h, y);
+            if (memcmp(x, y, (size_t)r->n))
+                return false;
+        }
+    return true;
+}
+
+/* ---- one eviction -------------------------------------------------------------------------- */
+
+static const char *const budgets[] = {"37%", "50", "33KiB", "100%", "10", "1%", "700B"};
+static const char *const endings[] = {"", "+decode(every=4)", "+chunks",
+                                      "+protect(sinks=0,recent=0)",
+                                      "+protect(sinks=100,recent=100)"};
+
+static void check_budget(const rig *r, const kept_cache *c, const kept_strategy *s)
+{
+    int evicting = (r->n_layers - 1) * r->n_heads, pins = PIN_END - PIN_BEGIN;
+    int64_t total = kept_strategy_budget_slots(s, r->n_layers - 1, r->n_heads, 64, r->n);
+    int64_t full = (int64_t)evicting * r->n, live = live_slots(r, c);
+    int64_t most = total < full ? total : full;
+    int64_t slack = kept_strategy_score(s)->layer_shared ? r->n_heads - 1 : 0;
+    kept_account a;
+    if (most < (int64_t)pins * evicting)
+        most = (int64_t)pins * evicting; /* only pins may exceed a budget */
+    CHECK(live <= most);
+    CHECK(live >= most - slack || total / evicting < pins);
+    kept_cache_account(c, &a);
+    uint64_t page = kept_page_bytes(64), untouched = (uint64_t)((r->n + 63) / 64 * r->n_heads);
+    CHECK(a.kv_bytes <=
+          (uint64_t)most * 256 + (uint64_t)evicting * (page - 256) + untouched * page);
+}
+
+static bool is_protected(const rig *r, int pos, int sinks, int recent)
+{
+    return pos < sinks || pos >= r->n - recent || (pos >= PIN_BEGIN && pos < PIN_END);
+}
+
+static int n_protected(const rig *r, int sinks, int recent)
+{
+    int n = 0;
+    for (int i = 0; i < r->n; i++)
+        n += is_protected(r, i, sinks, recent);
+    return n;
+}
+
+static void check_protected(const rig *r, const kept_cache *c, const kept_strategy *s)
+{
+    const double *option = s->option[KEPT_AXIS_PROTECTION];
+    int evicting = (r->n_layers - 1) * r->n_heads;
+    int share =
+        (int)(kept_strategy_budget_slots(s, r->n_layers - 1, r->n_heads, 64, r->n) / evicting);
+    int sinks = (int)fmin(option[0], r->n), recent = (int)fmin(option[1], r->n);
+    uint8_t live[N];
+    while (recent > 0 && n_protected(r, sinks, recent) > share)
+        recent--;
+    while (sinks > 0 && n_protected(r, sinks, recent) > share)
+        sinks--;
+    for (int l = 0; l < r->n_layers; l++)
+        for (int h = 0; h < r->n_heads; h++) {
+            int n = rig_live(r, c, l, h, live), lost = 0;
+            for (int i = 0; i < r->n; i++)
+                lost += is_protected(r, i, sinks, recent) && !live[i];
+            CHECK_INT(lost, 0);
+            CHECK(!r->windowed[l] || n == r->n);
+        }
+}
+
+static void check_shared(const rig *r, const kept_cache *c)
+{
+    uint8_t a[N], b[N];
+    for (int l = 0; l < r->n_layers; l++) {
+        rig_live(r, c, l, 0, a);
+        for (int h = 1; h < r->n_heads; h++) {
+            rig_live(r, c, l, h, b);
+            CHECK(!memcmp(a, b, (size_t)r->n));
+        }
+    }
+}
+
+static void one_eviction(const char *pair)
+{
+    rig r = make(RANDOM, N);
+    for (size_t i = 0; i < sizeof budgets / sizeof *budgets; i++)
+        for (size_t j = 0; j < sizeof endings / sizeof *endings; j++) {
+            char spec[300];
+            snprintf(spec, sizeof spec, "%s%s@%s", pair, endings[j], budgets[i]);
+            kept_strategy *s = rig_parse(spec);
+            kept_cache *again = rig_cache(&r, r.n, 37);
+            kept_cache_free(r.cache);
+            r.cache = rig_cache(&r, r.n, 0);
+            CHECK_INT(evict(&r, s, r.cache, 1), KEPT_OK);
+            check_budget(&r, r.cache, s);
+            check_protected(&r, r.cache, s);
+            check_rows(&r, r.cache);
+            if (kept_strategy_score(s)->layer_shared)
+                check_shared(&r, r.cache);
+            /* Same seed, same sets, whatever the order of slots. */
+            CHECK_INT(evict(&r, s, again, 1), KEPT_OK);
+            CHECK(same_sets(&r, r.cache, again));
+            /* Within its budget, a sequence is left alone. */
+            CHECK_INT(evict(&r, s, again, 2), KEPT_OK);
+            if (kept_strategy_budget_slots(s, 2, 2, 64, N) >= 4 * (PIN_END - PIN_BEGIN))
+                CHECK(same_sets(&r, r.cache, again));
+            kept_cache_free(again);
+            kept_strategy_free(s);
+            if (test_failed) {
+                fprintf(stderr, "  at %s\n", spec);
+                goto out;
+            }
+        }
+out:
+    rig_free(&r);
+}
+
+static void test_one_eviction(void)
+{
+    each_pair(one_eviction);
+}
+
+/* ---- two sequences ------------------------------------------------------------------------- */
+
+static void neighbours(const char *pair)
+{
+    static const int planes[] = {0, 1, 2, 3};
+    rig r = make(RANDOM, N);
+    char spec[300];
+    snprintf(spec, sizeof spec, "%s+slot@30%%", pair);
+    kept_strategy *s = rig_parse(spec);
+    kept_cache *other = rig_cache(&r, r.n, 0), *fork = NULL, *alone = NULL;
+    CHECK_INT(kept_cache_fork(r.cache, RIG_PLANES, planes, &fork, NULL), KEPT_OK);
+    CHECK_INT(evict(&r, s, fork, 1), KEPT_OK);
+    CHECK(live_slots(&r, fork) < live_slots(&r, r.cache));
+    CHECK_INT(live_slots(&r, r.cache), 4 * N);
+    CHECK_INT(live_slots(&r, other), 4 * N);
+    check_rows(&r, r.cache);
+    check_rows(&r, other);
+    /* A sequence that shares nothing, evicted after others, ends as the fork did. */
+    CHECK_INT(evict(&r, s, other, 9), KEPT_OK);
+    kept_cache_free(other);
+    alone = rig_cache(&r, r.n, 5);
+    CHECK_INT(evict(&r, s, alone, 1), KEPT_OK);
+    CHECK(same_sets(&r, fork, alone));
+    kept_cache_free(fork);
+    kept_cache_free(alone);
+    kept_strategy_free(s);
+    rig_free(&r);
+}
+
+static void test_neighbours(void)
+{
+    each_pair(neighbours);
+}
+
+/* ---- odd sequences ------------------------------------------------------------------------- */
+
+static void odd_input(const char *pair)
+{
+    static const int lengths[] = {1, 2, 5, 31, 33, 64, 65};
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++)
+        for (int kind = 0; kind < N_PATTERNS; kind++) {
+            rig r = make((pattern)kind, lengths[i]);
+            char spec[300];
+            snprintf(spec, sizeof spec, "%s+slot@50%%", pair);
+            kept_strategy *s = rig_parse(spec);
+            CHECK_INT(evict(&r, s, r.cache, 1), KEPT_OK);
+            int64_t total = kept_strategy_budget_slots(s, 2, 2, 64, r.n);
+            int64_t pins = 4 * (r.n > PIN_BEGIN ? (r.n < PIN_END ? r.n : PIN_END) - PIN_BEGIN : 0);
+            CHECK(live_slots(&r, r.cache) <= (total > pins ? total : pins));
+            CHECK(live_slots(&r, r.cache) + r.n_heads > total);
+            kept_strategy_free(s);
+            rig_free(&r);
+        }
+}
+
+static void test_odd_input(void)
+{
+    each_pair(odd_input);
+}
+
+/* Missing state is refused before anything changes. */
+static void missing_state(const char *pair)
+{
+    rig r = make(RANDOM, N);
+    char spec[300];
+    uint64_t ns = 0;
+    kept_error err;
+    snprintf(spec, sizeof spec, "%s@30%%", pair);
+    kept_strategy *s = rig_parse(spec);
+    kept_evict e = rig_evict(&r, r.cache, N);
+    kept_capture cap = {0};
+    CHECK_INT(kept_strategy_needs(s, &cap, &err), KEPT_OK);
+    e.capture.n_mass = 0;
+    e.q_mean = NULL;
+    bool needs = cap.n_mass || cap.query_stats;
+    CHECK_INT(kept_strategy_evict(s, &e, r.work, &ns, &ns, &err), needs ? KEPT_ARGUMENT : KEPT_OK);
+    CHECK_INT(live_slots(&r, r.cache) == 4 * N, needs);
+    kept_strategy_free(s);
+    rig_free(&r);
+}
+
+static void test_missing_state(void)
+{
+    each_pair(missing_state);
+}
+
+/* ---- scores alone -------------------------------------------------------------------------- */
+
+/* Finite scores on every pattern, and nothing written beyond n. */
+static void test_scores_are_finite(void)
+{
+    for (int i = 0; i < kept_part_count(); i++) {
+        const kept_part *part = kept_part_at(i);
+        if (part->axis != KEPT_AXIS_SCORE)
+            continue;
+        const kept_score *score = (const kept_score *)(const void *)part;
+        for (int kind = 0; kind < N_PATTERNS; kind++) {
+            rig r = make((pattern)kind, N);
+            float out[N + 1];
+            int32_t pos[N];
+            double option[KEPT_MAX_OPTIONS];
+            float *scratch = rig_array(N + KEPT_SCRATCH);
+            kept_view_head head[2];
+            for (int k = 0; k < part->n_options; k++)
+                option[k] = part->options[k].value;
+            for (int k = 0; k < N; k++)
+                pos[k] = k;
+            for (int h = 0; h < 2; h++)
+                head[h] = (kept_view_head){.n = N,
+                                           .pos = pos,
+                                           .mass = rig_mass(&r, 0, 0, h),
+                                           .key = rig_k(&r, 0, h),
+                                           .value = rig_v(&r, 0, h),
+                                           .q_mean = r.q_mean,
+                                           .q_cov = r.q_cov};
+            kept_view v = {.n_layers = 3,
+                           .n_heads = 2,
+                           .group = 2,
+                           .head_size = 64,
+                           .next_pos = N,
+                           .heads = head,
+                           .options = option,
+                           .rope_freq = r.freq,
+                           .n_rope = 64,
+                           .scratch = scratch};
+            out[N] = -12345;
+            score->score(&v, 1, out);
+            for (int k = 0; k < N; k++)
+                if (!isfinite(out[k])) {
+                    fprintf(stderr, "%s, pattern %d: score %d is %g\n", part->name, kind, k,
+                            out[k]);
+                    test_failed = 1;
+                    break;
+                }
+            CHECK(out[N] == -12345);
+            free(scratch);
+            rig_free(&r);
+        }
+    }
+}
+
+/* ---- allocators alone ---------------------------------------------------------------------- */
+
+#define MAX_HEADS 24
+
+static void split_once(const kept_allocator *a, kept_rng *rng)
+{
+    int n[MAX_HEADS], guard[MAX_HEADS], keep[MAX_HEADS], scratch[MAX_HEADS];
+    static float value[MAX_HEADS][80];
+    const float *score[MAX_HEADS];
+    double share[MAX_HEADS], option[KEPT_MAX_OPTIONS];
+    int layers = 1 + (int)kept_rng_below(rng, 6), heads = 1 + (int)kept_rng_below(rng, 4);
+    int64_t candidates = 0, protected_ = 0, kept = 0;
+    bool even = kept_rng_below(rng, 2), ties = kept_rng_below(rng, 2);
+    for (int i = 0; i < layers * heads; i++) {
+        n[i] = even ? 70 : (int)kept_rng_below(rng, 80);
+        guard[i] = even ? 5 : (int)kept_rng_below(rng, 20);
+        candidates += n[i];
+        protected_ += guard[i];
+        for (int k = 0; k < n[i]; k++)
+            value[i][k] =
+                ties ? (float)kept_rng_below(rng, 3) - 1 : (float)kept_rng_normal(rng) * 1e3f;
+        score[i] = value[i];
+    }
+    for (int k = 0; k < a->part.n_options; k++) {
+        const kept_option *o = &a->part.options[k];
+        option[k] = kept_rng_below(rng, 2) ? o->value : kept_rng_below(rng, 2) ? o->min : o->max;
+    }
+    int64_t total = kept_rng_below(rng, (uint32_t)(candidates + protected_ + 10));
+    kept_split s = {.n_layers = layers,
+                    .n_heads = heads,
+                    .n = n,
+                    .score = score,
+                    .n_protected = guard,
+                    .total = total,
+                    .options = option,
+                    .scratch = scratch,
+                    .share = share};
+    a->split(&s, keep);
+    for (int i = 0; i < layers * heads; i++) {
+        CHECK(keep[i] >= 0 && keep[i] <= n[i]);
+        kept += keep[i];
+    }
+    int64_t open = total > protected_ ? total - protected_ : 0;
+    CHECK_INT(kept, open < candidates ? open : candidates);
+}
+
+static void test_splits_are_exact(void)
+{
+    for (int i = 0; i < kept_part_count(); i++)
+        if (kept_part_at(i)->axis == KEPT_AXIS_ALLOCATOR) {
+            kept_rng rng;
+            kept_rng_init(&rng, 3);
+            for (int k = 0; k < 3000 && !test_failed; k++)
+                split_once((const kept_allocator *)(const void *)kept_part_at(i), &rng);
+            if (test_failed)
+                fprintf(stderr, "  with %s\n", kept_part_at(i)->name);
+        }
+}
+
+int main(void)
+{
+    RUN(test_scores_are_finite);
+    RUN(test_splits_are_exact);
+    RUN(test_one_eviction);
+    RUN(test_neighbours);
+    RUN(test_odd_input);
+    RUN(test_missing_state);
+    TEST_END();
+}
