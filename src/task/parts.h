@@ -75,26 +75,26 @@ typedef struct kept_needle_plan {
     kept_hay_kind hay;
     kept_secret_kind key, value;
     int n_keys, n_values;
-    int units;            /* haystack units that fit sample 0 */
-    double unit_tokens;   /* tokens one unit costs, measured */
+    int units;          /* haystack units that fit sample 0 */
+    double unit_tokens; /* tokens one unit costs, measured */
 } kept_needle_plan;
 
 typedef struct kept_task_type kept_task_type;
 struct kept_task {
     const kept_task_type *type;
-    const kept_model *model;  /* borrowed */
-    char *file;               /* copy of options.file or NULL */
+    const kept_model *model; /* borrowed */
+    char *file;              /* copy of options.file or NULL */
     char label[128];
     int length, n_samples, score_tokens;
     uint64_t seed;
     bool chat, query_aware;
-    size_t chat_begin;        /* where the user's text begins in a formatted chat prompt */
-    kept_buf text;            /* essay, text or JSONL file */
+    size_t chat_begin; /* where the user's text begins in a formatted chat prompt */
+    kept_buf text;     /* essay, text or JSONL file */
     kept_needle_plan needle;
-    double token_bytes;       /* text: bytes of one token, measured */
-    size_t last_start;        /* text: latest byte from which a whole window follows */
-    size_t *line;             /* jsonl: [n_samples] offsets of lines in text */
-    int *line_number;         /* jsonl: [n_samples], from 1 */
+    double token_bytes; /* text: bytes of one token, measured */
+    size_t last_start;  /* text: latest byte from which a whole window follows */
+    size_t *line;       /* jsonl: [n_samples] offsets of lines in text */
+    int *line_number;   /* jsonl: [n_samples], from 1 */
 };
 
 struct kept_task_type {
