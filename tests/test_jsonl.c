@@ -78,6 +78,12 @@ static void test_samples(void)
     kept_sample_clear(&s);
     CHECK_INT(kept_task_get(t, 2, &s, &err), KEPT_ARGUMENT);
     kept_task_close(t);
+    t = open_text("{\"context\":\"aaaaa\",\"question\":\"\",\"answer\":\"aa\"}", 1, 300, &err);
+    CHECK_INT(kept_task_get(t, 0, &s, &err), KEPT_OK);
+    CHECK_INT(s.n_evidence, 2); /* found ones do not overlap */
+    CHECK_INT(s.evidence[1].begin, 2);
+    kept_sample_clear(&s);
+    kept_task_close(t);
     t = open_text("{\"context\":\"c\",\"question\":\"q\",\"answer\":\"a\"}\n{broken", 1, 300, &err);
     CHECK(t); /* lines beyond n_samples are not looked at */
     kept_task_close(t);
@@ -152,11 +158,14 @@ static void test_too_long(void)
 
 static void test_mutations(void)
 {
-    static const char *const seeds[] = {
-        "{\"context\":\"The code of Ann is 42. So 42.\",\"question\":\"Which?\",\"answer\":\"42\"}",
+    static const char plain[] =
+        "{\"context\":\"The code of Ann is 42. So 42.\",\"question\":\"Which?\",\"answer\":\"42\"}";
+    static const char full[] =
         "{\"context\":\"a \\u00e9 b\",\"question\":\"q\",\"answers\":[\"b\",\"\\u00e9\"],"
-        "\"max_new_tokens\":5,\"match\":\"all\",\"answer_prefix\":\"x\"}",
-        "\n{\"id\":[[{}]],\"context\":\"aaaa\",\"question\":\"\",\"answer\":\"a\"}\n"};
+        "\"max_new_tokens\":5,\"match\":\"all\",\"answer_prefix\":\"x\"}";
+    static const char nested[] =
+        "\n{\"id\":[[{}]],\"context\":\"aaaa\",\"question\":\"\",\"answer\":\"a\"}\n";
+    static const char *const seeds[] = {plain, full, nested};
     static const char alphabet[] = "{}[]\":,\\u0e\xc3\xa9 \n.!?a\"2null";
     kept_rng rng;
     kept_rng_init(&rng, 9);
