@@ -8,6 +8,9 @@ FUZZ_SECONDS ?= 30
 VERSION := $(shell sed -n 's/^.define KEPT_VERSION "\(.*\)"/\1/p' include/kept/kept.h)
 ABI := $(firstword $(subst ., ,$(VERSION)))
 export BUILD JOBS CC
+ifeq ($(MAKELEVEL)$(findstring -j,$(MAKEFLAGS)),0)
+MAKEFLAGS += -j$(JOBS)
+endif
 
 # Where llama.cpp is. setup.sh writes this file, and rewrites it only when something changed.
 GOALS := $(or $(MAKECMDGOALS),all)
@@ -102,7 +105,7 @@ suite: setup
 	@scripts/suite.sh
 ## lint       layers, sizes, format, warnings of gcc and clang, headers, strings, and lint itself
 lint: $(BUILD)/gen/models.inc
-	@scripts/lint.sh && scripts/lint_selftest.sh
+	@scripts/lint.sh; status=$$?; scripts/lint_selftest.sh && exit $$status
 syntax: $(addsuffix .syntax,$(wildcard src/*/*.c tests/*.c tests/fuzz/*.c bench/*.c))
 ## format     clang-format every C file in place
 format:

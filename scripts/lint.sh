@@ -81,7 +81,8 @@ check_warnings() {
     done
 }
 
-# Each public header alone, in C and in C++; each private one in C.
+# Each public header alone, in C and in C++; each private one in C. src/kern/simd_* are not headers but
+# the bodies that the file of each instruction set includes after its vector primitives.
 check_headers() {
     local h cflags flags='-Wall -Wextra -Wpedantic -Werror -fsyntax-only -Iinclude -Isrc'
     cflags=$(sed -n 's/^LLAMA_CFLAGS := //p' "${BUILD:-build}/deps.mk" 2>/dev/null)
@@ -93,7 +94,7 @@ check_headers() {
     # shellcheck disable=SC2086
     for h in src/*/*.h; do
         [ -f "$h" ] || continue
-        grep -q 'lint: not alone' "$h" && continue # a fragment that says so
+        case $h in src/kern/simd_*) continue ;; esac
         echo "#include \"${h#src/}\"" | gcc -std=c11 -D_GNU_SOURCE $flags $cflags -x c - 2>&1 |
             sed -n "/error/{s|^|$h: header alone in C: |p;q}"
     done

@@ -32,21 +32,22 @@ fuzz() { # fuzz SECONDS
 
 case ${1:-} in
 address)
-    export BUILD=build-asan ASAN_OPTIONS=detect_stack_use_after_return=1 TEST_TIMEOUT=${TEST_TIMEOUT:-900}
-    "${make[@]}" SAN="-fsanitize=address,undefined -fno-sanitize-recover=all" OPT="-O1 -g" all tests
+    export BUILD=build-asan SAN="-fsanitize=address,undefined -fno-sanitize-recover=all" OPT="-O1 -g"
+    export ASAN_OPTIONS=detect_stack_use_after_return=1 TEST_TIMEOUT=${TEST_TIMEOUT:-900}
+    "${make[@]}" all tests
     scripts/check.sh
     ;;
 thread)
     # ggml's thread team is not instrumented: what it orders, ThreadSanitizer cannot see.
-    export BUILD=build-tsan TEST_TIMEOUT=${TEST_TIMEOUT:-900}
+    export BUILD=build-tsan SAN="-fsanitize=thread" OPT="-O1 -g" TEST_TIMEOUT=${TEST_TIMEOUT:-900}
     export TSAN_OPTIONS="suppressions=$PWD/scripts/tsan.supp ignore_noninstrumented_modules=1"
-    "${make[@]}" SAN="-fsanitize=thread" OPT="-O1 -g" all tests
+    "${make[@]}" all tests
     scripts/check.sh
     ;;
 fuzzer)
-    export BUILD=build-fuzz CC=clang
-    "${make[@]}" SAN="-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all" \
-        OPT="-O1 -g" fuzzers
+    export BUILD=build-fuzz CC=clang OPT="-O1 -g"
+    export SAN="-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all"
+    "${make[@]}" fuzzers
     fuzz "${2:-30}"
     ;;
 *) die "usage: scripts/sanitize.sh address|thread|fuzzer [SECONDS]" ;;

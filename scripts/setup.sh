@@ -6,6 +6,7 @@
 #                                llama          libllama + ggml; writes $BUILD/deps.mk for make
 #                                model          the default model, through $BUILD/kept pull
 #                                text           the public-domain text that the demo reads
+#                                isa            prints what llama.cpp would be built for, and where
 #
 # Environment: BUILD (build), KEPT_CACHE, KEPT_LLAMA_PREFIX (an installed pair to use),
 # KEPT_LLAMA_ISA (base, avx2, avx512: build llama.cpp for less than this CPU has), JOBS.
@@ -22,6 +23,7 @@ sdist=llama_cpp_python-0.3.36.tar.gz
 sdist_package=llama-cpp-python==0.3.36
 sdist_sha256=832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e
 llama_min=0.5
+cpuinfo=${KEPT_CPUINFO:-/proc/cpuinfo} # another file: only for tests
 ggml_min=0.25
 
 # ---- packages -------------------------------------------------------------------------------
@@ -90,7 +92,7 @@ llama_isa() {
         echo "$arch"
         return
     fi
-    [ -r /proc/cpuinfo ] && flags=" $(sed -n 's/^flags[^:]*: //p;T;q' /proc/cpuinfo) "
+    [ -r "$cpuinfo" ] && flags=" $(sed -n 's/^flags[^:]*: //p;T;q' "$cpuinfo") "
     all() { local f; for f in "$@"; do case $flags in *" $f "*) ;; *) return 1 ;; esac; done; }
     if [ "$cap" != base ] && all sse4_2 avx avx2 fma f16c bmi2; then
         isa=avx2
@@ -309,12 +311,13 @@ step_text() {
     rm -rf "$dir/deb"
 }
 
-[ $# -gt 0 ] || die "usage: scripts/setup.sh packages|lint-packages|llama|model|text..."
+[ $# -gt 0 ] || die "usage: scripts/setup.sh packages|lint-packages|llama|model|text|isa..."
 for step in "$@"; do
     case $step in
     packages) step_packages missing_packages ;;
     lint-packages) step_packages missing_lint_packages ;;
     llama | model | text) "step_$step" ;;
-    *) die "unknown step $step; there are packages, lint-packages, llama, model and text" ;;
+    isa) llama_isa && llama_home && llama_options ;;
+    *) die "unknown step $step; there are packages, lint-packages, llama, model, text and isa" ;;
     esac
 done
