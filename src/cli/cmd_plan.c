@@ -110,7 +110,7 @@ static bool add_strategy(kept_plan_view *v, const char *spec)
         kept_usage_spec("plan", spec, &err);
         return false;
     }
-    v->n_strategies++;
+    v->spec[v->n_strategies++] = spec;
     return true;
 }
 
@@ -215,16 +215,24 @@ static int shape_of_flags(plan_args *p)
     return KEPT_EXIT_OK;
 }
 
+static void add_row(kept_plan_view *v, kept_plan_kind kind, const kept_strategy *s,
+                    const char *name)
+{
+    v->row_name[v->n_rows] = name;
+    v->row[v->n_rows++] =
+        (kept_plan_row){kind, s, kind == KEPT_PLAN_STRATEGY ? 16 : v->bits, v->chunk};
+}
+
 static void lay_rows(kept_plan_view *v, const kept_strategy *full)
 {
-    v->row[v->n_rows++] = (kept_plan_row){KEPT_PLAN_ALL_HEADS, NULL, v->bits, 0};
-    v->row[v->n_rows++] = (kept_plan_row){KEPT_PLAN_GROUPED, NULL, v->bits, 0};
+    add_row(v, KEPT_PLAN_ALL_HEADS, NULL, "all heads cached (the formula)");
+    add_row(v, KEPT_PLAN_GROUPED, NULL, "KV heads only (grouped)");
     if (v->info.sliding_window)
-        v->row[v->n_rows++] = (kept_plan_row){KEPT_PLAN_WINDOWED, NULL, v->bits, 0};
-    v->row[v->n_rows++] = (kept_plan_row){KEPT_PLAN_STRATEGY, full, 16, v->chunk};
+        add_row(v, KEPT_PLAN_WINDOWED, NULL, "KV heads, sliding windows applied");
+    add_row(v, KEPT_PLAN_STRATEGY, full, "full (in pages, with metadata)");
     for (int i = 0; i < v->n_strategies; i++)
         if (!kept_strategy_is_full(v->strategy[i]))
-            v->row[v->n_rows++] = (kept_plan_row){KEPT_PLAN_STRATEGY, v->strategy[i], 16, v->chunk};
+            add_row(v, KEPT_PLAN_STRATEGY, v->strategy[i], v->spec[i]);
 }
 
 /* Figures must fit 63 bits; a double is exact enough to tell. */
