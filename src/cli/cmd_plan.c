@@ -1,4 +1,5 @@
 /* plan: the memory a cache takes before anything runs, and what fits. */
+#include "cli/catalogue.h"
 #include "cli/cli.h"
 #include "cli/plan_view.h"
 
@@ -185,9 +186,14 @@ static int shape_of_model(plan_args *p)
         return kept_usage("plan", "--model already says layers, heads and windows");
     if (kept_shape_get(p->model, &v->info))
         return KEPT_EXIT_OK;
-    if (access(p->model, F_OK))
+    char path[4096];
+    kept_status st = kept_model_path(p->model, path, sizeof path);
+    if (st == KEPT_NOT_FOUND)
+        return kept_failed("plan", "%s is not here yet; 'kept pull %s' brings it", p->model,
+                           p->model);
+    if (st || access(path, F_OK))
         return unknown_model(p->model);
-    if (kept_model_open(p->model, &p->file, &err))
+    if (kept_model_open(path, &p->file, &err))
         return kept_failed("plan", "%s", err.text);
     v->info = *kept_model_get_info(p->file);
     if (!v->has_weights)

@@ -26,11 +26,10 @@ const char *kept_score_needs(const kept_score *s, const double *options, char *b
         add(buf, cap, "query statistics");
     if (window == INT32_MAX) {
         add(buf, cap, "attention mass of all queries");
+    } else if (window == 1) {
+        add(buf, cap, "attention mass of the last query");
     } else if (window) {
-        snprintf(mass, sizeof mass,
-                 window == 1 ? "attention mass of the last query"
-                             : "attention mass of the last %d queries",
-                 window);
+        snprintf(mass, sizeof mass, "attention mass of the last %d queries", window);
         add(buf, cap, mass);
     }
     return buf;
