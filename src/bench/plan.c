@@ -144,7 +144,8 @@ static layout layout_of(const kept_strategy *s, const kept_model_info *info, int
     }
     l.windowed_heads = kv * (uint64_t)n_windowed(info);
     l.heads = kv * (uint64_t)info->n_layers - l.windowed_heads;
-    uint64_t entries = ((uint64_t)tokens + PAGE - 1) / PAGE;
+    uint64_t entries =
+        ((uint64_t)tokens + PAGE - 1) / PAGE + 1; /* one to spare, as the cache has */
     l.list_bytes = (l.heads + l.windowed_heads) * (8 + entries * 4 * (uint64_t)(1 + l.n_planes));
     if (cap.query_stats)
         l.stats_bytes = (uint64_t)info->n_layers * (uint64_t)info->n_heads * (d + d * d) * 4;

