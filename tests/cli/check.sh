@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # kept check: verifies on this machine, in both formats; and timings are there unless --quick.
+# shellcheck source=tests/cli/snapshot.bash
 . "$(dirname "$0")/snapshot.bash"
 
 quick() {

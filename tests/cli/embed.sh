@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # The example program stays short, builds from the public headers alone, and frees what it says.
+# shellcheck source=tests/cli/snapshot.bash
 . "$(dirname "$0")/snapshot.bash"
 build=${KEPT_BUILD:-build}
 

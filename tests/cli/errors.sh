@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Bad input: one line that says what to do, exit 2 for usage and 1 for failures, nothing on stdout.
+# shellcheck source=tests/cli/snapshot.bash
 . "$(dirname "$0")/snapshot.bash"
 
 snap error-command 2 plam

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Help on every level: it prints, fits a screen, exits 0, and the manual page knows all of it.
+# shellcheck source=tests/cli/snapshot.bash
 . "$(dirname "$0")/snapshot.bash"
 
 snap help-overview 0 --help

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # kept ls: reads the registry, so nothing here names its parts.
+# shellcheck source=tests/cli/snapshot.bash
 . "$(dirname "$0")/snapshot.bash"
 
 all() { run 0 ls && for a in score allocator protection schedule position recipe; do

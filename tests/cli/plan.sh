@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # kept plan: the published example, strategies, what fits, JSON.
+# shellcheck source=tests/cli/snapshot.bash
 . "$(dirname "$0")/snapshot.bash"
 
 snap plan-llama-2-70b 0 plan --model llama-2-70b --context 4K,128K

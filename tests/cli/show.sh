@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # kept show: every name that kept ls prints, and specs.
+# shellcheck source=tests/cli/snapshot.bash
 . "$(dirname "$0")/snapshot.bash"
 
 names() { "$KEPT" ls ${1+"$1"} | sed -n 's/^  \([a-z][a-z0-9-]*\) .*/\1/p'; }
