@@ -6,7 +6,8 @@
 
 #include <stdarg.h>
 
-/* Fills err (if not NULL) with one formatted line, at = -1, and returns s: `return kept_fail(...)`. */
+/* Fills err (if not NULL) with one formatted line (control characters become spaces), at = -1, and
+ * returns s: `return kept_fail(...)`. */
 kept_status kept_fail(kept_error *err, kept_status s, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 /* The same with a character offset. */
@@ -26,11 +27,13 @@ uint32_t kept_rng_below(kept_rng *r, uint32_t n); /* uniform in [0, n), n >= 1, 
 double kept_rng_normal(kept_rng *r);              /* standard normal */
 uint64_t kept_hash64(const void *data, size_t n, uint64_t seed); /* for seeds and keys, not security */
 
-/* Index of the name nearest to word by edit distance, or -1 if none is near (distance > 1 + len/3). */
+/* Index of the name nearest to word by edit distance (case-insensitive, a swap of neighbours counts
+ * one; the first of equals), or -1 if none is near (distance > 1 + len/3). */
 int kept_nearest(const char *word, size_t len, const char *const *names, int n);
 
 /* "64MiB", "1.5G", "512" -> bytes (K/M/G and KB/MB/GB = 1000^k, Ki/Mi/Gi[B] = 1024^k).
- * ARGUMENT on anything else, negative or overflow. */
+ * ARGUMENT on anything else, negative or overflow. Units are case-sensitive, a fraction needs a
+ * unit and at most nine digits, and is rounded down to whole bytes. */
 kept_status kept_parse_size(const char *text, uint64_t *bytes, kept_error *err);
 /* "1.50 MiB" into buf; returns buf. */
 const char *kept_format_bytes(uint64_t bytes, char *buf, size_t cap);
@@ -39,7 +42,8 @@ const char *kept_format_bytes(uint64_t bytes, char *buf, size_t cap);
 void *kept_calloc(size_t n, size_t size);
 void *kept_aligned(size_t align, size_t bytes); /* zeroed; align a power of two >= 8 */
 
-/* SHA-256 (libcrypto) of a file or of memory, as lower-case hexadecimal. */
+/* SHA-256 (libcrypto) of a file or of memory, as lower-case hexadecimal. IO, NOMEM; hex is then
+ * empty, as it is if libcrypto cannot hash memory. */
 kept_status kept_sha256_file(const char *path, char hex[65], kept_error *err);
 void kept_sha256(const void *data, size_t n, char hex[65]);
 
