@@ -1,0 +1,84 @@
+/* kern: which table this CPU runs. A level is offered only if its file was built with its
+ * instruction set and both the CPU and the operating system (saved registers) support it. */
+#include "kern/impl.h"
+
+#include <string.h>
+
+#if defined(__x86_64__) || defined(__i386__)
+#include <cpuid.h>
+#include <xmmintrin.h>
+
+static bool has_avx2(void)
+{
+    unsigned a, b, c, d;
+
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+           __builtin_cpu_supports("bmi2") && __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+
+static bool has_avx512(void)
+{
+    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+#else
+static bool has_avx2(void)
+{
+    return false;
+}
+static bool has_avx512(void)
+{
+    return false;
+}
+#endif
+
+/* The tables this CPU runs, lowest first, in list[3]; returns their number. */
+static int find_levels(const kept_kern **list)
+{
+    int n = 0;
+
+    list[n++] = kept_kern_ref();
+    if (kept_kern_avx2() && has_avx2())
+        list[n++] = kept_kern_avx2();
+    if (kept_kern_avx512() && has_avx512())
+        list[n++] = kept_kern_avx512();
+    return n;
+}
+
+const kept_kern *kept_kern_get(const char *isa)
+{
+    const kept_kern *list[3];
+    int n = find_levels(list);
+
+    if (!isa || !*isa)
+        return list[n - 1];
+    for (int i = 0; i < n; i++) {
+        if (!strcmp(list[i]->name, isa))
+            return list[i];
+    }
+    return NULL;
+}
+
+int kept_kern_levels(const char **names, int cap)
+{
+    const kept_kern *list[3];
+    int n = find_levels(list);
+
+    n = n < cap ? n : cap;
+    for (int i = 0; i < n; i++)
+        names[i] = list[i]->name;
+    return n;
+}
+
+void kept_kern_enter(void)
+{
+#if defined(__SSE__)
+    _mm_setcsr(_mm_getcsr() | 0x8040); /* FTZ | DAZ */
+#elif defined(__aarch64__)
+    uint64_t fpcr;
+
+    __asm__ volatile("mrs %0, fpcr" : "=r"(fpcr));
+    __asm__ volatile("msr fpcr, %0" : : "r"(fpcr | (1u << 24)));
+#endif
+}
