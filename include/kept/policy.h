@@ -72,8 +72,8 @@ typedef struct kept_view {
     const kept_view_head *heads; /* [n_heads]; keys and values are filled for the head asked only */
     const double *options;       /* [n_options] resolved values, in the order of the option table */
     uint64_t seed;        /* differs by sequence, layer and number of evictions so far */
-    /* Rotary embedding: channel pair j turns by pos * rope_freq[j] radians and is scaled by
-     * rope_scale. Pairs are (2j, 2j+1), or (j, j + n_rope/2) when rope_neox. */
+    /* Rotary embedding: channel pair j turns by pos * rope_freq[j] radians. Pairs are (2j, 2j+1), or
+     * (j, j + n_rope/2) when rope_neox; channels from n_rope on do not turn. */
     const float *rope_freq; /* [n_rope/2] */
     int n_rope;
     bool rope_neox;
@@ -109,7 +109,8 @@ typedef struct kept_split {
     const int *n_protected;   /* [n_layers][n_heads] protected live slots (kept anyway) */
     int64_t total;            /* slots all heads together may keep, protected ones included */
     const double *options;
-    int *scratch;             /* [n_layers * n_heads] */
+    int *scratch;             /* [n_layers * n_heads] of kept_split_shares */
+    double *share;            /* [n_layers * n_heads] for the allocator's own use */
 } kept_split;
 
 /* An allocator. Writes keep[n_layers][n_heads] with 0 <= keep <= n and
@@ -121,9 +122,16 @@ typedef struct kept_allocator {
     void (*split)(const kept_split *s, int *keep);
 } kept_allocator;
 
-/* For allocators: turns real-valued shares [n_layers*n_heads] of `total` into integers by largest
- * remainder, caps each at its head's candidates and hands what is over to the others in proportion. */
+/* For allocators. What they split: total less all protected slots, at least 0. */
+KEPT_API int64_t kept_split_open(const kept_split *s);
+/* Splits the open slots in proportion to share [n_layers*n_heads] >= 0, by largest remainder (the
+ * earlier head on ties); caps each head at its candidates and hands what is over to the others in
+ * proportion, to heads without a share last. share may be s->share. */
 KEPT_API void kept_split_shares(const kept_split *s, const double *share, int *keep);
+/* Gives `slots` to heads [first, first + n) by their scores: all candidates of these heads in one
+ * list, the best ones kept, the earlier head on ties. On entry keep[first..] holds what each head
+ * gets at least (its own best); these must not sum to more than slots. */
+KEPT_API void kept_split_top(const kept_split *s, int first, int n, int64_t slots, int *keep);
 
 #ifdef __cplusplus
 }

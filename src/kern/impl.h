@@ -13,6 +13,13 @@ const kept_kern *kept_kern_avx512(void);
  * than the whole rest of the kernel, and can change no result. */
 #define KEPT_EXP2_CUT (-120.0f)
 
+/* 2^f on [-0.5, 0.5] as 1 + f*(c1 + f*(c2 + ...)): minimax in relative error. */
+#define KEPT_EXP2_C1 0.6931469776f
+#define KEPT_EXP2_C2 0.2402224209f
+#define KEPT_EXP2_C3 0.05550733743f
+#define KEPT_EXP2_C4 0.009671512640f
+#define KEPT_EXP2_C5 0.001326472722f
+
 /* Bit copy, the same for every level: K is a strided column, V one row of every channel block. */
 void kept_kern_move(uint8_t *to, int dst, const uint8_t *from, int src, int head_size);
 

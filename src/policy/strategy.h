@@ -5,22 +5,24 @@
  *                 opt    := name '=' value
  *                 budget := NUMBER '%' | NUMBER | SIZE
  * A name is a part of some axis or a recipe (a named spec, see parts.h). Each axis at most once;
- * what is not named takes the axis' default part and options. "full" takes no budget, every other
- * score needs one. '%' is of the full f16 cache's K/V bytes, a bare number is tokens per KV head
- * (protected ones included), a size is K/V bytes of the whole sequence.
+ * what is not named takes the axis' default part and options. "full" takes no budget and no part of
+ * another axis, every other score needs a budget. '%' is of the full f16 cache's K/V bytes, a bare
+ * number is tokens per KV head (protected ones included), a size is K/V bytes of the whole sequence
+ * (of its layers that evict).
  *
  * Axes and their parts here:
  *   score       full random recency h2o tova snapkv knorm keydiff expected-attention
  *   allocator   uniform (default) pyramid ada global
  *   protection  protect(sinks=4,recent=32)  -- the same for every score unless written
  *   schedule    prefill (default: once, when the prompt is in), decode(every=1) (after prefill and
- *               then every k decode steps at the budget), chunks (after every prefill chunk too)
+ *               then every k decode steps at the budget), chunks(decode=0) (after every prefill
+ *               chunk too, and every `decode` decode steps)
  *   position    original (default), slot (keys are re-rotated so that gaps close; the newest token
- *               keeps its position, older ones move up: equal to positions by cache slot, because
- *               rotary attention depends on differences only)
+ *               keeps its position, older ones move up until they touch it: equal to positions by
+ *               cache slot, because rotary attention depends on differences only)
  * Recipes: window = recency+protect(sinks=0,recent=0), streaming(sinks=4,position=slot|original)
  *          = recency+protect(sinks=$sinks,recent=0)+$position, pyramidkv = snapkv+pyramid,
- *          adakv = snapkv+ada, ...
+ *          adakv = snapkv+ada, ... Others join in on axes that the recipe leaves open.
  */
 #ifndef POLICY_STRATEGY_H
 #define POLICY_STRATEGY_H
@@ -62,11 +64,15 @@ static inline bool kept_strategy_is_full(const kept_strategy *s)
 {
     return s->budget_kind == KEPT_BUDGET_NONE;
 }
+/* True if evicting changes kept keys (position=slot): the sequence then has a plane of shifts. */
+bool kept_strategy_moves_keys(const kept_strategy *s);
 /* Adds what s needs to cap. ARGUMENT: no room for another window. */
 kept_status kept_strategy_needs(const kept_strategy *s, kept_capture *cap, kept_error *err);
 bool kept_strategy_acts_on_chunks(const kept_strategy *s);   /* evicts between prefill chunks */
 /* Decode steps between two evictions, 0 if the strategy never acts while decoding. */
 int kept_strategy_decode_every(const kept_strategy *s);
+/* Position "slot": kept_evict needs a rope_plane, zeroed when a token is written. */
+bool kept_strategy_moves_keys(const kept_strategy *s);
 
 /* ---- applying ------------------------------------------------------------------------------ */
 
@@ -99,7 +105,18 @@ kept_evict_work *kept_evict_work_new(void); /* NULL: out of memory */
 void kept_evict_work_free(kept_evict_work *w);
 
 /* Scores, splits, selects and drops, so that the sequence meets its budget. Nothing happens if it
- * does already. Adds the time spent to *score_ns and *compact_ns. NOMEM, FULL. */
+ * does already. Adds the time spent to *score_ns and *compact_ns.
+ *
+ * Protected are the first `sinks` positions, the last `recent` ones and all pins. They are no
+ * candidates: nothing competes with them. Where they exceed a head's even share of the budget, the
+ * recent window shrinks first (oldest first), then the sinks (latest first); pins never do, so pins
+ * alone may exceed a budget. Of two candidates with equal scores the later position stays.
+ * A layer_shared score gives every head of a layer the mean of what the allocator gave its heads;
+ * at most n_heads - 1 slots of the whole sequence stay unused by that. Scores that are not comparable
+ * are z-normalised per head before an allocator sees them; the selection uses them as they are.
+ *
+ * ARGUMENT: something that the strategy needs was not captured; nothing changed. NOMEM: nothing
+ * changed. FULL: some heads may have been cut and others not; the sequence is sound. */
 kept_status kept_strategy_evict(const kept_strategy *s, const kept_evict *e, kept_evict_work *w,
                                 uint64_t *score_ns, uint64_t *compact_ns, kept_error *err);
 

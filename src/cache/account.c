@@ -1,0 +1,66 @@
+/* account: what a cache holds. Counters are kept by whoever takes and gives back; kept_cache_walk
+ * counts list entries instead and must agree with them.
+ */
+#include "cache/private.h"
+
+static uint64_t kv_bytes(const kept_cache *c)
+{
+    return c->held_pages * c->pool->page_bytes;
+}
+
+static uint64_t meta_bytes(const kept_cache *c)
+{
+    return c->held_pages * KEPT_POS_BYTES + c->held_blocks * KEPT_BLOCK_BYTES + c->own_bytes +
+           c->extra_meta;
+}
+
+uint64_t kept_cache_bytes(const kept_cache *c)
+{
+    return kv_bytes(c) + meta_bytes(c);
+}
+
+void kept_cache_note_peak(kept_cache *c)
+{
+    const uint64_t now = kept_cache_bytes(c);
+    if (now > c->peak_bytes)
+        c->peak_bytes = now;
+}
+
+void kept_cache_set_extra(kept_cache *c, uint64_t extra_meta)
+{
+    c->extra_meta = extra_meta;
+    kept_cache_note_peak(c);
+}
+
+void kept_cache_tick(kept_cache *c, int n)
+{
+    kept_cache_note_peak(c);
+    c->byte_steps += (double)kept_cache_bytes(c) * n;
+}
+
+void kept_cache_account(const kept_cache *c, kept_account *out)
+{
+    *out = (kept_account){.kv_bytes = kv_bytes(c),
+                          .meta_bytes = meta_bytes(c),
+                          .peak_bytes = c->peak_bytes,
+                          .byte_steps = c->byte_steps,
+                          .n_evicted = c->n_evicted};
+}
+
+void kept_cache_walk(const kept_cache *c, uint64_t *kv, uint64_t *meta)
+{
+    const size_t n = (size_t)(c->n_layers * c->n_heads);
+    const size_t n_entries = n * (size_t)c->n_lists * (size_t)c->cap;
+    size_t pages = 0, blocks = 0;
+    for (size_t i = 0; i < n_entries; i++) {
+        if (c->lists[i] < 0)
+            continue;
+        if (i / (size_t)c->cap % (size_t)c->n_lists == 0)
+            pages++;
+        else
+            blocks++;
+    }
+    *kv = pages * c->pool->page_bytes;
+    *meta = pages * KEPT_POS_BYTES + blocks * KEPT_BLOCK_BYTES + sizeof *c +
+            n * sizeof(cache_head) + n_entries * sizeof(int32_t) + c->extra_meta;
+}

@@ -1,0 +1,163 @@
+/* retain: drops slots of one head and gives the freed pages back.
+ *
+ * Slot order is free, so whole pages may be reordered in the list at no cost. Pages are sorted by
+ * the number of slots they keep, fullest first; the first ceil(kept/64) of them stay and their
+ * holes are filled from the rest, which then goes back to the pool:
+ *
+ *     pages   #### ##.# .... #..# ..#.      after sorting   #### ##.# #..# ..#. ....
+ *     after filling and trimming            #### #### ##
+ *
+ * So pages that keep everything are never touched (and stay shared), dead pages cost nothing, and
+ * the number of columns moved is the least possible. A page that must change and is shared gets a
+ * private copy first. All decisions are made on scratch before anything changes.
+ */
+#include "cache/private.h"
+
+#include <assert.h>
+#include <string.h>
+
+#define N_KEYS (2 * KEPT_PAGE_SLOTS + 2)
+
+/* What retain will do to one head. Pages are named by their place in the sorted list. */
+typedef struct plan {
+    kept_cache *c;
+    int layer, head;
+    int n_pages;     /* pages before */
+    int n_keep;      /* slots after */
+    int n_stay;      /* pages after */
+    uint64_t *mask;  /* [n_pages] slots kept, by place in the old list */
+    int32_t *order;  /* [n_pages] old place of the page now at this place */
+    size_t n_copies; /* shared pages that must change */
+    size_t n_dead;   /* private pages that keep nothing */
+} plan;
+
+/* Bit i: keep[i] != 0, for n <= 64 bytes. */
+static uint64_t mask_of(const uint8_t *keep, int n)
+{
+    uint64_t m = 0;
+    for (int i = 0; i < n; i++)
+        m |= (uint64_t)(keep[i] != 0) << i;
+    return m;
+}
+
+static uint64_t low_bits(int n)
+{
+    return n >= KEPT_PAGE_SLOTS ? ~UINT64_C(0) : (UINT64_C(1) << n) - 1;
+}
+
+/* Slots that the page at this place must hold in the end. */
+static uint64_t wanted(const plan *r, int place)
+{
+    return low_bits(r->n_keep - place * KEPT_PAGE_SLOTS);
+}
+
+static uint64_t holes(const plan *r, int place)
+{
+    return place < r->n_stay ? wanted(r, place) & ~r->mask[r->order[place]] : 0;
+}
+
+static bool is_shared(const plan *r, int old_place)
+{
+    const int32_t id = kept_cache_list(r->c, r->layer, r->head, 0)[old_place];
+    return r->c->pool->refs[id] > 1;
+}
+
+/* Stable counting sort: most kept slots first, private before shared. */
+static void sort_pages(plan *r)
+{
+    int start[N_KEYS + 1] = {0};
+    for (int i = 0; i < r->n_pages; i++)
+        start[N_KEYS - 2 * __builtin_popcountll(r->mask[i]) - !is_shared(r, i)]++;
+    for (int k = 1; k <= N_KEYS; k++)
+        start[k] += start[k - 1];
+    for (int i = r->n_pages - 1; i >= 0; i--)
+        r->order[--start[N_KEYS - 2 * __builtin_popcountll(r->mask[i]) - !is_shared(r, i)]] = i;
+}
+
+static void make_plan(plan *r, const uint8_t *keep, int n)
+{
+    r->n_pages = kept_pages_for(n);
+    for (int i = 0; i < r->n_pages; i++) {
+        const int at = i * KEPT_PAGE_SLOTS;
+        r->mask[i] = mask_of(keep + at, n - at < KEPT_PAGE_SLOTS ? n - at : KEPT_PAGE_SLOTS);
+        r->n_keep += __builtin_popcountll(r->mask[i]);
+        r->n_dead += !r->mask[i] && !is_shared(r, i);
+    }
+    r->n_stay = kept_pages_for(r->n_keep);
+    sort_pages(r);
+    for (int i = 0; i < r->n_stay; i++)
+        r->n_copies += holes(r, i) && is_shared(r, r->order[i]);
+}
+
+/* Brings pages and blocks into the sorted order. */
+static void reorder(const plan *r)
+{
+    int32_t *old = r->c->pool->list;
+    for (int l = 0; l <= r->c->n_planes; l++) {
+        int32_t *ids = kept_cache_list(r->c, r->layer, r->head, l);
+        memcpy(old, ids, (size_t)r->n_pages * sizeof *ids);
+        for (int i = 0; i < r->n_pages; i++)
+            ids[i] = old[r->order[i]];
+    }
+}
+
+/* Slot src of page from becomes slot dst of page to, with its position and state. */
+static void move_slot(const plan *r, int to, int dst, int from, int src)
+{
+    kept_pool *p = r->c->pool;
+    const int32_t *pages = kept_cache_list(r->c, r->layer, r->head, 0);
+    r->c->kern->move(kept_pool_page(p, pages[to]), dst, kept_pool_page(p, pages[from]), src,
+                     p->head_size);
+    p->pos[(size_t)pages[to] * KEPT_PAGE_SLOTS + (size_t)dst] =
+        p->pos[(size_t)pages[from] * KEPT_PAGE_SLOTS + (size_t)src];
+    for (int i = 1; i <= r->c->n_planes; i++) {
+        const int32_t *blocks = kept_cache_list(r->c, r->layer, r->head, i);
+        kept_pool_block(p, blocks[to])[dst] = kept_pool_block(p, blocks[from])[src];
+    }
+}
+
+/* Fills every hole of the staying pages. There are exactly as many slots to take as holes: those of
+ * the pages behind, and those of the last staying page that lie beyond its end. */
+static void fill_holes(const plan *r)
+{
+    int from = r->n_stay - 1;
+    uint64_t source = r->mask[r->order[from]] & ~wanted(r, from);
+    for (int to = 0; to < r->n_stay; to++)
+        for (uint64_t empty = holes(r, to); empty; empty &= empty - 1) {
+            while (!source) {
+                from++;
+                assert(from < r->n_pages);
+                source = r->mask[r->order[from]];
+            }
+            move_slot(r, to, __builtin_ctzll(empty), from, __builtin_ctzll(source));
+            source &= source - 1;
+        }
+}
+
+kept_status kept_cache_retain(kept_cache *c, int layer, int head, const uint8_t *keep)
+{
+    cache_head *h = kept_cache_head(c, layer, head);
+    kept_cache_trim(c, layer, head, kept_pages_for(h->n));
+    plan r = {.c = c, .layer = layer, .head = head, .mask = c->pool->mask, .order = c->pool->order};
+    make_plan(&r, keep, h->n);
+    if (r.n_keep == h->n)
+        return KEPT_OK;
+    if (r.n_copies > c->pool->n_free_pages + r.n_dead)
+        return KEPT_FULL;
+    reorder(&r);
+    /* Dead pages are last in the order; they go first, so that copies can use them. */
+    int n_used = r.n_pages;
+    while (n_used > 0 && !r.mask[r.order[n_used - 1]])
+        n_used--;
+    kept_cache_trim(c, layer, head, n_used);
+    int32_t *pages = kept_cache_list(c, layer, head, 0);
+    for (int i = 0; r.n_copies && i < r.n_stay; i++)
+        if (holes(&r, i) && c->pool->refs[pages[i]] > 1)
+            pages[i] = kept_cache_private_page(c, pages[i], r.mask[r.order[i]]);
+    if (r.n_stay)
+        fill_holes(&r);
+    kept_cache_trim(c, layer, head, r.n_stay);
+    c->n_evicted += (uint64_t)(h->n - r.n_keep);
+    h->n = r.n_keep;
+    return KEPT_OK;
+}

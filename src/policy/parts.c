@@ -1,0 +1,138 @@
+/* parts.c: the parts that the engine itself carries out (protection, schedule, position) and the
+ * recipes. None of them has code of its own: evict.c and the engine read their options.
+ */
+#include "policy/parts.h"
+
+#define ANY_POSITION 1048576
+
+static const kept_option protect_options[] = {
+    {"sinks", 4, 0, ANY_POSITION, true, NULL, "first positions never evicted"},
+    {"recent", 32, 0, ANY_POSITION, true, NULL, "last positions never evicted"},
+};
+const kept_part kept_part_protect = {
+    .abi = KEPT_POLICY_ABI,
+    .axis = KEPT_AXIS_PROTECTION,
+    .name = "protect",
+    .summary = "the first and the last positions stay, whatever their score",
+    .paper = "arXiv 2309.17453 (sinks)",
+    .deviations = "equal for every score unless written; where a head's even share of the budget "
+                  "is smaller than this, the recent window shrinks first, then the sinks; pinned "
+                  "spans never do",
+    .options = protect_options,
+    .n_options = 2,
+};
+
+const kept_part kept_part_prefill = {
+    .abi = KEPT_POLICY_ABI,
+    .axis = KEPT_AXIS_SCHEDULE,
+    .name = "prefill",
+    .summary = "evict once, when the prompt is in",
+    .paper = "",
+    .deviations = "",
+};
+
+static const kept_option decode_options[] = {
+    {"every", 1, 1, ANY_POSITION, true, NULL, "decode steps between two evictions"},
+};
+const kept_part kept_part_decode = {
+    .abi = KEPT_POLICY_ABI,
+    .axis = KEPT_AXIS_SCHEDULE,
+    .name = "decode",
+    .summary = "evict when the prompt is in, then every few decode steps",
+    .paper = "",
+    .deviations = "between two evictions a head holds up to every slots more than its budget",
+    .options = decode_options,
+    .n_options = 1,
+};
+
+static const kept_option chunks_options[] = {
+    {"decode", 0, 0, ANY_POSITION, true, NULL,
+     "decode steps between two evictions after the prompt, 0: none"},
+};
+const kept_part kept_part_chunks = {
+    .abi = KEPT_POLICY_ABI,
+    .axis = KEPT_AXIS_SCHEDULE,
+    .name = "chunks",
+    .summary = "evict after every prefill chunk, so that the peak is bounded too",
+    .paper = "",
+    .deviations = "later chunks attend to what earlier evictions left",
+    .options = chunks_options,
+    .n_options = 1,
+};
+
+const kept_part kept_part_original = {
+    .abi = KEPT_POLICY_ABI,
+    .axis = KEPT_AXIS_POSITION,
+    .name = "original",
+    .summary = "keys stay rotated to the positions they were written at",
+    .paper = "",
+    .deviations = "",
+};
+const kept_part kept_part_slot = {
+    .abi = KEPT_POLICY_ABI,
+    .axis = KEPT_AXIS_POSITION,
+    .name = "slot",
+    .summary = "keys are re-rotated after an eviction so that the gaps between positions close",
+    .paper = "arXiv 2309.17453, section 3.2",
+    .deviations = "the paper stores keys before rotation and numbers them from 0; here the newest "
+                  "token keeps its position and older ones move up, which is the same to rotary "
+                  "attention; a key moved again and again collects f16 rounding; only the "
+                  "rotation of layers that evict changes",
+};
+
+/* ---- recipes ------------------------------------------------------------------------------- */
+
+const kept_recipe kept_recipe_window = {
+    .name = "window",
+    .summary = "sliding window: the last tokens and nothing else",
+    .spec = "recency+protect(sinks=0,recent=0)",
+    .paper = "arXiv 2309.17453 (window attention, the negative control)",
+    .deviations = "",
+};
+
+static const char *const streaming_positions[] = {"slot", "original", NULL};
+static const kept_option streaming_options[] = {
+    {"sinks", 4, 0, ANY_POSITION, true, NULL, "first positions kept"},
+    {"position", 0, 0, 1, true, streaming_positions, "slot as in the paper, or original"},
+};
+const kept_recipe kept_recipe_streaming = {
+    .name = "streaming",
+    .summary = "StreamingLLM: the first tokens and the last ones",
+    .spec = "recency+protect(sinks=$sinks,recent=0)+$position",
+    .paper = "arXiv 2309.17453",
+    .deviations = "evicts once after the prompt unless a schedule is added",
+    .options = streaming_options,
+    .n_options = 2,
+};
+
+const kept_recipe kept_recipe_observed_attention = {
+    .name = "observed-attention",
+    .summary = "mean instead of sum of the attention that each token received",
+    .spec = "h2o(norm=on)",
+    .paper = "kvpress ObservedAttention",
+    .deviations = "",
+};
+
+const kept_recipe kept_recipe_pyramidkv = {
+    .name = "pyramidkv",
+    .summary = "SnapKV scores under a budget that falls from layer to layer",
+    .spec = "snapkv+pyramid",
+    .paper = "arXiv 2406.02069",
+    .deviations = "those of its parts",
+};
+
+const kept_recipe kept_recipe_adakv = {
+    .name = "adakv",
+    .summary = "SnapKV scores, the heads of a layer share one budget",
+    .spec = "snapkv+ada",
+    .paper = "arXiv 2407.11550",
+    .deviations = "those of its parts",
+};
+
+const kept_recipe kept_recipe_ada_expected_attention = {
+    .name = "ada-expected-attention",
+    .summary = "expected attention, the heads of a layer share one budget",
+    .spec = "expected-attention(epsilon=0.01)+ada",
+    .paper = "arXiv 2510.00636 with arXiv 2407.11550",
+    .deviations = "those of its parts",
+};

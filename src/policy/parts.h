@@ -1,0 +1,81 @@
+/* parts: the one list of everything a spec may name. A line here plus the file that defines it is
+ * all it takes to add a part: parser, help, tests and documentation checks read these lists.
+ *
+ * The order is the order of help and documentation. An explicit list, not constructors or linker
+ * sections: those vanish from static archives.
+ */
+#ifndef POLICY_PARTS_H
+#define POLICY_PARTS_H
+
+#include "policy/strategy.h"
+
+/* X(identifier): const kept_score kept_score_IDENTIFIER, in score_IDENTIFIER.c */
+#define KEPT_SCORE_LIST(X)                                                                         \
+    X(full)                                                                                        \
+    X(random)                                                                                      \
+    X(recency)                                                                                     \
+    X(h2o)                                                                                         \
+    X(tova)                                                                                        \
+    X(snapkv)                                                                                      \
+    X(knorm)                                                                                       \
+    X(keydiff)                                                                                     \
+    X(expected_attention)
+
+/* X(identifier): const kept_allocator kept_alloc_IDENTIFIER, in alloc_IDENTIFIER.c */
+#define KEPT_ALLOC_LIST(X)                                                                         \
+    X(uniform)                                                                                     \
+    X(pyramid)                                                                                     \
+    X(ada)                                                                                         \
+    X(global)
+
+/* X(identifier): const kept_part kept_part_IDENTIFIER, in parts.c: the axes that the engine itself
+ * carries out, so that a part is only a name and its options. */
+#define KEPT_PART_LIST(X)                                                                          \
+    X(protect)                                                                                     \
+    X(prefill)                                                                                     \
+    X(decode)                                                                                      \
+    X(chunks)                                                                                      \
+    X(original)                                                                                    \
+    X(slot)
+
+/* X(identifier): const kept_recipe kept_recipe_IDENTIFIER, in parts.c */
+#define KEPT_RECIPE_LIST(X)                                                                        \
+    X(window)                                                                                      \
+    X(streaming)                                                                                   \
+    X(observed_attention)                                                                          \
+    X(pyramidkv)                                                                                   \
+    X(adakv)                                                                                       \
+    X(ada_expected_attention)
+
+#define KEPT_DECLARE(id) extern const kept_score kept_score_##id;
+KEPT_SCORE_LIST(KEPT_DECLARE)
+#undef KEPT_DECLARE
+#define KEPT_DECLARE(id) extern const kept_allocator kept_alloc_##id;
+KEPT_ALLOC_LIST(KEPT_DECLARE)
+#undef KEPT_DECLARE
+#define KEPT_DECLARE(id) extern const kept_part kept_part_##id;
+KEPT_PART_LIST(KEPT_DECLARE)
+#undef KEPT_DECLARE
+#define KEPT_DECLARE(id) extern const kept_recipe kept_recipe_##id;
+KEPT_RECIPE_LIST(KEPT_DECLARE)
+#undef KEPT_DECLARE
+
+/* Options of the engine's own parts, in the order of their tables. */
+enum { KEPT_PROTECT_SINKS, KEPT_PROTECT_RECENT };
+enum { KEPT_DECODE_EVERY };
+enum { KEPT_CHUNKS_DECODE };
+
+/* The part of an axis that a spec without one gets. NULL: the score must be named. */
+const kept_part *kept_part_default(kept_axis a);
+
+/* A part is the first member of its score or allocator. */
+static inline const kept_score *kept_strategy_score(const kept_strategy *s)
+{
+    return (const kept_score *)(const void *)s->part[KEPT_AXIS_SCORE];
+}
+static inline const kept_allocator *kept_strategy_allocator(const kept_strategy *s)
+{
+    return (const kept_allocator *)(const void *)s->part[KEPT_AXIS_ALLOCATOR];
+}
+
+#endif

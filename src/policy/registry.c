@@ -1,0 +1,75 @@
+/* registry: the tables behind the lists of parts.h. */
+#include "policy/parts.h"
+
+#include <string.h>
+
+static const kept_part *const parts[] = {
+#define KEPT_ENTRY(id) &kept_score_##id.part,
+    KEPT_SCORE_LIST(KEPT_ENTRY)
+#undef KEPT_ENTRY
+#define KEPT_ENTRY(id) &kept_alloc_##id.part,
+        KEPT_ALLOC_LIST(KEPT_ENTRY)
+#undef KEPT_ENTRY
+#define KEPT_ENTRY(id) &kept_part_##id,
+            KEPT_PART_LIST(KEPT_ENTRY)
+#undef KEPT_ENTRY
+};
+
+static const kept_recipe *const recipes[] = {
+#define KEPT_ENTRY(id) &kept_recipe_##id,
+    KEPT_RECIPE_LIST(KEPT_ENTRY)
+#undef KEPT_ENTRY
+};
+
+int kept_part_count(void)
+{
+    return (int)(sizeof parts / sizeof parts[0]);
+}
+
+const kept_part *kept_part_at(int i)
+{
+    return i >= 0 && i < kept_part_count() ? parts[i] : NULL;
+}
+
+const kept_part *kept_part_find(kept_axis axis, const char *name)
+{
+    for (int i = 0; i < kept_part_count(); i++)
+        if (parts[i]->axis == axis && !strcmp(parts[i]->name, name))
+            return parts[i];
+    return NULL;
+}
+
+const kept_part *kept_part_default(kept_axis a)
+{
+    switch (a) {
+    case KEPT_AXIS_ALLOCATOR:
+        return &kept_alloc_uniform.part;
+    case KEPT_AXIS_PROTECTION:
+        return &kept_part_protect;
+    case KEPT_AXIS_SCHEDULE:
+        return &kept_part_prefill;
+    case KEPT_AXIS_POSITION:
+        return &kept_part_original;
+    case KEPT_AXIS_SCORE:
+    case KEPT_N_AXES:
+        break;
+    }
+    return NULL;
+}
+
+const char *kept_axis_name(kept_axis a)
+{
+    static const char *const names[KEPT_N_AXES] = {"score", "allocator", "protection", "schedule",
+                                                   "position"};
+    return (unsigned)a < KEPT_N_AXES ? names[a] : "?";
+}
+
+int kept_recipe_count(void)
+{
+    return (int)(sizeof recipes / sizeof recipes[0]);
+}
+
+const kept_recipe *kept_recipe_at(int i)
+{
+    return i >= 0 && i < kept_recipe_count() ? recipes[i] : NULL;
+}

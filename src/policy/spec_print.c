@@ -1,0 +1,145 @@
+/* spec_print: the canonical and the fully resolved spelling of a strategy. */
+#include "policy/spec.h"
+
+#include "policy/parts.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+bool kept_spec_read(const char *text, size_t n, double *value)
+{
+    static const double ten[] = {1e0, 1e1, 1e2,  1e3,  1e4,  1e5,  1e6,  1e7,
+                                 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15};
+    uint64_t digits = 0;
+    int n_digits = 0, n_fraction = 0;
+    bool point = false;
+    for (size_t i = 0; i < n; i++) {
+        if (text[i] == '.') {
+            if (point || n_digits == 0)
+                return false;
+            point = true;
+        } else if (text[i] >= '0' && text[i] <= '9') {
+            if (++n_digits > KEPT_SPEC_DIGITS)
+                return false;
+            digits = digits * 10 + (uint64_t)(text[i] - '0');
+            n_fraction += point;
+        } else {
+            return false;
+        }
+    }
+    if (n_digits == 0 || (point && n_fraction == 0))
+        return false;
+    /* Both operands are exact, so the quotient is the double nearest to the decimal. */
+    *value = (double)digits / ten[n_fraction];
+    return true;
+}
+
+const char *kept_spec_write(double value, char buf[KEPT_SPEC_NUMBER])
+{
+    double scale = 1;
+    int n_fraction = 0;
+    while (n_fraction < KEPT_SPEC_DIGITS && nearbyint(value * scale) / scale != value) {
+        scale *= 10;
+        n_fraction++;
+    }
+    uint64_t digits = (uint64_t)nearbyint(value * scale), unit = (uint64_t)scale;
+    if (n_fraction)
+        snprintf(buf, KEPT_SPEC_NUMBER, "%" PRIu64 ".%0*" PRIu64, digits / unit, n_fraction,
+                 digits % unit);
+    else
+        snprintf(buf, KEPT_SPEC_NUMBER, "%" PRIu64, digits);
+    return buf;
+}
+
+/* ---- names --------------------------------------------------------------------------------- */
+
+typedef struct text {
+    char *buf;
+    size_t cap, len; /* len >= cap: it did not fit */
+} text;
+
+static void put(text *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static void put(text *t, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    size_t room = t->len < t->cap ? t->cap - t->len : 0;
+    int n = vsnprintf(room ? t->buf + t->len : NULL, room, fmt, ap);
+    va_end(ap);
+    t->len += n > 0 ? (size_t)n : 0;
+}
+
+/* Writes a part: every option if all, else those that differ from their default. */
+static void put_part(text *t, const kept_part *part, const double *value, bool all)
+{
+    char number[KEPT_SPEC_NUMBER];
+    const char *open = "(";
+    put(t, "%s%s", t->len ? "+" : "", part->name);
+    for (int i = 0; i < part->n_options; i++) {
+        const kept_option *o = &part->options[i];
+        if (!all && value[i] == o->value)
+            continue;
+        put(t, "%s%s=%s", open, o->name,
+            o->choices ? o->choices[(int)value[i]] : kept_spec_write(value[i], number));
+        open = ",";
+    }
+    if (*open == ',')
+        put(t, ")");
+}
+
+static bool is_default(const kept_strategy *s, kept_axis a)
+{
+    if (s->part[a] != kept_part_default(a))
+        return false;
+    for (int i = 0; i < s->part[a]->n_options; i++)
+        if (s->option[a][i] != s->part[a]->options[i].value)
+            return false;
+    return true;
+}
+
+static void put_budget(text *t, const kept_strategy *s)
+{
+    static const char *const units[] = {"B", "KiB", "MiB", "GiB"};
+    char number[KEPT_SPEC_NUMBER];
+    double value = s->budget;
+    int unit = 0;
+    switch (s->budget_kind) {
+    case KEPT_BUDGET_NONE:
+        return;
+    case KEPT_BUDGET_PERCENT:
+        put(t, "@%s%%", kept_spec_write(value, number));
+        return;
+    case KEPT_BUDGET_TOKENS:
+        put(t, "@%s", kept_spec_write(value, number));
+        return;
+    case KEPT_BUDGET_BYTES:
+        for (; unit < 3 && fmod(value, 1024) == 0; unit++)
+            value /= 1024;
+        put(t, "@%s%s", kept_spec_write(value, number), units[unit]);
+        return;
+    }
+}
+
+static kept_status print(const kept_strategy *s, bool all, char *buf, size_t cap, kept_error *err)
+{
+    text t = {buf, cap, 0};
+    put_part(&t, s->part[KEPT_AXIS_SCORE], s->option[KEPT_AXIS_SCORE], all);
+    /* The full cache evicts nothing: no other axis applies to it. */
+    for (int a = KEPT_AXIS_SCORE + 1; a < KEPT_N_AXES && !kept_strategy_is_full(s); a++)
+        if (all || !is_default(s, (kept_axis)a))
+            put_part(&t, s->part[a], s->option[a], all);
+    put_budget(&t, s);
+    if (t.len >= cap)
+        return kept_fail(err, KEPT_ARGUMENT, "the spec is too long to be written out (%zu > %zu)",
+                         t.len, cap - 1);
+    return KEPT_OK;
+}
+
+kept_status kept_spec_print(kept_strategy *s, kept_error *err)
+{
+    kept_status st = print(s, false, s->name, sizeof s->name, err);
+    return st ? st : print(s, true, s->resolved, sizeof s->resolved, err);
+}
