@@ -1,7 +1,7 @@
 /* job: what the files of one kept_run share. Private to src/bench.
  *
  *   run.c       opens everything, loops over tasks and samples
- *   plan.c      strategies, sample sizes, pool size
+ *   prepare.c    strategies, sample sizes, pool size
  *   sample.c    one sample: prefill, fork, evict
  *   answer.c    one sample: suffix, greedy decoding, teacher forcing
  *   measure.c   recall and speed
@@ -106,10 +106,10 @@ typedef struct kept_work {
 /* Called for each active variant with the logits of its last token. */
 typedef void (*kept_visit)(kept_work *w, int variant, const float *logits);
 
-/* ---- plan.c ---- */
-kept_status kept_plan_variants(kept_job *j, kept_error *err);
-kept_status kept_plan_tasks(kept_job *j, kept_error *err); /* also sizes and weights */
-kept_status kept_plan_pool(kept_job *j, kept_error *err);
+/* ---- prepare.c ---- */
+kept_status kept_prepare_variants(kept_job *j, kept_error *err);
+kept_status kept_prepare_tasks(kept_job *j, kept_error *err); /* also sizes and weights */
+kept_status kept_prepare_pool(kept_job *j, kept_error *err);
 uint64_t kept_free_memory(void); /* bytes this process may still take, UINT64_MAX if unknown */
 
 /* ---- sample.c ---- */

@@ -1,4 +1,4 @@
-/* plan: everything that must be known before the engine exists: the strategies, the longest sample
+/* prepare: everything that must be known before the engine exists: the strategies, the longest sample
  * (all samples are tokenized once for that) and the size of the page pool.
  */
 #include "bench/job.h"
@@ -22,7 +22,7 @@ static bool known(const kept_job *j, const char *name)
     return false;
 }
 
-static kept_status plan_capture(kept_job *j, kept_error *err)
+static kept_status prepare_capture(kept_job *j, kept_error *err)
 {
     const kept_strategy **list = kept_calloc((size_t)j->n_variants, sizeof(void *));
     if (!list)
@@ -48,7 +48,7 @@ static kept_status plan_capture(kept_job *j, kept_error *err)
     return KEPT_OK;
 }
 
-kept_status kept_plan_variants(kept_job *j, kept_error *err)
+kept_status kept_prepare_variants(kept_job *j, kept_error *err)
 {
     if (j->o->n_specs > KEPT_MAX_ROWS - KEPT_FIRST_VARIANT)
         return kept_fail(err, KEPT_ARGUMENT, "at most %d strategies in one run",
@@ -74,12 +74,12 @@ kept_status kept_plan_variants(kept_job *j, kept_error *err)
             .own_prefill = kept_strategy_acts_on_chunks(s),
         };
     }
-    return plan_capture(j, err);
+    return prepare_capture(j, err);
 }
 
 /* ---- tasks ---------------------------------------------------------------------------------- */
 
-static kept_status plan_sample(kept_job *j, int t, int i, kept_error *err)
+static kept_status prepare_sample(kept_job *j, int t, int i, kept_error *err)
 {
     kept_run_task *rt = &j->tasks[t];
     kept_sample sample = {0};
@@ -115,7 +115,7 @@ out:
     return s;
 }
 
-kept_status kept_plan_tasks(kept_job *j, kept_error *err)
+kept_status kept_prepare_tasks(kept_job *j, kept_error *err)
 {
     j->tasks = kept_calloc((size_t)j->o->n_tasks, sizeof *j->tasks);
     if (!j->tasks)
@@ -131,7 +131,7 @@ kept_status kept_plan_tasks(kept_job *j, kept_error *err)
         if (!rt->weight)
             return kept_fail(err, KEPT_NOMEM, "out of memory");
         for (int i = 0; !s && i < rt->n_samples; i++)
-            s = plan_sample(j, t, i, err);
+            s = prepare_sample(j, t, i, err);
         if (s)
             return s;
     }
@@ -188,7 +188,7 @@ static double pages(const kept_job *j, double slots)
     return sum;
 }
 
-kept_status kept_plan_pool(kept_job *j, kept_error *err)
+kept_status kept_prepare_pool(kept_job *j, kept_error *err)
 {
     const kept_model_info *m = j->info;
     double heads = (double)m->n_layers * m->n_kv_heads;
