@@ -1,7 +1,7 @@
 /* job: what the files of one kept_run share. Private to src/bench.
  *
  *   run.c       opens everything, loops over tasks and samples
- *   prepare.c    strategies, sample sizes, pool size
+ *   prepare.c   strategies, sample sizes, pool size
  *   sample.c    one sample: prefill, fork, evict
  *   answer.c    one sample: suffix, greedy decoding, teacher forcing
  *   measure.c   recall and speed
@@ -19,9 +19,9 @@
 enum { KEPT_VARIANT_FULL, KEPT_VARIANT_FLOOR, KEPT_FIRST_VARIANT };
 
 typedef struct kept_variant {
-    const char *name;         /* of the row */
-    kept_strategy *strategy;  /* NULL: full */
-    bool own_prefill;         /* evicts between chunks, so it cannot fork the shared prefix */
+    const char *name;        /* of the row */
+    kept_strategy *strategy; /* NULL: full */
+    bool own_prefill;        /* evicts between chunks, so it cannot fork the shared prefix */
 } kept_variant;
 
 /* One open task and what planning learned about its samples. */
@@ -45,39 +45,39 @@ typedef struct kept_job {
     kept_capture capture; /* of the shared prefix */
     bool probe;           /* the floor carries a window-1 mass plane: mass_recall is measured */
     int chunk, speed_steps;
-    int max_batch;        /* tokens in one forward pass */
-    int max_tokens;       /* longest sequence of any sample */
-    int max_prefix;       /* longest prefix of any sample */
+    int max_batch;  /* tokens in one forward pass */
+    int max_tokens; /* longest sequence of any sample */
+    int max_prefix; /* longest prefix of any sample */
     size_t pool_bytes;
-    uint64_t start_ns;    /* clock when the run began */
-    kept_dump *dump;      /* or NULL */
+    uint64_t start_ns;                /* clock when the run began */
+    kept_dump *dump;                  /* or NULL */
     double done, part, weight, total; /* work units: finished samples, in this one, of it, all */
-    char what[96];        /* text for the progress line */
+    char what[96];                    /* text for the progress line */
 } kept_job;
 
 /* What happened to one variant on one sample. NaN: not measured. */
 typedef struct kept_outcome {
-    kept_seq *seq;         /* NULL before the fork and after a failure */
+    kept_seq *seq; /* NULL before the fork and after a failure */
     bool failed;
-    char why[200];         /* reason of the failure */
-    bool active;           /* still fed */
+    char why[200];            /* reason of the failure */
+    bool active;              /* still fed */
     kept_account after, last; /* right after eviction; at the end */
     uint64_t prefill_ns;
     double evidence, evidence_any;
     double mass, mass_core; /* sums over n_mass measurements */
     int n_mass;
     /* GENERATE */
-    int32_t *tokens;       /* [n_new] generated, end token left out */
+    int32_t *tokens; /* [n_new] generated, end token left out */
     int n_new;
-    int32_t next;          /* token to feed next */
-    bool ended;            /* by an end token, not by the limit */
-    int diverged;          /* first generated token that differs from the reference, -1: none */
+    int32_t next; /* token to feed next */
+    bool ended;   /* by an end token, not by the limit */
+    int diverged; /* first generated token that differs from the reference, -1: none */
     double score;
     char *text;
     /* Comparison with the reference: one position if GENERATE, else one per scored token. */
     int n_scored;
-    double *kl, *nll;      /* [n_scored] */
-    bool *top1;            /* [n_scored] */
+    double *kl, *nll; /* [n_scored] */
+    bool *top1;       /* [n_scored] */
     /* Speed: nanoseconds of single decode steps, this variant and the full cache, in pairs. */
     int n_steps;
     uint64_t *step_ns, *full_ns; /* [n_steps] */
@@ -90,17 +90,17 @@ typedef struct kept_work {
     kept_tokens tokens;
     const int32_t *suffix; /* never empty */
     int n_prefix, n_suffix;
-    kept_outcome *out;     /* [n_variants] */
-    float *reference;      /* [n_vocab] logits of the reference at the position being compared */
+    kept_outcome *out; /* [n_variants] */
+    float *reference;  /* [n_vocab] logits of the reference at the position being compared */
     bool have_reference;
-    int at;                /* SCORE: index of the suffix token just fed */
-    const int32_t **feed;  /* [n_variants] tokens to feed next */
-    kept_item *items;      /* [n_variants] */
-    int *who;              /* [n_variants] variant of items[i] */
-    int32_t *pos;          /* [max_tokens] */
-    float *mass, *by_pos;  /* [max_tokens] */
-    double *share, *core;  /* [n_variants] */
-    int32_t *evidence_at;  /* [n_prefix] index of the evidence token at a position, -1: none */
+    int at;               /* SCORE: index of the suffix token just fed */
+    const int32_t **feed; /* [n_variants] tokens to feed next */
+    kept_item *items;     /* [n_variants] */
+    int *who;             /* [n_variants] variant of items[i] */
+    int32_t *pos;         /* [max_tokens] */
+    float *mass, *by_pos; /* [max_tokens] */
+    double *share, *core; /* [n_variants] */
+    int32_t *evidence_at; /* [n_prefix] index of the evidence token at a position, -1: none */
 } kept_work;
 
 /* Called for each active variant with the logits of its last token. */
@@ -128,7 +128,7 @@ kept_status kept_answer_score(kept_work *w, kept_error *err);
 
 /* ---- measure.c ---- */
 void kept_measure_evidence(kept_work *w, int variant);
-void kept_measure_mass(kept_work *w); /* adds one measurement to every living variant */
+void kept_measure_mass(kept_work *w);         /* adds one measurement to every living variant */
 kept_status kept_measure_speed(kept_work *w); /* OK or CANCELLED */
 
 /* ---- dump.c ---- */

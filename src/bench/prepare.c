@@ -1,5 +1,5 @@
-/* prepare: everything that must be known before the engine exists: the strategies, the longest sample
- * (all samples are tokenized once for that) and the size of the page pool.
+/* prepare: everything that must be known before the engine exists: the strategies, the longest
+ * sample (all samples are tokenized once for that) and the size of the page pool.
  */
 #include "bench/job.h"
 
