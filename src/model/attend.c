@@ -32,7 +32,18 @@ static dims dims_of(const kept_engine *e)
 static int tile_queries(int group) { return imax(1, KEPT_TILE_ROWS / group); }
 static int unit_queries(int group) { return 4 * tile_queries(group); }
 static int pages_of(int slots) { return (slots + KEPT_PAGE_SLOTS - 1) / KEPT_PAGE_SLOTS; }
-static int segments_of(int slots) { return (pages_of(slots) + KEPT_SEG_PAGES - 1) / KEPT_SEG_PAGES; }
+/* Pages missing in front of a head's first segment: windowed layers drop leading pages, and what is
+ * left keeps its place in segments. */
+static int phase_of(const kept_job *job, int layer)
+{
+    return job->seq->trimmed[layer] % KEPT_SEG_PAGES;
+}
+static int segments_of(int slots, int phase)
+{
+    return (pages_of(slots) + phase + KEPT_SEG_PAGES - 1) / KEPT_SEG_PAGES;
+}
+/* First page of a segment. */
+static int page_at(int seg, int phase) { return seg ? seg * KEPT_SEG_PAGES - phase : 0; }
 
 /* ---- layout -------------------------------------------------------------------------------- */
 
@@ -77,7 +88,7 @@ static totals layout(const kept_engine *e, int layer, const kept_layer_work *w)
                 w->vec[i] = t.vecs;
             }
             if (job->n == 1) {
-                const int segs = segments_of(slots);
+                const int segs = segments_of(slots, phase_of(job, layer));
                 unit += segs;
                 t.parts += (size_t)segs * part_size(&k);
                 if (n_mass) {
@@ -236,6 +247,7 @@ typedef struct head_ref {
     const kept_job *job;
     int layer, h, i;      /* i = j * n_kv + h */
     int before, slots;    /* live slots before this batch, and with it */
+    int phase;
     const float *q;       /* row 0 of the item, first query head of the group */
     float *out;           /* the same place in the output */
     int ith;
@@ -254,7 +266,7 @@ static head_ref head_at(kept_engine *e, int layer, int i, struct ggml_tensor *ds
     const float *q = dst->op == GGML_OP_CUSTOM && dst->src[1] ? (const float *)dst->src[0]->data
                                                               : NULL;
     return (head_ref){e,           job,  layer, h, i, before, before + job->n,
-                      q ? q + at : NULL, (float *)dst->data + at, ith};
+                      phase_of(job, layer), q ? q + at : NULL, (float *)dst->data + at, ith};
 }
 
 /* Fills t for queries [t0, t0+n_q) against segment seg. False: nothing of it is visible. */
@@ -263,7 +275,7 @@ static bool tile_at(const head_ref *r, int t0, int n_q, int seg, kept_attn_tile 
     kept_engine *e = r->e;
     const dims k = dims_of(e);
     const kept_model_info *info = &e->model->info;
-    const int first = seg * KEPT_SEG_PAGES * KEPT_PAGE_SLOTS;
+    const int page = page_at(seg, r->phase), first = page * KEPT_PAGE_SLOTS;
     const int visible = r->before + 1 + t0;
     if (first >= visible + n_q - 1)
         return false;
@@ -279,8 +291,8 @@ static bool tile_at(const head_ref *r, int t0, int n_q, int seg, kept_attn_tile 
         .scale = e->model->attn_scale * LOG2E,
         .pool = kept_pool_base(e->pool),
         .page_bytes = kept_page_bytes(k.d),
-        .pages = kept_cache_pages(r->job->seq->cache, r->layer, r->h) + seg * KEPT_SEG_PAGES,
-        .n_pages = imin(KEPT_SEG_PAGES, all - seg * KEPT_SEG_PAGES),
+        .pages = kept_cache_pages(r->job->seq->cache, r->layer, r->h) + page,
+        .n_pages = imin(page_at(seg + 1, r->phase), all) - page,
         .first_slot = first,
         .visible = visible,
         .q_pos = r->job->pos0 + t0,
@@ -310,7 +322,7 @@ static void attend_segment(const head_ref *r, int seg)
     t.l = part + k.group;
     t.acc = part + 2 * k.group;
     if (r->job->seq->capture.n_mass) {
-        const size_t page = (size_t)seg * KEPT_SEG_PAGES;
+        const size_t page = (size_t)page_at(seg, r->phase);
         t.p = e->probs + e->work.prob[r->i] + page * (size_t)k.group * KEPT_PAGE_SLOTS;
         t.p_max = e->prob_maxes + e->work.prob_max[r->i] + page * (size_t)k.group;
     }
@@ -364,8 +376,8 @@ static void attend_tile(const head_ref *r, int t0, int n_q, float *vec)
     }
     memset(O, 0, (size_t)rows * (size_t)k.d * sizeof *O);
     kept_attn_tile t;
-    for (int seg = 0; seg < segments_of(r->slots) && tile_at(r, t0, n_q, seg, &t); seg++) {
-        const size_t page = (size_t)seg * KEPT_SEG_PAGES;
+    for (int seg = 0; seg < segments_of(r->slots, r->phase) && tile_at(r, t0, n_q, seg, &t); seg++) {
+        const size_t page = (size_t)page_at(seg, r->phase);
         t.m = m;
         t.l = l;
         t.acc = acc;
@@ -452,7 +464,7 @@ static void merge_single(const head_ref *r)
     }
     memset(O, 0, (size_t)k.group * (size_t)k.d * sizeof *O);
     const float *part = e->parts + e->work.part[r->i];
-    for (int s = 0; s < segments_of(r->slots); s++, part += part_size(&k))
+    for (int s = 0; s < segments_of(r->slots, r->phase); s++, part += part_size(&k))
         e->kern->combine(k.group, k.d, M, L, O, part, part + k.group, part + 2 * k.group);
     finish_rows(k.group, k.d, L, O, r->out, k.group, 0);
     const int n_mass = r->job->seq->capture.n_mass;

@@ -23,7 +23,6 @@
 #define KEPT_MAX_PINS 16
 #define KEPT_GRAPHS 4         /* graphs kept for reuse */
 #define KEPT_STATS_SKIP 4     /* queries at positions below this are left out of query statistics */
-#define KEPT_TRIM_SLACK 64    /* stale slots of a windowed head before they are dropped */
 
 /* Sums for query statistics of all layers of one sequence. */
 typedef struct kept_stats {
@@ -40,6 +39,7 @@ struct kept_seq {
     int counted[KEPT_MAX_MASS];    /* queries in the plane's current window */
     int rope_plane;                /* plane of rotation shifts, or -1 */
     kept_stats *stats;             /* NULL: not captured */
+    int *trimmed;                  /* [n_layers] leading pages dropped from windowed layers */
     int32_t n_tokens;
     int32_t full_tokens;           /* prompt length once prefill ended, else 0 */
     int steps;                     /* decode tokens since the last eviction */

@@ -92,7 +92,21 @@ static kept_seq *seq_alloc(kept_engine *e, const kept_strategy *strategy, const 
     s->rope_plane = s->strategy && kept_strategy_moves_keys(s->strategy) ? cap->n_mass : -1;
     s->keep_planes = keep_planes;
     s->seed = seed;
+    s->trimmed = kept_calloc((size_t)e->model->info.n_layers, sizeof *s->trimmed);
+    if (!s->trimmed) {
+        free(s);
+        return NULL;
+    }
     return s;
+}
+
+/* Frees a sequence that the engine does not count (yet, or any more). */
+static void seq_destroy(kept_seq *s)
+{
+    kept_cache_free(s->cache);
+    stats_free(s->stats);
+    free(s->trimmed);
+    free(s);
 }
 
 static int n_planes(const kept_seq *s)
@@ -119,8 +133,7 @@ kept_status kept_seq_new(kept_engine *e, const kept_strategy *strategy, const ke
     if (!st && cap.query_stats && !(s->stats = stats_new(e, NULL)))
         st = kept_fail(err, KEPT_NOMEM, "no memory for query statistics");
     if (st) {
-        kept_cache_free(s->cache);
-        free(s);
+        seq_destroy(s);
         return st;
     }
     kept_cache_set_extra(s->cache, s->stats ? stats_bytes(e) : 0);
@@ -177,8 +190,7 @@ kept_status kept_seq_fork(kept_seq *src, const kept_strategy *strategy, const ke
     if (!st && cap.query_stats && !(s->stats = stats_new(e, src->stats)))
         st = kept_fail(err, KEPT_NOMEM, "no memory for query statistics");
     if (st) {
-        kept_cache_free(s->cache);
-        free(s);
+        seq_destroy(s);
         return st;
     }
     kept_cache_set_extra(s->cache, s->stats ? stats_bytes(e) : 0);
@@ -188,6 +200,7 @@ kept_status kept_seq_fork(kept_seq *src, const kept_strategy *strategy, const ke
     s->compact_ns = src->compact_ns;
     s->n_pins = src->n_pins;
     memcpy(s->pins, src->pins, sizeof s->pins);
+    memcpy(s->trimmed, src->trimmed, (size_t)e->model->info.n_layers * sizeof *s->trimmed);
     e->n_seqs++;
     *out = s;
     return KEPT_OK;
@@ -198,9 +211,7 @@ void kept_seq_free(kept_seq *s)
     if (!s)
         return;
     s->engine->n_seqs--;
-    kept_cache_free(s->cache);
-    stats_free(s->stats);
-    free(s);
+    seq_destroy(s);
 }
 
 kept_status kept_seq_pin(kept_seq *s, int begin, int end)
@@ -279,26 +290,26 @@ kept_status kept_seq_end_prefill(kept_seq *s, kept_error *err)
     return st;
 }
 
-/* Slots that no coming query of a windowed layer can see go back a page's worth at a time. */
+/* Leading pages of windowed layers that no coming query can see go back to the pool. Strategies
+ * leave these layers alone, so their slots are in order of position and only whole pages leave:
+ * what is visible keeps its place in pages and segments, and rows keep their bits. */
 static kept_status trim_windowed(kept_seq *s)
 {
     kept_engine *e = s->engine;
     const kept_model_info *info = &e->model->info;
-    const int32_t oldest = s->n_tokens - info->sliding_window + 1;
+    const int32_t stale_tokens = s->n_tokens - info->sliding_window + 1;
     for (int l = 0; l < info->n_layers; l++) {
-        for (int h = 0; info->windowed[l] && h < info->n_kv_heads; h++) {
-            const int n = kept_cache_n(s->cache, l, h);
-            if (n < info->sliding_window + KEPT_TRIM_SLACK)
-                continue;
-            const int32_t *pages = kept_cache_pages(s->cache, l, h);
-            for (int i = 0; i < n; i++) {
-                const size_t at = (size_t)pages[i / KEPT_PAGE_SLOTS] * KEPT_PAGE_SLOTS;
-                e->keep_buf[i] = kept_pool_pos(e->pool)[at + i % KEPT_PAGE_SLOTS] >= oldest;
-            }
+        const int stale = stale_tokens / KEPT_PAGE_SLOTS - s->trimmed[l];
+        if (!info->windowed[l] || stale_tokens <= 0 || stale <= 0)
+            continue;
+        for (int h = 0; h < info->n_kv_heads; h++) {
+            memset(e->keep_buf, 1, (size_t)kept_cache_n(s->cache, l, h));
+            memset(e->keep_buf, 0, (size_t)stale * KEPT_PAGE_SLOTS);
             kept_status st = kept_cache_retain(s->cache, l, h, e->keep_buf);
             if (st)
                 return st;
         }
+        s->trimmed[l] += stale;
     }
     return KEPT_OK;
 }

@@ -2,19 +2,18 @@
  *
  * Queries before rotation have mean mu and covariance S per query head. The next `future` positions
  * rotate them by R_t; with R the mean of the R_t, mu' = R mu and S' = R S R^T, the expected
- * unnormalised attention is exp(mu'.k / sqrt(D) + k.S'k / (2 D)). It is normalised over the live
- * tokens (a softmax), averaged over the query heads of the KV head, and multiplied by the length of
- * the value: score = (mean_g softmax_g(k) + epsilon) * ||v||_2.
+ * unnormalised attention is exp(mu'.k / sqrt(D) + k.S'k / (2 D)). The score is
+ * (mean over query heads of its softmax over live tokens + epsilon) * ||v||_2.
  *
  * R is a rotation-and-shrink of each channel pair: its complex factor is the mean of exp(i t w)
  * over the positions, a geometric sum with a closed form.
  *
- * Deviations: statistics are of all queries of the sequence, the first ones included; the softmax
- * runs over all live tokens, sinks included (the reference code leaves 4 out of both).
+ * Deviations: the first tokens take part in statistics and softmax (the reference leaves 4 out).
  */
 #include "kept/policy.h"
 
 #include <math.h>
+#include <string.h>
 
 enum { FUTURE, EPSILON, VALUES };
 
@@ -82,8 +81,7 @@ static void score(const kept_view *v, int head, float *out)
     const kept_view_head *h = &v->heads[head];
     int size = v->head_size;
     float *s = v->scratch, *m = s + size * size, *y = m + size, *e = y + size;
-    for (int i = 0; i < h->n; i++)
-        out[i] = 0;
+    memset(out, 0, (size_t)h->n * sizeof *out);
     for (int g = 0; g < v->group; g++) {
         float top = -INFINITY;
         double sum = 0;

@@ -8,7 +8,7 @@
  * written here and not by strtod and printf, because those follow the locale and know "1e+06",
  * whose '+' would end the part. Every such number survives print and parse unchanged. */
 #define KEPT_SPEC_DIGITS 15
-#define KEPT_SPEC_NUMBER 32 /* bytes that a printed number needs at most */
+#define KEPT_SPEC_NUMBER 40 /* bytes that a printed number needs at most */
 
 /* Reads text[0..n) whole. False if it is anything but a decimal as above. */
 bool kept_spec_read(const char *text, size_t n, double *value);

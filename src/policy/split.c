@@ -1,6 +1,8 @@
 /* split: the arithmetic that allocators share, so that none of them loses a slot to rounding. */
 #include "kept/policy.h"
 
+#include "policy/select.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -84,21 +86,12 @@ void kept_split_shares(const kept_split *s, const double *share, int *keep)
 
 /* ---- by score ------------------------------------------------------------------------------ */
 
-/* Bits that order like the floats they came from; -0 equals 0. */
-static uint32_t ordered(float f)
-{
-    uint32_t u;
-    f += 0.0f;
-    memcpy(&u, &f, sizeof u);
-    return u & 0x80000000u ? ~u : u | 0x80000000u;
-}
-
 /* Candidates of head i that score at least `bits`, or its floor if that is more. */
 static int count(const kept_split *s, int i, uint64_t bits, int floor_)
 {
     int c = 0;
     for (int k = 0; k < s->n[i]; k++)
-        c += ordered(s->score[i][k]) >= bits;
+        c += kept_float_order(s->score[i][k]) >= bits;
     return c > floor_ ? c : floor_;
 }
 

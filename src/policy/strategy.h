@@ -64,8 +64,6 @@ static inline bool kept_strategy_is_full(const kept_strategy *s)
 {
     return s->budget_kind == KEPT_BUDGET_NONE;
 }
-/* True if evicting changes kept keys (position=slot): the sequence then has a plane of shifts. */
-bool kept_strategy_moves_keys(const kept_strategy *s);
 /* Adds what s needs to cap. ARGUMENT: no room for another window. */
 kept_status kept_strategy_needs(const kept_strategy *s, kept_capture *cap, kept_error *err);
 bool kept_strategy_acts_on_chunks(const kept_strategy *s);   /* evicts between prefill chunks */

@@ -1,0 +1,266 @@
+/* evict: the one procedure that applies every strategy: score, split, select, drop.
+ *
+ * All heads are scored and the budget is split before anything is dropped, so that what can fail
+ * for want of memory or capture fails first. Scores see a head's slots in the order of positions;
+ * what is kept of all heads at once (score and guard) is in slot order, 5 bytes per slot.
+ */
+#include "policy/pass.h"
+#include "policy/rerotate.h"
+#include "policy/select.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+struct kept_evict_work {
+    char *data;
+    size_t bytes;
+};
+
+kept_evict_work *kept_evict_work_new(void)
+{
+    return kept_calloc(1, sizeof(kept_evict_work));
+}
+
+void kept_evict_work_free(kept_evict_work *w)
+{
+    if (w)
+        free(w->data);
+    free(w);
+}
+
+/* ---- memory -------------------------------------------------------------------------------- */
+
+static void *take(char *base, size_t *used, size_t n, size_t size)
+{
+    void *p = base ? base + *used : NULL;
+    *used += (n * size + 63) / 64 * 64;
+    return p;
+}
+
+/* Lays all arrays out from base and returns the bytes they take; base NULL: only counts. */
+static size_t lay_out(kept_pass *p, char *base)
+{
+    size_t used = 0, all = (size_t)p->n_all, slots = (size_t)p->n_slots, n = (size_t)p->max_n;
+    size_t row = n * (size_t)p->n_heads, body = n * (size_t)p->e->head_size;
+    bool need_values = (p->score->needs & KEPT_NEED_VALUES) != 0;
+    bool need_keys =
+        need_values || (p->score->needs & KEPT_NEED_KEYS) != 0 || kept_strategy_moves_keys(p->s);
+#define TAKE(field, count) p->field = take(base, &used, count, sizeof *p->field)
+    TAKE(at, all);
+    TAKE(value, slots);
+    TAKE(mask, slots);
+    TAKE(open, p->alloc->needs_scores ? slots : 0);
+    TAKE(open_of, all);
+    TAKE(n, all);
+    TAKE(n_open, all);
+    TAKE(n_guard, all);
+    TAKE(keep, all);
+    TAKE(scratch, all);
+    TAKE(share, all);
+    TAKE(view, (size_t)p->n_heads);
+    TAKE(pos, row);
+    TAKE(order, row);
+    TAKE(mass, p->plane >= 0 ? row : 0);
+    TAKE(slot_pos, n);
+    TAKE(work, 2 * n);
+    TAKE(raw, need_keys ? body : 0);
+    TAKE(key, need_keys ? body : 0);
+    TAKE(val, need_values ? body : 0);
+    TAKE(sorted, n);
+    TAKE(free_, n + KEPT_SCRATCH);
+#undef TAKE
+    return used;
+}
+
+static kept_status find_memory(kept_pass *p, kept_evict_work *w, kept_error *err)
+{
+    size_t bytes = lay_out(p, NULL);
+    if (bytes > w->bytes) {
+        free(w->data);
+        w->bytes = bytes + bytes / 2; /* so that a growing sequence rarely asks again */
+        w->data = kept_aligned(64, w->bytes);
+        if (!w->data) {
+            w->bytes = 0;
+            return kept_fail(err, KEPT_NOMEM, "out of memory for evicting (%zu bytes)", bytes);
+        }
+    }
+    lay_out(p, w->data);
+    return KEPT_OK;
+}
+
+/* ---- plan ---------------------------------------------------------------------------------- */
+
+static void count_slots(kept_pass *p)
+{
+    const kept_evict *e = p->e;
+    p->n_heads = e->n_heads;
+    for (int l = 0; l < e->n_layers; l++) {
+        if (e->windowed && e->windowed[l])
+            continue;
+        p->layer[p->n_layers++] = l;
+        for (int h = 0; h < e->n_heads; h++) {
+            int n = kept_cache_n(e->cache, l, h);
+            p->n_slots += n;
+            p->max_n = n > p->max_n ? n : p->max_n;
+        }
+    }
+    p->n_all = p->n_layers * p->n_heads;
+    p->total =
+        kept_strategy_budget_slots(p->s, p->n_layers, p->n_heads, e->head_size, e->full_tokens);
+}
+
+/* Everything that the strategy needs must have been captured. */
+static kept_status check(kept_pass *p, kept_error *err)
+{
+    const kept_evict *e = p->e;
+    const double *option = p->s->option[KEPT_AXIS_SCORE];
+    int window = p->score->mass_window ? p->score->mass_window(option) : 0;
+    p->plane = -1;
+    for (int i = 0; window && i < e->capture.n_mass; i++)
+        if (e->capture.window[i] == window)
+            p->plane = i;
+    if (window && p->plane < 0)
+        return kept_fail(err, KEPT_ARGUMENT, "'%s' needs attention mass that was not captured",
+                         p->s->name);
+    if (p->score->needs & KEPT_NEED_QUERIES && !(e->q_mean && e->q_cov))
+        return kept_fail(err, KEPT_ARGUMENT, "'%s' needs query statistics that were not captured",
+                         p->s->name);
+    if (kept_strategy_moves_keys(p->s) && e->rope_plane < 0)
+        return kept_fail(err, KEPT_ARGUMENT, "'%s' needs a plane for rotation shifts", p->s->name);
+    return KEPT_OK;
+}
+
+/* ---- split --------------------------------------------------------------------------------- */
+
+static void normalise(float *x, int n)
+{
+    double sum = 0, square = 0;
+    for (int k = 0; k < n; k++)
+        sum += x[k];
+    double mean = n ? sum / n : 0;
+    for (int k = 0; k < n; k++)
+        square += (x[k] - mean) * (x[k] - mean);
+    double scale = square > 0 ? 1 / sqrt(square / n) : 0;
+    for (int k = 0; k < n; k++)
+        x[k] = kept_pass_bounded((float)((x[k] - mean) * scale));
+}
+
+/* Scores of the candidates alone, for allocators that ask. */
+static void collect_open(kept_pass *p)
+{
+    float *to = p->open;
+    for (int i = 0; i < p->n_all; i++) {
+        int m = 0;
+        for (int k = 0; k < p->n[i]; k++)
+            if (!p->mask[p->at[i] + (size_t)k])
+                to[m++] = p->value[p->at[i] + (size_t)k];
+        if (!p->score->comparable)
+            normalise(to, m);
+        p->open_of[i] = to;
+        to += m;
+    }
+}
+
+/* Gives the heads of each layer equally many slots, then whole tokens of what that leaves over to
+ * the layers in order. */
+static void share_layers(kept_pass *p)
+{
+    int64_t left = 0;
+    for (int l = 0; l < p->n_layers; l++) {
+        int *keep = p->keep + l * p->n_heads, *open = p->n_open + l * p->n_heads;
+        int64_t sum = 0;
+        for (int h = 0; h < p->n_heads; h++)
+            sum += keep[h];
+        for (int h = 0; h < p->n_heads; h++) {
+            keep[h] = (int)(sum / p->n_heads < open[h] ? sum / p->n_heads : open[h]);
+            left -= keep[h];
+        }
+        left += sum;
+    }
+    for (bool any = true; any && left >= p->n_heads;) {
+        any = false;
+        for (int l = 0; l < p->n_layers && left >= p->n_heads; l++) {
+            int *keep = p->keep + l * p->n_heads, *open = p->n_open + l * p->n_heads;
+            for (int h = 0; h < p->n_heads; h++)
+                if (keep[h] < open[h]) {
+                    keep[h]++;
+                    left--;
+                    any = true;
+                }
+        }
+    }
+}
+
+static void split(kept_pass *p)
+{
+    kept_split x = {.n_layers = p->n_layers,
+                    .n_heads = p->n_heads,
+                    .n = p->n_open,
+                    .score = p->open_of,
+                    .n_protected = p->n_guard,
+                    .total = p->total,
+                    .options = p->s->option[KEPT_AXIS_ALLOCATOR],
+                    .scratch = p->scratch,
+                    .share = p->share};
+    if (p->alloc->needs_scores)
+        collect_open(p);
+    p->alloc->split(&x, p->keep);
+    if (p->score->layer_shared)
+        share_layers(p);
+}
+
+/* ---- apply --------------------------------------------------------------------------------- */
+
+static kept_status apply(kept_pass *p, uint64_t *score_ns, uint64_t *compact_ns)
+{
+    const kept_rerotate turn = {p->slot_pos, p->order, p->work, p->raw};
+    uint64_t t0 = kept_clock_ns();
+    for (int i = 0; i < p->n_all; i++) {
+        int layer = p->layer[i / p->n_heads], head = i % p->n_heads;
+        uint8_t *mask = p->mask + p->at[i];
+        kept_cache_read(p->e->cache, layer, head, p->slot_pos, NULL, NULL);
+        kept_select_slots(p->value + p->at[i], p->slot_pos, p->n[i], p->keep[i], mask, p->work);
+        uint64_t t1 = kept_clock_ns();
+        *score_ns += t1 - t0;
+        kept_status st = kept_cache_retain(p->e->cache, layer, head, mask);
+        if (!st && kept_strategy_moves_keys(p->s))
+            st = kept_rerotate_head(p->e, layer, head, &turn);
+        t0 = kept_clock_ns();
+        *compact_ns += t0 - t1;
+        if (st)
+            return st;
+    }
+    return KEPT_OK;
+}
+
+kept_status kept_strategy_evict(const kept_strategy *s, const kept_evict *e, kept_evict_work *w,
+                                uint64_t *score_ns, uint64_t *compact_ns, kept_error *err)
+{
+    kept_pass p = {
+        .s = s, .e = e, .score = kept_strategy_score(s), .alloc = kept_strategy_allocator(s)};
+    uint64_t t0 = kept_clock_ns();
+    kept_status st;
+    if (kept_strategy_is_full(s))
+        return KEPT_OK;
+    count_slots(&p);
+    if (p.n_slots <= p.total)
+        return KEPT_OK;
+    p.limit = (int)(p.total / p.n_all);
+    if ((st = check(&p, err)) || (st = find_memory(&p, w, err)))
+        return st;
+    size_t at = 0;
+    for (int i = 0; i < p.n_all; i++) {
+        p.n[i] = kept_cache_n(e->cache, p.layer[i / p.n_heads], i % p.n_heads);
+        p.at[i] = at;
+        at += (size_t)p.n[i];
+    }
+    for (int l = 0; l < p.n_layers; l++)
+        kept_pass_score(&p, l);
+    split(&p);
+    *score_ns += kept_clock_ns() - t0;
+    st = apply(&p, score_ns, compact_ns);
+    if (st)
+        return kept_fail(err, st, "no free page to cut a shared one while evicting with '%s'",
+                         s->name);
+    return KEPT_OK;
+}

@@ -1,0 +1,81 @@
+/* select: see select.h. Keys are score bits above position bits, so that no two are equal and the
+ * outcome depends neither on slot order nor on the algorithm.
+ */
+#include "policy/select.h"
+
+#include <string.h>
+
+uint32_t kept_float_order(float f)
+{
+    uint32_t u;
+    f += 0.0f;
+    memcpy(&u, &f, sizeof u);
+    return u & 0x80000000u ? ~u : u | 0x80000000u;
+}
+
+/* One pass of a least-significant-digit radix sort. */
+static void radix_pass(const uint64_t *from, uint64_t *to, int n, int shift)
+{
+    int start[257] = {0};
+    for (int i = 0; i < n; i++)
+        start[(from[i] >> shift & 255) + 1]++;
+    for (int b = 1; b < 257; b++)
+        start[b] += start[b - 1];
+    for (int i = 0; i < n; i++)
+        to[start[from[i] >> shift & 255]++] = from[i];
+}
+
+void kept_order_positions(const int32_t *pos, int n, int32_t *order, uint64_t *work)
+{
+    uint64_t *a = work, *b = work + n;
+    int32_t most = 0;
+    bool ascending = true;
+    for (int i = 0; i < n; i++) {
+        order[i] = i;
+        ascending &= i == 0 || pos[i - 1] < pos[i];
+        most = pos[i] > most ? pos[i] : most;
+        a[i] = (uint64_t)pos[i] << 32 | (uint32_t)i;
+    }
+    if (ascending)
+        return;
+    for (int shift = 0; shift < 32 && most >> shift; shift += 8) {
+        radix_pass(a, b, n, 32 + shift);
+        uint64_t *swap = a;
+        a = b;
+        b = swap;
+    }
+    for (int i = 0; i < n; i++)
+        order[i] = (int32_t)(a[i] & UINT32_MAX);
+}
+
+uint64_t kept_kth_largest(const uint64_t *key, int n, int k)
+{
+    uint64_t prefix = 0, known = 0;
+    for (int shift = 56; shift >= 0; shift -= 8) {
+        int count[256] = {0}, b = 255;
+        for (int i = 0; i < n; i++)
+            if (((key[i] ^ prefix) & known) == 0)
+                count[key[i] >> shift & 255]++;
+        for (; b > 0 && k > count[b]; b--)
+            k -= count[b];
+        prefix |= (uint64_t)b << shift;
+        known |= (uint64_t)255 << shift;
+    }
+    return prefix;
+}
+
+void kept_select_slots(const float *score, const int32_t *pos, int n, int keep, uint8_t *mask,
+                       uint64_t *work)
+{
+    int m = 0;
+    for (int i = 0; i < n; i++)
+        if (!mask[i])
+            work[m++] = (uint64_t)kept_float_order(score[i]) << 32 | (uint32_t)pos[i];
+    if (keep <= 0 || m == 0)
+        return;
+    uint64_t least = keep >= m ? 0 : kept_kth_largest(work, m, keep);
+    m = 0;
+    for (int i = 0; i < n; i++)
+        if (!mask[i])
+            mask[i] = work[m++] >= least;
+}

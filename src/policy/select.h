@@ -1,0 +1,22 @@
+/* select: ordering and choosing slots. Pure functions on arrays; no state, no allocation. */
+#ifndef POLICY_SELECT_H
+#define POLICY_SELECT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Bits that order like the floats they came from; -0 equals 0. Not for NaN. */
+uint32_t kept_float_order(float f);
+
+/* Sorts pos [n] (distinct, >= 0): order[i] is the index of the i-th smallest. work [2n]. */
+void kept_order_positions(const int32_t *pos, int n, int32_t *order, uint64_t *work);
+
+/* The k-th largest of n distinct keys, 1 <= k <= n. Linear, whatever the keys. */
+uint64_t kept_kth_largest(const uint64_t *key, int n, int k);
+
+/* On entry mask [n] marks what stays anyway; sets it for the `keep` best of the others too: larger
+ * score first, later position among equals. work [n]. */
+void kept_select_slots(const float *score, const int32_t *pos, int n, int keep, uint8_t *mask,
+                       uint64_t *work);
+
+#endif
