@@ -4,10 +4,6 @@
  * rotate them by R_t; with R the mean of the R_t, mu' = R mu and S' = R S R^T, the expected
  * unnormalised attention is exp(mu'.k / sqrt(D) + k.S'k / (2 D)). The score is
  * (mean over query heads of its softmax over live tokens + epsilon) * ||v||_2.
- *
- * R is a rotation-and-shrink of each channel pair: its complex factor is the mean of exp(i t w)
- * over the positions, a geometric sum with a closed form.
- *
  * Deviations: the first tokens take part in statistics and softmax (the reference leaves 4 out).
  */
 #include "kept/policy.h"
@@ -40,12 +36,11 @@ static void turn(const kept_view *v, const float *re, const float *im, float *x,
     }
 }
 
-/* Writes mu'/sqrt(D) to m [D] and S'/(2D) to s [D][D], with its lower triangle folded into the
- * upper: k.S'k then needs the upper triangle only. */
+/* Writes mu'/sqrt(D) to m [D], S'/(2D) to s [D][D], its lower triangle folded into the upper. */
 static void prepare(const kept_view *v, const kept_view_head *h, int g, float *m, float *s)
 {
     int size = v->head_size;
-    const float *mean = h->q_mean + g * size, *cov = h->q_cov + (size_t)g * size * size;
+    const float *mean = h->q_mean + g * size, *cov = h->q_cov + (size_t)(g * size * size);
     float re[512], im[512];
     mean_turns(v, re, im);
     for (int i = 0; i < size * size; i++)
@@ -62,12 +57,11 @@ static void prepare(const kept_view *v, const kept_view_head *h, int g, float *m
             s[i * size + j] += s[j * size + i];
 }
 
-/* k.(m + s k) with s upper triangular; y [D] is scratch. */
+/* k.(m + s k), s upper triangular; y [D] is scratch. */
 static float exponent(const float *k, const float *m, const float *s, int size, float *y)
 {
     double sum = 0;
-    for (int j = 0; j < size; j++)
-        y[j] = m[j];
+    memcpy(y, m, (size_t)size * sizeof *y);
     for (int i = 0; i < size; i++)
         for (int j = i; j < size; j++)
             y[j] += s[i * size + j] * k[i];
@@ -83,15 +77,14 @@ static void score(const kept_view *v, int head, float *out)
     float *s = v->scratch, *m = s + size * size, *y = m + size, *e = y + size;
     memset(out, 0, (size_t)h->n * sizeof *out);
     for (int g = 0; g < v->group; g++) {
-        float top = -INFINITY;
-        double sum = 0;
+        double sum = 0, top = -INFINITY;
         prepare(v, h, g, m, s);
         for (int i = 0; i < h->n; i++) {
             e[i] = exponent(h->key + (size_t)i * (size_t)size, m, s, size, y);
-            top = e[i] > top ? e[i] : top;
+            top = fmax(top, e[i]);
         }
         for (int i = 0; i < h->n; i++)
-            sum += e[i] = expf(e[i] - top);
+            sum += e[i] = expf(e[i] - (float)top);
         for (int i = 0; i < h->n; i++)
             out[i] += (float)(e[i] / (sum * v->group));
     }
@@ -117,8 +110,8 @@ const kept_score kept_score_expected_attention = {
              .name = "expected-attention",
              .summary = "attention that future queries are expected to pay, times value length",
              .paper = "arXiv 2510.00636",
-             .deviations = "query statistics over the whole sequence and a softmax over all live "
-                           "tokens (the reference code leaves the first 4 out of both)",
+             .deviations = "the first tokens take part in query statistics and softmax (the "
+                           "reference code leaves 4 out)",
              .options = options,
              .n_options = 3},
     .needs = KEPT_NEED_KEYS | KEPT_NEED_VALUES | KEPT_NEED_QUERIES,

@@ -1,0 +1,464 @@
+/* Specs: round trips over the registry, error positions and suggestions, budgets, and the table of
+ * docs/strategies.md, which must agree with the registry word for word. `test_spec --rows` prints
+ * the table as it should be.
+ */
+#include "policy/parts.h"
+#include "policy/spec.h"
+#include "test.h"
+
+#ifndef KEPT_ROOT
+#define KEPT_ROOT "."
+#endif
+
+/* Two strategies that act alike. */
+static bool equal(const kept_strategy *a, const kept_strategy *b)
+{
+    if (a->budget_kind != b->budget_kind || a->budget != b->budget)
+        return false;
+    for (int x = 0; x < KEPT_N_AXES; x++) {
+        if (a->part[x] != b->part[x])
+            return false;
+        for (int i = 0; i < a->part[x]->n_options; i++)
+            if (a->option[x][i] != b->option[x][i])
+                return false;
+    }
+    return true;
+}
+
+static void check_round_trip(const char *spec)
+{
+    kept_strategy *s = NULL, *again = NULL;
+    kept_error err = {"", 0};
+    if (kept_strategy_parse(spec, &s, &err)) {
+        fprintf(stderr, "%s: %s\n", spec, err.text);
+        test_failed = 1;
+        return;
+    }
+    const char *printed[] = {kept_strategy_name(s), kept_strategy_resolved(s)};
+    for (int i = 0; i < 2; i++) {
+        CHECK_INT(kept_strategy_parse(printed[i], &again, &err), KEPT_OK);
+        if (again) {
+            CHECK(equal(s, again));
+            CHECK_STR(kept_strategy_name(again), kept_strategy_name(s));
+            CHECK_STR(kept_strategy_resolved(again), kept_strategy_resolved(s));
+        }
+        kept_strategy_free(again);
+    }
+    kept_strategy_free(s);
+}
+
+static void check_spelling(const char *spec, const char *name, const char *resolved)
+{
+    kept_strategy *s = NULL;
+    kept_error err = {"", 0};
+    CHECK_INT(kept_strategy_parse(spec, &s, &err), KEPT_OK);
+    if (!s) {
+        fprintf(stderr, "%s: %s\n", spec, err.text);
+        return;
+    }
+    CHECK_STR(kept_strategy_name(s), name);
+    if (resolved)
+        CHECK_STR(kept_strategy_resolved(s), resolved);
+    kept_strategy_free(s);
+    check_round_trip(spec);
+}
+
+/* spec is refused at character `at`, and the text says `part`. */
+static void check_error(const char *spec, int at, const char *part)
+{
+    kept_strategy *s = (kept_strategy *)(void *)&at;
+    kept_error err = {"", -2};
+    kept_status st = kept_strategy_parse(spec, &s, &err);
+    if (st != KEPT_ARGUMENT || s || err.at != at || !strstr(err.text, part) ||
+        strchr(err.text, '\n')) {
+        fprintf(stderr, "\"%s\": status %d at %d, expected %d; \"%s\" should say \"%s\"\n", spec,
+                st, err.at, at, err.text, part);
+        test_failed = 1;
+    }
+    CHECK_INT(kept_strategy_parse(spec, &s, NULL), KEPT_ARGUMENT);
+}
+
+/* Appends a part with option `k` at one end of its range (or choice 1), all others at default. */
+static void write_part(char *spec, size_t cap, const char *name, const kept_option *o, int n, int k,
+                       bool high)
+{
+    char number[KEPT_SPEC_NUMBER];
+    size_t used = strlen(spec);
+    snprintf(spec + used, cap - used, "%s", name);
+    if (k >= n)
+        return;
+    used = strlen(spec);
+    double x = high ? o[k].max : o[k].min;
+    snprintf(spec + used, cap - used, "(%s=%s)", o[k].name,
+             o[k].choices ? o[k].choices[(int)x] : kept_spec_write(x, number));
+}
+
+static void test_every_part(void)
+{
+    for (int i = 0; i < kept_part_count(); i++) {
+        const kept_part *p = kept_part_at(i);
+        bool full = p == &kept_score_full.part;
+        CHECK_INT(p->abi, KEPT_POLICY_ABI);
+        CHECK(p->n_options <= KEPT_MAX_OPTIONS);
+        CHECK(kept_part_find(p->axis, p->name) == p);
+        for (int k = 0; k <= p->n_options; k++)
+            for (int high = 0; high < 2; high++) {
+                char spec[300] = "";
+                if (p->axis != KEPT_AXIS_SCORE)
+                    snprintf(spec, sizeof spec, "random+");
+                write_part(spec, sizeof spec, p->name, p->options, p->n_options, k, high);
+                snprintf(spec + strlen(spec), sizeof spec - strlen(spec), "%s", full ? "" : "@7%");
+                check_round_trip(spec);
+            }
+    }
+    for (int i = 0; i < kept_recipe_count(); i++) {
+        const kept_recipe *r = kept_recipe_at(i);
+        for (int k = 0; k <= r->n_options; k++)
+            for (int high = 0; high < 2; high++) {
+                char spec[300] = "";
+                write_part(spec, sizeof spec, r->name, r->options, r->n_options, k, high);
+                snprintf(spec + strlen(spec), sizeof spec - strlen(spec), "@512");
+                check_round_trip(spec);
+            }
+    }
+}
+
+static void test_names_are_unique(void)
+{
+    const char *name[64];
+    int n = 0;
+    for (int i = 0; i < kept_part_count(); i++)
+        name[n++] = kept_part_at(i)->name;
+    for (int i = 0; i < kept_recipe_count(); i++)
+        name[n++] = kept_recipe_at(i)->name;
+    for (int i = 0; i < n; i++) {
+        CHECK_INT(strspn(name[i], "abcdefghijklmnopqrstuvwxyz0123456789-"), strlen(name[i]));
+        for (int j = 0; j < i; j++)
+            CHECK(strcmp(name[i], name[j]));
+    }
+}
+
+static void test_defaults_are_in_range(void)
+{
+    for (int i = 0; i < kept_part_count(); i++)
+        for (int k = 0; k < kept_part_at(i)->n_options; k++) {
+            const kept_option *o = &kept_part_at(i)->options[k];
+            CHECK(o->value >= o->min && o->value <= o->max);
+            CHECK(!o->integer || o->value == floor(o->value));
+            int n = 0;
+            while (o->choices && o->choices[n])
+                n++;
+            CHECK(!o->choices || (o->integer && o->min == 0 && o->max == n - 1));
+        }
+}
+
+static void test_spellings(void)
+{
+    check_spelling("full", "full", "full");
+    check_spelling("h2o@20%", "h2o@20%",
+                   "h2o(norm=off)+uniform+protect(sinks=4,recent=32)+prefill+original@20%");
+    check_spelling("decode(every=16)+slot+ada+snapkv(window=64,pool=avg)@64MiB",
+                   "snapkv(window=64,pool=avg)+ada+decode(every=16)+slot@64MiB",
+                   "snapkv(window=64,kernel=7,pool=avg)+ada(alpha=0.2)+protect(sinks=4,recent=32)"
+                   "+decode(every=16)+slot@64MiB");
+    check_spelling("window@512", "recency+protect(sinks=0,recent=0)@512", NULL);
+    check_spelling("streaming@512", "recency+protect(recent=0)+slot@512", NULL);
+    check_spelling("streaming(position=original,sinks=8)+decode(every=16)@512",
+                   "recency+protect(sinks=8,recent=0)+decode(every=16)@512", NULL);
+    check_spelling("pyramidkv@12.5%", "snapkv+pyramid@12.5%", NULL);
+    check_spelling("adakv+chunks@128", "snapkv+ada+chunks@128", NULL);
+    check_spelling("observed-attention@1%", "h2o(norm=on)@1%", NULL);
+    check_spelling("ada-expected-attention@1%", "expected-attention(epsilon=0.01)+ada@1%", NULL);
+    check_spelling("knorm+prefill+original+uniform+protect(sinks=4)@10.0%", "knorm@10%", NULL);
+}
+
+static void test_budgets(void)
+{
+    static const struct {
+        const char *spec, *name;
+        kept_budget_kind kind;
+        double value;
+    } row[] = {
+        {"knorm@100%", "knorm@100%", KEPT_BUDGET_PERCENT, 100},
+        {"knorm@0.1%", "knorm@0.1%", KEPT_BUDGET_PERCENT, 0.1},
+        {"knorm@33.333333333333%", "knorm@33.333333333333%", KEPT_BUDGET_PERCENT, 33.333333333333},
+        {"knorm@1", "knorm@1", KEPT_BUDGET_TOKENS, 1},
+        {"knorm@1000000", "knorm@1000000", KEPT_BUDGET_TOKENS, 1000000},
+        {"knorm@1B", "knorm@1B", KEPT_BUDGET_BYTES, 1},
+        {"knorm@4096B", "knorm@4KiB", KEPT_BUDGET_BYTES, 4096},
+        {"knorm@1.5GiB", "knorm@1536MiB", KEPT_BUDGET_BYTES, 1610612736},
+        {"knorm@1M", "knorm@1000000B", KEPT_BUDGET_BYTES, 1000000},
+    };
+    for (size_t i = 0; i < sizeof row / sizeof row[0]; i++) {
+        kept_strategy *s = NULL;
+        CHECK_INT(kept_strategy_parse(row[i].spec, &s, NULL), KEPT_OK);
+        if (!s)
+            continue;
+        CHECK_INT(s->budget_kind, row[i].kind);
+        CHECK(s->budget == row[i].value);
+        CHECK_STR(s->name, row[i].name);
+        kept_strategy_free(s);
+        check_round_trip(row[i].spec);
+    }
+}
+
+static void test_budget_slots(void)
+{
+    static const struct {
+        const char *spec;
+        int64_t slots; /* of 30 layers x 3 heads of 64, 1001 tokens */
+    } row[] = {
+        {"knorm@20%", 18018}, {"knorm@1%", 900},      {"knorm@29%", 26126}, {"knorm@100%", 90090},
+        {"knorm@512", 46080}, {"knorm@1MiB", 4096},   {"knorm@1023B", 3},   {"knorm@256B", 1},
+        {"knorm@255B", 0},    {"knorm@12.5%", 11261}, {"full", 90090},
+    };
+    for (size_t i = 0; i < sizeof row / sizeof row[0]; i++) {
+        kept_strategy *s = NULL;
+        CHECK_INT(kept_strategy_parse(row[i].spec, &s, NULL), KEPT_OK);
+        if (s)
+            CHECK_INT(kept_strategy_budget_slots(s, 30, 3, 64, 1001), row[i].slots);
+        kept_strategy_free(s);
+    }
+}
+
+static void test_errors(void)
+{
+    check_error("", 0, "expected the name of a part");
+    check_error("snapk@20%", 0, "unknown part 'snapk' at character 0: did you mean 'snapkv'?");
+    check_error("h2o+adda@20%", 4, "did you mean 'ada'?");
+    check_error("pyramidkw@20%", 0, "did you mean 'pyramidkv'?");
+    check_error("SnapKV@20%", 0, "did you mean 'snapkv'?");
+    check_error("zzzzzzzzzzzz@20%", 0, "unknown part 'zzzzzzzzzzzz'");
+    check_error("h2o +ada@20%", 3, "expected '+', '@' or the end at character 3, not ' '");
+    check_error("h2o+@20%", 4, "expected the name of a part");
+    check_error("+h2o@20%", 0, "expected the name of a part");
+    check_error("h2o\n@20%", 3, "byte 0x0a");
+    check_error("h2o\xff@20%", 3, "byte 0xff");
+    check_error("snapkv(windo=3)@20%", 7, "unknown option of 'snapkv' 'windo'");
+    check_error("snapkv(windo=3)@20%", 7, "did you mean 'window'?");
+    check_error("snapkv(pool=mean)@20%", 12, "choice of option 'pool'");
+    check_error("snapkv(pool=)@20%", 12, "expected one of");
+    check_error("snapkv(window=0)@20%", 14, "integer in 1..65536");
+    check_error("snapkv(window=1.5)@20%", 14, "not '1.5'");
+    check_error("snapkv(window=-1)@20%", 14, "not '-1'");
+    check_error("snapkv(window=1e3)@20%", 14, "not '1e3'");
+    check_error("snapkv(window=)@20%", 14, "expected a number");
+    check_error("snapkv(window=32", 16, "expected ',' or ')'");
+    check_error("snapkv(window@20%", 13, "expected '='");
+    check_error("snapkv()@20%", 7, "expected an option name");
+    check_error("snapkv(window=3,window=4)@20%", 16, "given twice");
+    check_error("random(seed=1)@20%", 7, "there are none");
+    check_error("h2o+snapkv@20%", 4, "sets the score, which 'h2o' at character 0 set already");
+    check_error("window+protect@20%", 7,
+                "'protect' at character 7 sets the protection, which "
+                "'window'");
+    check_error("streaming+original@512", 10, "sets the position");
+    check_error("ada+pyramidkv@512", 4, "'pyramidkv' at character 4 sets the allocator");
+    check_error("ada@20%", 0, "no score");
+    check_error("h2o", 3, "'h2o' needs a budget");
+    check_error("pyramidkv", 9, "'pyramidkv' needs a budget");
+    check_error("full@20%", 4, "no budget");
+    check_error("full+decode", 5, "no schedule");
+    check_error("full+ada", 5, "no allocator");
+    check_error("h2o@", 4, "expected a budget");
+    check_error("h2o@0%", 4, "above 0 and at most 100");
+    check_error("h2o@100.1%", 4, "above 0 and at most 100");
+    check_error("h2o@%", 4, "percent");
+    check_error("h2o@0", 4, "integer in 1..");
+    check_error("h2o@1.5", 4, "integer in 1..");
+    check_error("h2o@99999999999", 4, "integer in 1..");
+    check_error("h2o@0MiB", 4, "bytes");
+    check_error("h2o@64Mi8", 6, "budget");
+    check_error("h2o@MiB", 4, "expected a budget");
+    check_error("h2o@20%+ada", 7, "end of the spec after its budget");
+    check_error("h2o@20%%", 4, "percent");
+    check_error("h2o(norm=on)x@20%", 12, "expected '+', '@' or the end");
+}
+
+static void test_long_input(void)
+{
+    static char spec[10000];
+    kept_strategy *s;
+    kept_error err;
+    memset(spec, 'a', sizeof spec - 1);
+    CHECK_INT(kept_strategy_parse(spec, &s, &err), KEPT_ARGUMENT);
+    spec[4000] = 0;
+    CHECK_INT(kept_strategy_parse(spec, &s, &err), KEPT_ARGUMENT);
+    for (int i = 0; i + 4 < 4000; i += 4)
+        memcpy(spec + i, "h2o+", 4);
+    CHECK_INT(kept_strategy_parse(spec, &s, &err), KEPT_ARGUMENT);
+    CHECK_INT(kept_strategy_parse(NULL, &s, &err), KEPT_ARGUMENT);
+}
+
+static void test_needs(void)
+{
+    const char *const spec[] = {"h2o@5%",          "tova@5%",  "snapkv@5%", "snapkv(window=64)@5%",
+                                "h2o(norm=on)@9%", "knorm@5%", "full"};
+    kept_strategy *s[8];
+    kept_capture cap;
+    kept_error err;
+    for (int i = 0; i < 7; i++)
+        CHECK_INT(kept_strategy_parse(spec[i], &s[i], NULL), KEPT_OK);
+    CHECK_INT(kept_capture_union((const kept_strategy *const *)s, 7, &cap, &err), KEPT_OK);
+    CHECK_INT(cap.n_mass, 4);
+    CHECK(cap.window[0] == 1 && cap.window[1] == 32 && cap.window[2] == 64);
+    CHECK_INT(cap.window[3], INT32_MAX);
+    CHECK(!cap.query_stats);
+    CHECK_INT(kept_strategy_parse("snapkv(window=8)@5%", &s[7], NULL), KEPT_OK);
+    CHECK_INT(kept_capture_union((const kept_strategy *const *)s, 8, &cap, &err), KEPT_ARGUMENT);
+    for (int i = 0; i < 8; i++)
+        kept_strategy_free(s[i]);
+    CHECK_INT(kept_strategy_parse("expected-attention@5%", &s[0], NULL), KEPT_OK);
+    CHECK_INT(kept_capture_union((const kept_strategy *const *)s, 1, &cap, &err), KEPT_OK);
+    CHECK(cap.n_mass == 0 && cap.query_stats);
+    kept_strategy_free(s[0]);
+}
+
+static void check_schedule(const char *spec, bool chunks, int every, bool moves)
+{
+    kept_strategy *s = NULL;
+    CHECK_INT(kept_strategy_parse(spec, &s, NULL), KEPT_OK);
+    CHECK_INT(kept_strategy_acts_on_chunks(s), chunks);
+    CHECK_INT(kept_strategy_decode_every(s), every);
+    CHECK_INT(kept_strategy_moves_keys(s), moves);
+    kept_strategy_free(s);
+}
+
+static void test_schedules(void)
+{
+    check_schedule("full", false, 0, false);
+    check_schedule("h2o@5%", false, 0, false);
+    check_schedule("h2o+decode@5%", false, 1, false);
+    check_schedule("h2o+decode(every=16)@5%", false, 16, false);
+    check_schedule("h2o+chunks+slot@5%", true, 0, true);
+    check_schedule("h2o+chunks(decode=4)@5%", true, 4, false);
+}
+
+/* ---- docs ---------------------------------------------------------------------------------- */
+
+static void put(char *row, const char *text)
+{
+    strncat(row, text, 4095 - strlen(row));
+}
+
+static void put_options(char *row, const kept_option *o, int n)
+{
+    char a[KEPT_SPEC_NUMBER], b[KEPT_SPEC_NUMBER], c[KEPT_SPEC_NUMBER], text[200];
+    for (int i = 0; i < n; i++) {
+        if (o[i].choices) {
+            snprintf(text, sizeof text, "%s%s=%s", i ? "; " : "", o[i].name,
+                     o[i].choices[(int)o[i].value]);
+            put(row, text);
+            for (int k = 0; o[i].choices[k]; k++) {
+                put(row, k ? ", " : " (");
+                put(row, o[i].choices[k]);
+            }
+            put(row, ")");
+        } else {
+            snprintf(text, sizeof text, "%s%s=%s (%s to %s)", i ? "; " : "", o[i].name,
+                     kept_spec_write(o[i].value, a), kept_spec_write(o[i].min, b),
+                     kept_spec_write(o[i].max, c));
+            put(row, text);
+        }
+        put(row, ": ");
+        put(row, o[i].help);
+    }
+}
+
+static void put_needs(char *row, const kept_part *p)
+{
+    const kept_score *s = (const kept_score *)(const void *)p;
+    const kept_allocator *a = (const kept_allocator *)(const void *)p;
+    if (p->axis == KEPT_AXIS_ALLOCATOR)
+        put(row, a->needs_scores ? "scores" : "");
+    if (p->axis != KEPT_AXIS_SCORE)
+        return;
+    const char *sep = "";
+    const struct {
+        bool is;
+        const char *name;
+    } need[] = {{s->mass_window != NULL, "attention mass"},
+                {(s->needs & KEPT_NEED_KEYS) != 0, "keys"},
+                {(s->needs & KEPT_NEED_VALUES) != 0, "values"},
+                {(s->needs & KEPT_NEED_QUERIES) != 0, "query statistics"}};
+    for (int i = 0; i < 4; i++)
+        if (need[i].is) {
+            put(row, sep);
+            put(row, need[i].name);
+            sep = ", ";
+        }
+}
+
+/* Row i of the table: parts first, then recipes. */
+static bool write_row(int i, char row[4096])
+{
+    const kept_part *p = kept_part_at(i);
+    const kept_recipe *r = kept_recipe_at(i - kept_part_count());
+    if (!p && !r)
+        return false;
+    const char *const cell[] = {p ? p->name : r->name, p ? kept_axis_name(p->axis) : "recipe",
+                                p ? p->summary : r->summary};
+    strcpy(row, "| `");
+    put(row, cell[0]);
+    put(row, "` | ");
+    put(row, cell[1]);
+    put(row, " | ");
+    put(row, cell[2]);
+    if (r) {
+        put(row, ": `");
+        put(row, r->spec);
+        put(row, "`");
+    }
+    put(row, " | ");
+    put_options(row, p ? p->options : r->options, p ? p->n_options : r->n_options);
+    put(row, " | ");
+    put(row, p ? p->paper : r->paper);
+    put(row, " | ");
+    put(row, p ? p->deviations : r->deviations);
+    put(row, " | ");
+    if (p)
+        put_needs(row, p);
+    put(row, " |");
+    return true;
+}
+
+static void test_docs_agree(void)
+{
+    static char line[8192], row[4096];
+    FILE *f = fopen(KEPT_ROOT "/docs/strategies.md", "r");
+    int i = 0;
+    CHECK(f != NULL);
+    if (!f)
+        return;
+    while (fgets(line, sizeof line, f)) {
+        if (strncmp(line, "| `", 3))
+            continue;
+        line[strcspn(line, "\n")] = 0;
+        CHECK(write_row(i++, row));
+        CHECK_STR(line, row);
+    }
+    fclose(f);
+    CHECK_INT(i, kept_part_count() + kept_recipe_count());
+}
+
+int main(int argc, char **argv)
+{
+    static char row[4096];
+    if (argc > 1 && !strcmp(argv[1], "--rows")) {
+        for (int i = 0; write_row(i, row); i++)
+            puts(row);
+        return 0;
+    }
+    RUN(test_every_part);
+    RUN(test_names_are_unique);
+    RUN(test_defaults_are_in_range);
+    RUN(test_spellings);
+    RUN(test_budgets);
+    RUN(test_budget_slots);
+    RUN(test_errors);
+    RUN(test_long_input);
+    RUN(test_needs);
+    RUN(test_schedules);
+    RUN(test_docs_agree);
+    TEST_END();
+}
