@@ -1,4 +1,5 @@
 /* plan: the memory a cache takes before anything runs, and what fits. */
+#include "cli/catalogue.h"
 #include "cli/cli.h"
 #include "cli/plan_view.h"
 
@@ -110,7 +111,7 @@ static bool add_strategy(kept_plan_view *v, const char *spec)
         kept_usage_spec("plan", spec, &err);
         return false;
     }
-    v->n_strategies++;
+    v->spec[v->n_strategies++] = spec;
     return true;
 }
 
@@ -185,9 +186,14 @@ static int shape_of_model(plan_args *p)
         return kept_usage("plan", "--model already says layers, heads and windows");
     if (kept_shape_get(p->model, &v->info))
         return KEPT_EXIT_OK;
-    if (access(p->model, F_OK))
+    char path[4096];
+    kept_status st = kept_model_path(p->model, path, sizeof path);
+    if (st == KEPT_NOT_FOUND)
+        return kept_failed("plan", "%s is not here yet; 'kept pull %s' brings it", p->model,
+                           p->model);
+    if (st || access(path, F_OK))
         return unknown_model(p->model);
-    if (kept_model_open(p->model, &p->file, &err))
+    if (kept_model_open(path, &p->file, &err))
         return kept_failed("plan", "%s", err.text);
     v->info = *kept_model_get_info(p->file);
     if (!v->has_weights)
@@ -215,16 +221,24 @@ static int shape_of_flags(plan_args *p)
     return KEPT_EXIT_OK;
 }
 
+static void add_row(kept_plan_view *v, kept_plan_kind kind, const kept_strategy *s,
+                    const char *name)
+{
+    v->row_name[v->n_rows] = name;
+    v->row[v->n_rows++] =
+        (kept_plan_row){kind, s, kind == KEPT_PLAN_STRATEGY ? 16 : v->bits, v->chunk};
+}
+
 static void lay_rows(kept_plan_view *v, const kept_strategy *full)
 {
-    v->row[v->n_rows++] = (kept_plan_row){KEPT_PLAN_ALL_HEADS, NULL, v->bits, 0};
-    v->row[v->n_rows++] = (kept_plan_row){KEPT_PLAN_GROUPED, NULL, v->bits, 0};
+    add_row(v, KEPT_PLAN_ALL_HEADS, NULL, "all heads cached (the formula)");
+    add_row(v, KEPT_PLAN_GROUPED, NULL, "KV heads only (grouped)");
     if (v->info.sliding_window)
-        v->row[v->n_rows++] = (kept_plan_row){KEPT_PLAN_WINDOWED, NULL, v->bits, 0};
-    v->row[v->n_rows++] = (kept_plan_row){KEPT_PLAN_STRATEGY, full, 16, v->chunk};
+        add_row(v, KEPT_PLAN_WINDOWED, NULL, "KV heads, sliding windows applied");
+    add_row(v, KEPT_PLAN_STRATEGY, full, "full (in pages, with metadata)");
     for (int i = 0; i < v->n_strategies; i++)
         if (!kept_strategy_is_full(v->strategy[i]))
-            v->row[v->n_rows++] = (kept_plan_row){KEPT_PLAN_STRATEGY, v->strategy[i], 16, v->chunk};
+            add_row(v, KEPT_PLAN_STRATEGY, v->strategy[i], v->spec[i]);
 }
 
 /* Figures must fit 63 bits; a double is exact enough to tell. */

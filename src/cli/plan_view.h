@@ -18,8 +18,10 @@ typedef struct kept_plan_view {
     size_t context_len[KEPT_PLAN_CONTEXTS];
     int batch, bits, chunk;
     kept_strategy *strategy[KEPT_PLAN_STRATEGIES]; /* owned by the command */
+    const char *spec[KEPT_PLAN_STRATEGIES];        /* as written */
     int n_strategies;
     kept_plan_row row[KEPT_PLAN_ROWS];
+    const char *row_name[KEPT_PLAN_ROWS];
     int n_rows;
     bool has_memory, has_weights;
     uint64_t memory, weights;
