@@ -26,6 +26,7 @@ typedef struct kept_variant {
 
 /* One open task and what planning learned about its samples. */
 typedef struct kept_run_task {
+    kept_task_options options; /* as resolved */
     kept_task *task;
     kept_task_kind kind;
     int n_samples;

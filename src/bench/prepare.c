@@ -120,12 +120,18 @@ kept_status kept_prepare_tasks(kept_job *j, kept_error *err)
     j->tasks = kept_calloc((size_t)j->o->n_tasks, sizeof *j->tasks);
     if (!j->tasks)
         return kept_fail(err, KEPT_NOMEM, "out of memory");
+    size_t n;
+    bool template = j->o->auto_chat && !kept_chat_format(j->model, NULL, "?", NULL, 0, &n, NULL);
     for (int t = 0; t < j->o->n_tasks; t++) {
         kept_run_task *rt = &j->tasks[t];
-        kept_status s = kept_task_open(&j->o->tasks[t], j->model, &rt->task, err);
+        rt->options = j->o->tasks[t];
+        rt->options.chat |= template;
+        kept_status s = kept_task_open(&rt->options, j->model, &rt->task, err);
         if (s)
             return s;
         rt->kind = kept_task_get_kind(rt->task);
+        rt->options.chat &= rt->kind == KEPT_TASK_GENERATE;
+        rt->options.query_aware &= rt->kind == KEPT_TASK_GENERATE;
         rt->n_samples = kept_task_n_samples(rt->task);
         rt->weight = kept_calloc((size_t)rt->n_samples, sizeof *rt->weight);
         if (!rt->weight)

@@ -131,7 +131,7 @@ static json_t *tasks_json(const kept_job *j)
 {
     json_t *list = json_array();
     for (int t = 0; t < j->o->n_tasks; t++) {
-        const kept_task_options *p = &j->o->tasks[t];
+        const kept_task_options *p = &j->tasks[t].options;
         bool generate = j->tasks[t].kind == KEPT_TASK_GENERATE;
         json_t *o = json_object();
         json_object_set_new(o, "label", text(kept_task_label(j->tasks[t].task)));

@@ -28,7 +28,8 @@ static kept_status job_open(kept_job *j, kept_error *err)
         return kept_fail(err, KEPT_ARGUMENT, "no task to run");
     j->chunk = o->chunk > 0 ? o->chunk : CHUNK;
     j->speed_steps = o->speed_steps > 0 ? o->speed_steps + o->speed_steps % 2 : SPEED_STEPS;
-    kept_status s = kept_prepare_variants(j, err); /* first: a wrong spec should not wait for a load */
+    kept_status s =
+        kept_prepare_variants(j, err); /* first: a wrong spec should not wait for a load */
     if (!s)
         s = kept_model_open(o->model_path, &j->model, err);
     if (s)

@@ -34,6 +34,7 @@ typedef struct kept_run_options {
     int n_specs;
     const kept_task_options *tasks; /* [n_tasks] */
     int n_tasks;
+    bool auto_chat;         /* generate tasks use the chat template if the model has one we know */
     int n_threads;          /* 0: all processors */
     uint64_t seed;
     int chunk;              /* prefill chunk, tokens; 0: 512 */

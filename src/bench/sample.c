@@ -24,7 +24,7 @@ kept_status kept_job_tick(kept_job *j, double units)
 void kept_outcome_fail(kept_outcome *o, const char *why)
 {
     if (!o->failed)
-        snprintf(o->why, sizeof o->why, "%s", why);
+        snprintf(o->why, sizeof o->why, "%.*s", (int)sizeof o->why - 1, why);
     o->failed = true;
     o->active = false;
     if (o->seq)
