@@ -434,7 +434,7 @@ static void scarce_blocks(void)
 }
 static void best_kernels(void)
 {
-    run(kept_kern_get(NULL)->name, 144, 60, 3, 8000);
+    run(kept_kern_get(NULL)->name, 144, 60, 3, 4000);
 }
 
 int main(void)
