@@ -20,8 +20,18 @@
 #define FEW      (2 * ROWS) /* up to here pages are widened on the fly */
 #define P64      KEPT_PAGE_SLOTS
 #define Q_STRIDE (KEPT_MAX_HEAD_SIZE + 16) /* odd in cache lines: rows spread over all sets */
-#define UNROLL   _Pragma("GCC unroll 16")
 #define ALIGNED  __attribute__((aligned(64)))
+
+/* Loops over rows and vectors of a block must vanish, or its sums live in memory. */
+#ifdef __clang__
+#define UNROLL   _Pragma("clang loop unroll(full)")
+#define UNROLL_2 _Pragma("clang loop unroll_count(2)")
+#define UNROLL_4 _Pragma("clang loop unroll_count(4)")
+#else
+#define UNROLL   _Pragma("GCC unroll 16")
+#define UNROLL_2 _Pragma("GCC unroll 2")
+#define UNROLL_4 _Pragma("GCC unroll 4")
+#endif
 
 /* Rows of one tile on their way through its pages. */
 struct rows {
@@ -66,8 +76,8 @@ INLINE void qk_block(int nr, int nv, bool wide, const struct half *k, int D, con
             for (int c = 0; c < nv; c++)
                 x[r][c] = v_set(0);
         }
-        _Pragma("GCC unroll 4") for (int d = 0; d < D; d++, at += 32)
-        {
+        UNROLL_4
+        for (int d = 0; d < D; d++, at += 32) {
             vec f[4];
 
             UNROLL
@@ -116,8 +126,8 @@ INLINE void pv_block(int nr, int nv, bool wide, const struct half *v, size_t i, 
         for (int c = 0; c < nv; c++)
             x[r][c] = v_load(acc + (size_t)r * (size_t)D + c * W);
     }
-    _Pragma("GCC unroll 2") for (int j = 0; j < n; j++, i += (size_t)w)
-    {
+    UNROLL_2
+    for (int j = 0; j < n; j++, i += (size_t)w) {
         vec f[4];
 
         UNROLL
