@@ -309,8 +309,27 @@ static bool tile_at(const head_ref *r, int t0, int n_q, int seg, kept_attn_tile 
     return true;
 }
 
+/* First page of unit u, which this thread will probably get after the one at hand (of cell i or a
+ * later one); NULL: none, or not a single token's. */
+static const uint8_t *page_of_unit(const kept_engine *e, int layer, int u, int i)
+{
+    const int n_kv = e->model->info.n_kv_heads, n = e->n_jobs * n_kv;
+    const int *unit = e->work.unit;
+    if (u >= unit[n])
+        return NULL;
+    while (u >= unit[i + 1])
+        i++;
+    const kept_job *job = &e->jobs[i / n_kv];
+    if (job->n != 1)
+        return NULL;
+    const int page = page_at(u - unit[i], phase_of(job, layer));
+    return kept_pool_base(e->pool) +
+           (size_t)kept_cache_pages(job->seq->cache, layer, i % n_kv)[page] *
+               kept_page_bytes(e->model->info.head_size);
+}
+
 /* A single token against one segment: partial result and, if wanted, probabilities. */
-static void attend_segment(const head_ref *r, int seg)
+static void attend_segment(const head_ref *r, int seg, const uint8_t *next)
 {
     kept_engine *e = r->e;
     const dims k = dims_of(e);
@@ -318,6 +337,7 @@ static void attend_segment(const head_ref *r, int seg)
     if (!tile_at(r, 0, 1, seg, &t))
         return; /* cannot happen: the last segment holds the token itself */
     float *part = e->parts + e->work.part[r->i] + (size_t)seg * part_size(&k);
+    t.next = next;
     t.m = part;
     t.l = part + k.group;
     t.acc = part + 2 * k.group;
@@ -415,7 +435,6 @@ static void attend_group(const head_ref *r, int group_no)
 
 void kept_node_attend(struct ggml_tensor *dst, int ith, int nth, void *node)
 {
-    (void)nth;
     kept_engine *e = ((kept_node *)node)->engine;
     const int layer = ((kept_node *)node)->layer;
     const uint64_t clock0 = kept_clock_ns();
@@ -431,7 +450,7 @@ void kept_node_attend(struct ggml_tensor *dst, int ith, int nth, void *node)
             i++;
         const head_ref r = head_at(e, layer, i, dst, ith);
         if (r.job->n == 1)
-            attend_segment(&r, u - unit[i]);
+            attend_segment(&r, u - unit[i], page_of_unit(e, layer, u + nth, i));
         else
             attend_group(&r, u - unit[i]);
     }
