@@ -1,6 +1,7 @@
 /* test_real: on real models, quantised as people run them, our argmax equals libllama's wherever
  * libllama is sure: where its top-2 gap exceeds twice the difference between its own two attention
- * paths over the vocabulary at that position. Models: KEPT_MODEL and the catalogue's others beside it, if pulled. */
+ * paths over the vocabulary at that position. Models: KEPT_MODEL and the catalogue's others beside
+ * it, if pulled. */
 #include "engine_util.h"
 #include "test.h"
 
@@ -24,7 +25,8 @@ static const char prose[] =
     "pencil. The two did not agree in a single line. But at the bottom of the right page there was "
     "a small drawing of a bird, and under it the date. The clerk looked at the drawing for a long "
     "time. Birds like that, he said, do not live in the south at all. No, said the harbour master, "
-    "they live on the northern cliffs, and they only rest on a ship that has come past them. So the "
+    "they live on the northern cliffs, and they only rest on a ship that has come past them. So "
+    "the "
     "wine had never seen the south. It had been made in a cellar three days away, and the captain "
     "had been paid twice for it. What happened to him, asked the clerk. Nothing happened to him, "
     "said the old man, but from that day I wrote everything down twice, and I have slept well. In "
@@ -105,10 +107,16 @@ static void compare(const char *path)
 }
 
 static const char *default_model;
-static void smollm2(void) { compare(default_model); }
+static void smollm2(void)
+{
+    compare(default_model);
+}
 
 static char other[4096];
-static void other_model(void) { compare(other); }
+static void other_model(void)
+{
+    compare(other);
+}
 
 int main(void)
 {
