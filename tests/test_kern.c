@@ -18,6 +18,7 @@ struct problem {
     float *q; /* [nq][G][D] */
     uint8_t *pool;
     int32_t *pages, *pos;
+    double *k, *v;              /* [n][D] what the pages hold */
     double *out, *mass, *slack; /* oracle: [nq*G][D], [n_pages*64], [nq*G] */
     int *live;                  /* [nq*G] slots seen */
 };
@@ -67,15 +68,20 @@ static kept_f16 *page_of(const struct problem *x, int s)
 {
     return (kept_f16 *)(void *)(x->pool + (size_t)x->pages[s / 64] * kept_page_bytes(x->D));
 }
-static double key(const struct problem *x, int s, int d)
+/* Reads the pages by the layout stated in kern.h. */
+static void read_pages(struct problem *x)
 {
-    return value(page_of(x, s)[((s % 64 / 32) * x->D + d) * 32 + s % 32]);
-}
-static double val(const struct problem *x, int s, int d)
-{
-    int b = d / 64, w = x->D - 64 * b < 64 ? x->D - 64 * b : 64;
+    int D = x->D;
 
-    return value(page_of(x, s)[64 * x->D + 64 * 64 * b + s % 64 * w + d % 64]);
+    for (int s = 0; s < x->n; s++) {
+        for (int d = 0; d < D; d++) {
+            int b = d / 64, w = D - 64 * b < 64 ? D - 64 * b : 64;
+            const kept_f16 *page = page_of(x, s);
+
+            x->k[s * D + d] = value(page[((s % 64 / 32) * D + d) * 32 + s % 32]);
+            x->v[s * D + d] = value(page[64 * D + 64 * 64 * b + s % 64 * w + d % 64]);
+        }
+    }
 }
 
 static void oracle_row(struct problem *x, int t, int g, double *score)
@@ -92,8 +98,8 @@ static void oracle_row(struct problem *x, int t, int g, double *score)
             continue;
         }
         for (int d = 0; d < x->D; d++) {
-            a += q[d] * key(x, s, d);
-            b += fabs(q[d] * key(x, s, d));
+            a += q[d] * x->k[s * x->D + d];
+            b += fabs(q[d] * x->k[s * x->D + d]);
         }
         score[s] = a / sqrt(x->D);
         most = fmax(most, b / sqrt(x->D));
@@ -108,7 +114,7 @@ static void oracle_row(struct problem *x, int t, int g, double *score)
 
         x->mass[s] += p;
         for (int d = 0; p > 0 && d < x->D; d++)
-            o[d] += p * val(x, s, d);
+            o[d] += p * x->v[s * x->D + d];
     }
 }
 
@@ -140,6 +146,8 @@ static struct problem make(int D, int G, int n, int nq, enum mode mode)
     x.mass = calloc(slots, sizeof *x.mass);
     x.slack = calloc(rows, sizeof *x.slack);
     x.live = calloc(rows, sizeof *x.live);
+    x.k = malloc((size_t)(n * D) * sizeof *x.k);
+    x.v = malloc((size_t)(n * D) * sizeof *x.v);
     h = (kept_f16 *)(void *)x.pool;
     for (size_t i = 0; i < bytes / 2; i++) /* dead slots: NaN and infinities */
         h[i] = (kept_f16)(i % 3 == 0 ? 0x7e01 : i % 3 == 1 ? 0xfc00 : 0x7c00);
@@ -158,6 +166,7 @@ static void solve(struct problem *x)
 {
     double *score = malloc((size_t)(x->n_pages * 64) * sizeof *score);
 
+    read_pages(x);
     for (int t = 0; t < x->nq; t++)
         for (int g = 0; g < x->G; g++)
             oracle_row(x, t, g, score);
@@ -168,6 +177,7 @@ static void drop(struct problem *x)
 {
     free(x->q), free(x->pool), free(x->pages), free(x->pos);
     free(x->out), free(x->mass), free(x->slack), free(x->live);
+    free(x->k), free(x->v);
 }
 
 /* The tile of queries [t0, t0+nq) and heads [g0, g0+ng) against segment seg, without outputs. */

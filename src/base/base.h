@@ -25,7 +25,8 @@ uint64_t kept_rng_u64(kept_rng *r);
 double kept_rng_unit(kept_rng *r);                /* uniform in [0, 1) */
 uint32_t kept_rng_below(kept_rng *r, uint32_t n); /* uniform in [0, n), n >= 1, unbiased */
 double kept_rng_normal(kept_rng *r);              /* standard normal */
-uint64_t kept_hash64(const void *data, size_t n, uint64_t seed); /* for seeds and keys, not security */
+/* For seeds and keys, not for security. */
+uint64_t kept_hash64(const void *data, size_t n, uint64_t seed);
 
 /* Index of the name nearest to word by edit distance (case-insensitive, a swap of neighbours counts
  * one; the first of equals), or -1 if none is near (distance > 1 + len/3). */

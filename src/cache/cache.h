@@ -1,5 +1,5 @@
-/* cache: a preallocated pool of pages, and per sequence one list of pages for every KV head of every
- * layer. Heads have their own length, so per-head budgets free real memory.
+/* cache: a preallocated pool of pages, and per sequence one list of pages for every KV head of
+ * every layer. Heads have their own length, so per-head budgets free real memory.
  *
  * Slots. A head's live slots are dense: 0..n-1, only its last page partly filled. Slots are NOT
  * kept in order of position: dropping slots moves tail slots into the holes. Each slot carries its
@@ -21,13 +21,13 @@
 
 typedef struct kept_pool kept_pool;
 
-/* n_pages pages for head_size and n_blocks state blocks of 256 bytes, all allocated now, on huge
- * pages where the system gives them. NOMEM, ARGUMENT. */
+/* n_pages pages for head_size and n_blocks state blocks of 256 bytes, on huge pages where the
+ * system gives them. Address space is taken now, memory at first use. NOMEM, ARGUMENT. */
 kept_status kept_pool_new(int head_size, size_t n_pages, size_t n_blocks, kept_pool **out,
                           kept_error *err);
-void kept_pool_free(kept_pool *p); /* every cache of it must be gone */
-uint8_t *kept_pool_base(const kept_pool *p);          /* page i at base + i * page_bytes */
-int32_t *kept_pool_pos(const kept_pool *p);           /* [n_pages][64] positions of every page */
+void kept_pool_free(kept_pool *p);                     /* every cache of it must be gone */
+uint8_t *kept_pool_base(const kept_pool *p);           /* page i at base + i * page_bytes */
+int32_t *kept_pool_pos(const kept_pool *p);            /* [n_pages][64] positions of every page */
 float *kept_pool_block(const kept_pool *p, int32_t b); /* [64] state block b */
 void kept_pool_get_account(const kept_pool *p, kept_pool_account *out);
 size_t kept_pool_free_pages(const kept_pool *p);
@@ -40,20 +40,24 @@ typedef struct kept_cache kept_cache;
 kept_status kept_cache_new(kept_pool *p, const kept_kern *kern, int n_layers, int n_heads,
                            int n_planes, int max_slots, kept_cache **out, kept_error *err);
 void kept_cache_free(kept_cache *c); /* every page and block goes back to the pool */
-/* planes[i] = plane of src that becomes plane i of the copy, or -1: a zeroed plane. FULL: blocks. */
+/* planes[i] = plane of src that becomes plane i of the copy, or -1: a zeroed plane. The copy
+ * inherits peak, byte_steps and n_evicted, not extra_meta. Slots that src has only reserved stay
+ * with src, which must reserve them again before it writes them. FULL: blocks. */
 kept_status kept_cache_fork(kept_cache *src, int n_planes, const int *planes, kept_cache **out,
                             kept_error *err);
 
-int kept_cache_n(const kept_cache *c, int layer, int head);               /* live slots */
-const int32_t *kept_cache_pages(const kept_cache *c, int layer, int head); /* [ceil(n/64)] ids */
+int kept_cache_n(const kept_cache *c, int layer, int head);                /* live slots */
+const int32_t *kept_cache_pages(const kept_cache *c, int layer, int head); /* [ceil(n/64)] */
 int kept_cache_n_planes(const kept_cache *c);
 /* Block ids of a plane: [ceil(n/64)]. */
 const int32_t *kept_cache_blocks(const kept_cache *c, int layer, int head, int plane);
-/* Gives the blocks of planes from n_planes up back to the pool (a one-shot strategy that is done). */
+/* Gives the blocks of planes from n_planes up back to the pool (a one-shot strategy is done). */
 void kept_cache_drop_planes(kept_cache *c, int n_planes);
 
-/* Makes room for n more slots in a head: pages, blocks (zeroed), a private copy of a shared last
- * page. Does not change n, but kept_cache_pages covers the new slots. FULL: nothing changed. */
+/* Makes room for exactly n more slots beyond the live ones: pages, blocks, a private copy of a
+ * shared last page; state beyond the live slots becomes zero. Does not change n, but
+ * kept_cache_pages covers the new slots. Not cumulative: reserving again replaces the last
+ * reservation, 0 gives it back. FULL: nothing changed. ARGUMENT: more than max_slots + 64 slots. */
 kept_status kept_cache_reserve(kept_cache *c, int layer, int head, int n);
 /* Pages that reserving n more slots in every head of `layer` would take from the pool. */
 size_t kept_cache_reserve_cost(const kept_cache *c, int layer, int n);
@@ -65,8 +69,8 @@ void kept_cache_put(kept_cache *c, int layer, int head, int slot, const float *k
 void kept_cache_commit(kept_cache *c, int layer, int head, int n);
 
 /* Keeps exactly the slots with keep[slot] != 0 ([n] bytes); order may change; pages that become
- * empty go back to the pool at once. FULL (only when pages are shared and no page is free): the
- * head is unchanged. */
+ * empty go back to the pool at once. What was reserved and not committed is given back first. FULL
+ * (only when more shared pages must change than are free or freed by it): slots are unchanged. */
 kept_status kept_cache_retain(kept_cache *c, int layer, int head, const uint8_t *keep);
 
 /* State of one slot of one plane. */
@@ -74,14 +78,16 @@ float kept_cache_state(const kept_cache *c, int layer, int head, int plane, int 
 void kept_cache_set_state(kept_cache *c, int layer, int head, int plane, int slot, float v);
 /* Position, K and V of live slots: any of the outputs may be NULL. pos [n], k and v [n][D]. */
 void kept_cache_read(const kept_cache *c, int layer, int head, int32_t *pos, float *k, float *v);
-/* Overwrites the K of a live slot (re-rotation); takes a private copy of a shared page. */
+/* Overwrites the K of a live slot (re-rotation); takes a private copy of a shared page. FULL: no
+ * page is free for it, nothing changed. */
 kept_status kept_cache_set_key(kept_cache *c, int layer, int head, int slot, const float *k);
 
 /* extra_meta: bytes the owner holds besides (query statistics), added to meta from now on. */
 void kept_cache_set_extra(kept_cache *c, uint64_t extra_meta);
 /* One forward pass over n tokens is over: byte_steps += bytes held * n, peak is updated. */
 void kept_cache_tick(kept_cache *c, int n);
-void kept_cache_account(const kept_cache *c, kept_account *out); /* bytes, peak, byte_steps, n_evicted */
+/* Fills bytes, peak, byte_steps and n_evicted; the times are 0. */
+void kept_cache_account(const kept_cache *c, kept_account *out);
 /* The same two byte figures, recomputed by walking every list: the test's other side. */
 void kept_cache_walk(const kept_cache *c, uint64_t *kv_bytes, uint64_t *meta_bytes);
 

@@ -59,6 +59,9 @@ kept_status kept_pool_new(int head_size, size_t n_pages, size_t n_blocks, kept_p
     /* At most 2^31 * (2^16 + 2^8 + 2^8) bytes: no overflow. */
     p->map_bytes = n_pages * (p->page_bytes + KEPT_POS_BYTES) + n_blocks * KEPT_BLOCK_BYTES;
     p->map_bytes = (p->map_bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+    p->map = map_aligned(p->map_bytes); /* first: it is what fails when too much is asked for */
+    if (!p->map)
+        goto nomem;
     p->refs = kept_calloc(n_pages, sizeof *p->refs);
     p->free_pages = new_stack(n_pages);
     p->free_blocks = new_stack(n_blocks);
@@ -66,19 +69,19 @@ kept_status kept_pool_new(int head_size, size_t n_pages, size_t n_blocks, kept_p
     p->order = kept_calloc(n_pages, sizeof *p->order);
     p->list = kept_calloc(n_pages, sizeof *p->list);
     p->huge = kept_calloc(1, sizeof *p->huge);
-    if (p->refs && p->free_pages && p->free_blocks && p->mask && p->order && p->list && p->huge)
-        p->map = map_aligned(p->map_bytes);
-    if (!p->map) {
-        const size_t bytes = p->map_bytes;
-        kept_pool_free(p);
-        return kept_fail(err, KEPT_NOMEM, "out of memory for a page pool of %zu MiB; ask for less",
-                         bytes >> 20);
-    }
+    if (!p->refs || !p->free_pages || !p->free_blocks || !p->mask || !p->order || !p->list ||
+        !p->huge)
+        goto nomem;
     p->pos = (int32_t *)(void *)(p->map + n_pages * p->page_bytes);
     p->blocks = (float *)(void *)(p->map + n_pages * (p->page_bytes + KEPT_POS_BYTES));
     p->huge->at_peak = SIZE_MAX;
     *out = p;
     return KEPT_OK;
+nomem:
+    kept_fail(err, KEPT_NOMEM, "out of memory for a page pool of %zu MiB; ask for less",
+              p->map_bytes >> 20);
+    kept_pool_free(p);
+    return KEPT_NOMEM;
 }
 
 void kept_pool_free(kept_pool *p)

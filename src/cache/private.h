@@ -86,9 +86,8 @@ void kept_pool_drop_page(kept_pool *p, int32_t id); /* one reference less */
 int32_t kept_pool_take_block(kept_pool *p);
 void kept_pool_drop_block(kept_pool *p, int32_t id);
 
-/* A private page with the slots in live (bit s: slot s) and the positions of page id, which loses
- * one reference. There must be a free page. */
-int32_t kept_cache_private_page(kept_cache *c, int32_t id, uint64_t live);
+/* A private copy of page id, which loses one reference. There must be a free page. */
+int32_t kept_cache_private_page(kept_cache *c, int32_t id);
 /* Gives back the pages and blocks of a head from its n_pages'th on. */
 void kept_cache_trim(kept_cache *c, int layer, int head, int n_pages);
 void kept_cache_note_peak(kept_cache *c);       /* after anything that grows the bytes held */

@@ -2,6 +2,7 @@
  * instruction set and both the CPU and the operating system (saved registers) support it. */
 #include "kern/impl.h"
 
+#include <pthread.h>
 #include <string.h>
 
 #if defined(__x86_64__) || defined(__i386__)
@@ -33,41 +34,47 @@ static bool has_avx512(void)
 }
 #endif
 
-/* The tables this CPU runs, lowest first, in list[3]; returns their number. */
-static int find_levels(const kept_kern **list)
-{
-    int n = 0;
+/* The tables this CPU runs, lowest first. Asked for once: in a virtual machine CPUID can cost tens
+ * of microseconds. */
+static const kept_kern *levels[3];
+static int n_levels;
 
-    list[n++] = kept_kern_ref();
+static void find_levels(void)
+{
+    levels[n_levels++] = kept_kern_ref();
     if (kept_kern_avx2() && has_avx2())
-        list[n++] = kept_kern_avx2();
+        levels[n_levels++] = kept_kern_avx2();
     if (kept_kern_avx512() && has_avx512())
-        list[n++] = kept_kern_avx512();
-    return n;
+        levels[n_levels++] = kept_kern_avx512();
+}
+
+static void need_levels(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+    pthread_once(&once, find_levels);
 }
 
 const kept_kern *kept_kern_get(const char *isa)
 {
-    const kept_kern *list[3];
-    int n = find_levels(list);
-
+    need_levels();
     if (!isa || !*isa)
-        return list[n - 1];
-    for (int i = 0; i < n; i++) {
-        if (!strcmp(list[i]->name, isa))
-            return list[i];
+        return levels[n_levels - 1];
+    for (int i = 0; i < n_levels; i++) {
+        if (!strcmp(levels[i]->name, isa))
+            return levels[i];
     }
     return NULL;
 }
 
 int kept_kern_levels(const char **names, int cap)
 {
-    const kept_kern *list[3];
-    int n = find_levels(list);
+    int n;
 
-    n = n < cap ? n : cap;
+    need_levels();
+    n = n_levels < cap ? n_levels : cap;
     for (int i = 0; i < n; i++)
-        names[i] = list[i]->name;
+        names[i] = levels[i]->name;
     return n;
 }
 

@@ -33,7 +33,7 @@ struct rows {
 /* One half of a page as the blocks read it: F16 in place or widened, same element order. */
 struct half {
     const void *at;
-    ptrdiff_t ahead; /* bytes from here to the next page; 0: nothing to prefetch */
+    const kept_f16 *next; /* the same half of the page to prefetch (this one if there is none) */
 };
 
 INLINE vec fetch(const struct half *h, size_t i, bool wide)
@@ -42,11 +42,7 @@ INLINE vec fetch(const struct half *h, size_t i, bool wide)
 }
 
 /* Asks for the line of the next page that corresponds to element i of this one. */
-INLINE void ask(const struct half *h, size_t i, bool wide)
-{
-    if (!wide)
-        __builtin_prefetch((const char *)((const kept_f16 *)h->at + i) + h->ahead, 0, 2);
-}
+INLINE void ask(const struct half *h, size_t i) { __builtin_prefetch(h->next + i, 0, 2); }
 
 /* s[r][0..64) = q[r] . K for nr rows; slots two vectors at a time. */
 INLINE void qk_block(int nr, bool wide, const struct half *k, int D, const float *q, float *s)
@@ -63,7 +59,7 @@ INLINE void qk_block(int nr, bool wide, const struct half *k, int D, const float
             vec k0 = fetch(k, at, wide), k1 = fetch(k, at + W, wide);
 
             if (b % 32 == 0)
-                ask(k, at, wide);
+                ask(k, at);
             UNROLL
             for (int r = 0; r < nr; r++) {
                 vec w = v_set(q[r * Q_STRIDE + d]);
@@ -100,7 +96,7 @@ INLINE void pv_block(int nr, int nv, bool wide, const struct half *v, size_t i, 
         for (int c = 0; c < nv; c++) {
             f[c] = fetch(v, i + (size_t)(c * W), wide);
             if (c * W % 32 == 0)
-                ask(v, i + (size_t)(c * W), wide);
+                ask(v, i + (size_t)(c * W));
         }
         UNROLL
         for (int r = 0; r < nr; r++) {
@@ -257,14 +253,14 @@ INLINE void end_rows(const kept_attn_tile *a, const struct rows *rows)
 /* Halves of page i: K and, 64 * D elements on, V. */
 INLINE void open_page(const kept_attn_tile *a, int i, struct half *k, struct half *v)
 {
-    const uint8_t *page = a->pool + (size_t)a->pages[i] * a->page_bytes;
-    const uint8_t *next = a->next;
+    size_t half = (size_t)P64 * (size_t)a->head_size;
+    const kept_f16 *page = (const void *)(a->pool + (size_t)a->pages[i] * a->page_bytes);
+    const kept_f16 *next = a->next ? (const void *)a->next : page;
 
     if (i + 1 < a->n_pages)
-        next = a->pool + (size_t)a->pages[i + 1] * a->page_bytes;
-    k->at = page;
-    v->at = page + (size_t)P64 * (size_t)a->head_size * sizeof(kept_f16);
-    k->ahead = v->ahead = next ? (ptrdiff_t)((uintptr_t)next - (uintptr_t)page) : 0;
+        next = (const void *)(a->pool + (size_t)a->pages[i + 1] * a->page_bytes);
+    *k = (struct half){page, next};
+    *v = (struct half){page + half, next + half};
 }
 
 INLINE void pv_few(int nr, const struct half *v, int n, const float *p, float *acc, int D)
@@ -297,7 +293,6 @@ static void attend_few(const kept_attn_tile *a)
 INLINE void widen_half(float *to, struct half *h, int D)
 {
     for (size_t i = 0; i < (size_t)P64 * (size_t)D; i += 32) {
-        ask(h, i, false);
         UNROLL
         for (size_t c = 0; c < 32; c += W)
             v_store(to + i + c, fetch(h, i + c, false));
