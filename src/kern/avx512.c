@@ -6,10 +6,10 @@
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
 #include <immintrin.h>
 
-#define W       16 /* floats of a vector */
-#define ROWS    8  /* most rows of a register block */
-#define FEW     8  /* up to here pages are widened on the fly */
-#define PV_WIDE 6  /* up to here 64 channels of these rows fit the registers */
+#define W         16 /* floats of a vector */
+#define ROWS      8  /* most rows of a register block */
+#define QUAD_ROWS 6  /* up to here blocks are four vectors wide, else two */
+#define MANY_ROWS 6  /* rows of a block when there are many */
 
 #define INLINE static inline __attribute__((always_inline))
 

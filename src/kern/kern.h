@@ -43,7 +43,7 @@ typedef struct kept_attn_tile {
     size_t page_bytes;
     const int32_t *pages;  /* [n_pages] the segment's page ids, 1..KEPT_SEG_PAGES of them */
     int n_pages;
-    const uint8_t *next;   /* hint: page this thread reads after this tile, to prefetch; or NULL */
+    const uint8_t *next;   /* hint: the page this thread reads after this tile; NULL: unknown */
     int first_slot;        /* slot number of the segment's first slot: a multiple of 64 */
     int visible;           /* query t sees slots [0, visible + t): causal order inside the chunk */
     int window;            /* 0, or: query t sees only positions > q_pos + t - window */

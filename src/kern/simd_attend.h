@@ -1,5 +1,5 @@
 /* kern, inside: attend over any vector width, included by the file of a level after its primitives
- * (vec, v_*) and block shapes (W, ROWS, FEW, PV_WIDE).
+ * (vec, v_*) and block shapes (W, ROWS, QUAD_ROWS, MANY_ROWS).
  *
  * Few rows (decode): pages are widened in registers as they stream by, with the next page
  * prefetched line for line at the same place. Many rows (prefill): a page half is widened once into
@@ -17,10 +17,21 @@
 
 #include <string.h>
 
+#define FEW      (2 * ROWS) /* up to here pages are widened on the fly */
 #define P64      KEPT_PAGE_SLOTS
 #define Q_STRIDE (KEPT_MAX_HEAD_SIZE + 16) /* odd in cache lines: rows spread over all sets */
-#define UNROLL   _Pragma("GCC unroll 16")
 #define ALIGNED  __attribute__((aligned(64)))
+
+/* Loops over rows and vectors of a block must vanish, or its sums live in memory. */
+#ifdef __clang__
+#define UNROLL   _Pragma("clang loop unroll(full)")
+#define UNROLL_2 _Pragma("clang loop unroll_count(2)")
+#define UNROLL_4 _Pragma("clang loop unroll_count(4)")
+#else
+#define UNROLL   _Pragma("GCC unroll 16")
+#define UNROLL_2 _Pragma("GCC unroll 2")
+#define UNROLL_4 _Pragma("GCC unroll 4")
+#endif
 
 /* Rows of one tile on their way through its pages. */
 struct rows {
@@ -41,45 +52,72 @@ INLINE vec fetch(const struct half *h, size_t i, bool wide)
     return wide ? v_load((const float *)h->at + i) : v_wide((const kept_f16 *)h->at + i);
 }
 
-/* Asks for the line of the next page that corresponds to element i of this one. */
-INLINE void ask(const struct half *h, size_t i) { __builtin_prefetch(h->next + i, 0, 2); }
-
-/* s[r][0..64) = q[r] . K for nr rows; slots two vectors at a time. */
-INLINE void qk_block(int nr, bool wide, const struct half *k, int D, const float *q, float *s)
+/* Asks for elements [i, i+n) of the next page's half, line by line. Blocks that read n elements per
+ * step ask for n per step, in order: the stream of requests is even, whatever the block's shape. */
+INLINE void ask(const struct half *h, size_t i, int n)
 {
-    for (int b = 0; b < P64; b += 2 * W) {
+    if (n >= 32 || i % 32 == 0)
+        __builtin_prefetch(h->next + i, 0, 2);
+    if (n > 32)
+        __builtin_prefetch(h->next + i + 32, 0, 2);
+}
+
+/* s[r][0..64) = q[r] . K for nr rows; slots nv vectors at a time. */
+INLINE void qk_block(int nr, int nv, bool wide, const struct half *k, int D, const float *q,
+                     float *s)
+{
+    for (int b = 0; b < P64; b += nv * W) {
         size_t at = (size_t)(b / 32) * 32 * (size_t)D + (size_t)(b % 32);
-        vec x[ROWS], y[ROWS];
+        vec x[ROWS][4];
 
         UNROLL
-        for (int r = 0; r < nr; r++)
-            x[r] = y[r] = v_set(0);
-        _Pragma("GCC unroll 4") for (int d = 0; d < D; d++, at += 32)
-        {
-            vec k0 = fetch(k, at, wide), k1 = fetch(k, at + W, wide);
+        for (int r = 0; r < nr; r++) {
+            UNROLL
+            for (int c = 0; c < nv; c++)
+                x[r][c] = v_set(0);
+        }
+        UNROLL_4
+        for (int d = 0; d < D; d++, at += 32) {
+            vec f[4];
 
-            if (b % 32 == 0)
-                ask(k, at);
+            UNROLL
+            for (int c = 0; c < nv; c++) {
+                size_t i = at + (size_t)(c * W / 32) * 32 * (size_t)D + (size_t)(c * W % 32);
+
+                f[c] = fetch(k, i, wide);
+            }
+            ask(k, (size_t)(b * D + d * nv * W), nv * W);
             UNROLL
             for (int r = 0; r < nr; r++) {
-                vec w = v_set(q[r * Q_STRIDE + d]);
+                vec y = v_set(q[r * Q_STRIDE + d]);
 
-                x[r] = v_fma(w, k0, x[r]);
-                y[r] = v_fma(w, k1, y[r]);
+                UNROLL
+                for (int c = 0; c < nv; c++)
+                    x[r][c] = v_fma(y, f[c], x[r][c]);
             }
         }
         UNROLL
         for (int r = 0; r < nr; r++) {
-            v_store(s + r * P64 + b, x[r]);
-            v_store(s + r * P64 + b + W, y[r]);
+            UNROLL
+            for (int c = 0; c < nv; c++)
+                v_store(s + r * P64 + b + c * W, x[r][c]);
         }
     }
+}
+
+INLINE void qk_rows(int nr, bool wide, const struct half *k, int D, const float *q, float *s)
+{
+    if (wide && nr <= QUAD_ROWS) /* one stream of lines from memory is 3 % faster than two */
+        qk_block(nr, 4, wide, k, D, q, s);
+    else
+        qk_block(nr, 2, wide, k, D, q, s);
 }
 
 /* acc[r][0 .. nv*W) += p[r] . V over n slots, for nr rows; V element i is channel 0 of slot 0. */
 INLINE void pv_block(int nr, int nv, bool wide, const struct half *v, size_t i, int w, int n,
                      const float *p, float *acc, int D)
 {
+    size_t lines = (i / P64 + i % P64) * P64; /* of these channels, counted in reading order */
     vec x[ROWS][4];
 
     UNROLL
@@ -88,16 +126,14 @@ INLINE void pv_block(int nr, int nv, bool wide, const struct half *v, size_t i, 
         for (int c = 0; c < nv; c++)
             x[r][c] = v_load(acc + (size_t)r * (size_t)D + c * W);
     }
-    _Pragma("GCC unroll 2") for (int j = 0; j < n; j++, i += (size_t)w)
-    {
+    UNROLL_2
+    for (int j = 0; j < n; j++, i += (size_t)w) {
         vec f[4];
 
         UNROLL
-        for (int c = 0; c < nv; c++) {
+        for (int c = 0; c < nv; c++)
             f[c] = fetch(v, i + (size_t)(c * W), wide);
-            if (c * W % 32 == 0)
-                ask(v, i + (size_t)(c * W));
-        }
+        ask(v, lines + (size_t)(j * nv * W), nv * W);
         UNROLL
         for (int r = 0; r < nr; r++) {
             vec y = v_set(p[r * P64 + j]);
@@ -122,7 +158,7 @@ INLINE void pv_rows(int nr, bool wide, const struct half *v, int c0, int n, cons
     int w = kept_v_width(D, c0), c = 0;
     size_t at = (size_t)P64 * (size_t)c0;
 
-    if (nr <= PV_WIDE) {
+    if (nr <= QUAD_ROWS) {
         for (; c + 4 * W <= w; c += 4 * W)
             pv_block(nr, 4, wide, v, at + (size_t)c, w, n, p, acc + c0 + c, D);
     }
@@ -171,10 +207,10 @@ INLINE void pv_rows(int nr, bool wide, const struct half *v, int c0, int n, cons
 
 static void qk_few(int nr, const struct half *k, int D, const float *q, float *s)
 {
-    FOR_ROWS(nr, qk_block, false, k, D, q, s)
+    FOR_ROWS(nr, qk_rows, false, k, D, q, s)
 }
 static void qk_many(int nr, const struct half *k, int D, const float *q,
-                    float *s){FOR_ROWS(nr, qk_block, true, k, D, q, s)}
+                    float *s){FOR_ROWS(nr, qk_rows, true, k, D, q, s)}
 
 /* Brings m, l, acc of a row up to page i: scores in s become weights, stored in p if asked for. */
 INLINE void weigh_row(const kept_attn_tile *a, int i, int r, const struct rows *rows)
@@ -263,6 +299,17 @@ INLINE void open_page(const kept_attn_tile *a, int i, struct half *k, struct hal
     *v = (struct half){page + half, next + half};
 }
 
+/* Rows [*from, *to) of block b of n_blocks even ones; returns how many slots of page i they reach.
+ */
+INLINE int row_block(const kept_attn_tile *a, int i, int b, int n_blocks, int *from, int *to)
+{
+    int rows = a->n_q * a->group;
+
+    *from = rows * b / n_blocks;
+    *to = rows * (b + 1) / n_blocks;
+    return kept_tile_seen(a, i, (*to - 1) / a->group);
+}
+
 INLINE void pv_few(int nr, const struct half *v, int n, const float *p, float *acc, int D)
 {
     for (int c = 0; c < D; c += 64)
@@ -273,18 +320,24 @@ static void attend_few(const kept_attn_tile *a)
 {
     ALIGNED float q[FEW * Q_STRIDE], s[FEW * P64], sum[FEW * W];
     struct rows rows = {q, s, sum, a->n_q * a->group};
-    int D = a->head_size;
+    int D = a->head_size, blocks = (rows.n + ROWS - 1) / ROWS, r0, r1;
 
     begin_rows(a, &rows);
     for (int i = 0; i < a->n_pages; i++) {
         struct half k, v;
-        int n = kept_tile_seen(a, i, a->n_q - 1);
 
         open_page(a, i, &k, &v);
-        qk_few(rows.n, &k, D, q, s);
+        for (int b = 0; b < blocks; b++) {
+            row_block(a, i, b, blocks, &r0, &r1);
+            qk_few(r1 - r0, &k, D, q + r0 * Q_STRIDE, s + r0 * P64);
+        }
         for (int r = 0; r < rows.n; r++)
             weigh_row(a, i, r, &rows);
-        FOR_ROWS(rows.n, pv_few, &v, n, s, a->acc, D)
+        for (int b = 0; b < blocks; b++) {
+            int n = row_block(a, i, b, blocks, &r0, &r1);
+
+            FOR_ROWS(r1 - r0, pv_few, &v, n, s + r0 * P64, a->acc + (size_t)r0 * (size_t)D, D)
+        }
     }
     end_rows(a, &rows);
 }
@@ -300,18 +353,9 @@ INLINE void widen_half(float *to, struct half *h, int D)
     h->at = to;
 }
 
-static void pv_many(int nr, const struct half *v, int c, int n, const float *p, float *acc,
-                    int D){FOR_ROWS(nr, pv_rows, true, v, c, n, p, acc, D)}
-
-/* Rows [*from, *to) of block b of n_blocks even ones; returns how many slots of page i they reach.
- */
-INLINE int row_block(const kept_attn_tile *a, int i, int b, int n_blocks, int *from, int *to)
+static void pv_many(int nr, const struct half *v, int c, int n, const float *p, float *acc, int D)
 {
-    int rows = a->n_q * a->group;
-
-    *from = rows * b / n_blocks;
-    *to = rows * (b + 1) / n_blocks;
-    return kept_tile_seen(a, i, (*to - 1) / a->group);
+    FOR_ROWS(nr, pv_rows, true, v, c, n, p, acc, D)
 }
 
 static void attend_many(const kept_attn_tile *a)
@@ -319,7 +363,7 @@ static void attend_many(const kept_attn_tile *a)
     ALIGNED float q[KEPT_TILE_ROWS * Q_STRIDE], s[KEPT_TILE_ROWS * P64], sum[KEPT_TILE_ROWS * W];
     ALIGNED float wide[P64 * KEPT_MAX_HEAD_SIZE];
     struct rows rows = {q, s, sum, a->n_q * a->group};
-    int D = a->head_size, blocks = (rows.n + ROWS - 1) / ROWS, r0, r1;
+    int D = a->head_size, blocks = (rows.n + MANY_ROWS - 1) / MANY_ROWS, r0, r1;
 
     begin_rows(a, &rows);
     for (int i = 0; i < a->n_pages; i++) {

@@ -1,6 +1,7 @@
 /* model: a GGUF file turned into ggml tensors, plus libllama's tokenizer for the same file.
  *
  *   gguf_check.c  reads the file with bounds checks of its own, before ggml or libllama see it
+ *                 (gguf_index.c: look-ups in what it found, gguf_meta.c: checks of values)
  *   hparams.c     architecture and hyper-parameters from the checked metadata
  *   weights.c     tensors: zero-copy from the mapping, or repacked where the CPU backend wants it
  *   vocab.c       tokenizer and chat templates (the only file that calls libllama)

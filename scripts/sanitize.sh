@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# sanitize: the tests, or the fuzzers, in a build folder of their own.
+#   scripts/sanitize.sh address|thread        every test
+#   scripts/sanitize.sh fuzzer [SECONDS]      every program of tests/fuzz, SECONDS each
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/lib.sh
+make=(make --no-print-directory "-j${JOBS:-2}")
+unset MAKEFLAGS MAKELEVEL # a make of its own, not a part of the one that called
+export UBSAN_OPTIONS=print_stacktrace=1
+
+fuzz() { # fuzz SECONDS
+    local source name seeds failed=0
+    for source in tests/fuzz/*.c; do
+        [ -f "$source" ] || die "there are no programs in tests/fuzz"
+        name=$(basename "$source" .c)
+        mkdir -p "$BUILD/corpus/$name"
+        seeds=()
+        if [ -d "tests/fuzz/corpus/$name" ]; then seeds=("tests/fuzz/corpus/$name"); fi
+        if "$BUILD/tests/fuzz/$name" -max_total_time="$1" -timeout=10 -rss_limit_mb=2048 -verbosity=0 \
+            -print_final_stats=1 -artifact_prefix="$BUILD/crash-$name-" \
+            "$BUILD/corpus/$name" "${seeds[@]}" >"$BUILD/$name.log" 2>&1; then
+            echo "ok $name: $(sed -n 's/^stat::number_of_executed_units: *//p' "$BUILD/$name.log") inputs"
+        else
+            echo "FAIL $name"
+            tail -n 40 "$BUILD/$name.log"
+            failed=1
+        fi
+    done
+    return $failed
+}
+
+case ${1:-} in
+address)
+    export BUILD=build-asan SAN="-fsanitize=address,undefined -fno-sanitize-recover=all" OPT="-O1 -g"
+    export ASAN_OPTIONS=detect_stack_use_after_return=1 TEST_TIMEOUT=${TEST_TIMEOUT:-900}
+    "${make[@]}" all tests
+    scripts/check.sh
+    ;;
+thread)
+    # ggml's thread team is not instrumented: what it orders, ThreadSanitizer cannot see.
+    export BUILD=build-tsan SAN="-fsanitize=thread" OPT="-O1 -g" TEST_TIMEOUT=${TEST_TIMEOUT:-900}
+    export TSAN_OPTIONS="suppressions=$PWD/scripts/tsan.supp ignore_noninstrumented_modules=1"
+    "${make[@]}" all tests
+    scripts/check.sh
+    ;;
+fuzzer)
+    export BUILD=build-fuzz CC=clang OPT="-O1 -g"
+    export SAN="-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all"
+    "${make[@]}" fuzzers
+    fuzz "${2:-30}"
+    ;;
+*) die "usage: scripts/sanitize.sh address|thread|fuzzer [SECONDS]" ;;
+esac

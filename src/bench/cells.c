@@ -1,0 +1,384 @@
+/* cells: one aggregate per task and variant, from nothing but the samples of a result document, so
+ * that anybody can recompute them. The unit is the sample; comparisons are paired with the
+ * reference on the same sample.
+ *
+ * A failed outcome scores 0 and counts in n; its bytes, times and distances are left out.
+ */
+#include "bench/run.h"
+
+#include "bench/stats.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LEVEL          0.95
+#define ROUNDS         10000
+#define BOOTSTRAP_SEED 1
+#define PAIR           2 /* speed: steps of one F V V F block */
+
+/* Upper ends of the distance ranges, in tokens after the eviction. */
+static const int distance_end[] = {8, 16, 32, 64, 128, INT32_MAX};
+enum { N_DISTANCES = sizeof distance_end / sizeof *distance_end };
+
+/* Means over the outcomes that did not fail, under the same name. */
+static const char *const plain[] = {
+    "kv_bytes", "meta_bytes", "peak_bytes",  "byte_steps",       "n_evicted",       "prefill_ns",
+    "score_ns", "compact_ns", "mass_recall", "mass_recall_core", "evidence_recall", "evidence_any",
+};
+enum { N_PLAIN = sizeof plain / sizeof *plain };
+
+typedef struct mean {
+    double sum;
+    int n;
+} mean;
+
+static void add(mean *m, double x)
+{
+    if (isfinite(x)) {
+        m->sum += x;
+        m->n++;
+    }
+}
+
+static double mean_of(const mean *m)
+{
+    return m->n ? m->sum / m->n : NAN;
+}
+
+typedef struct distance {
+    mean kl, top1, nll, full_nll;
+} distance;
+
+typedef struct tally {
+    int n, failed, regressions, improvements, n_diff, n_steps, n_pairs, n_full_steps;
+    bool graded; /* some score is neither 0 nor 1 */
+    mean plain[N_PLAIN], held, held_pct, kv_pct, peak_pct, byte_steps_pct;
+    mean score, kl, top1, n_new, diverged, nll, full_nll;
+    double kl_max;
+    distance by_distance[N_DISTANCES];
+    double *diff; /* [n_diff] paired differences: score, or mean NLL of a sample */
+    double *steps, *ratios, *full_steps; /* speed: nanoseconds, paired ratios */
+} tally;
+
+static double number(const json_t *o, const char *key)
+{
+    const json_t *x = json_object_get(o, key);
+    return json_is_number(x) ? json_number_value(x) : NAN;
+}
+
+static double at(const json_t *list, size_t i)
+{
+    const json_t *x = json_array_get(list, i);
+    return json_is_number(x) ? json_number_value(x) : NAN;
+}
+
+static bool is_failed(const json_t *o)
+{
+    return !json_is_false(json_object_get(o, "failed"));
+}
+
+static const json_t *outcome_of(const json_t *sample, int variant)
+{
+    const json_t *list = json_object_get(sample, "outcomes"), *o;
+    size_t i;
+    json_array_foreach(list, i, o) if (number(o, "variant") == variant) return o;
+    return NULL;
+}
+
+static double held(const json_t *o)
+{
+    return number(o, "kv_bytes") + number(o, "meta_bytes");
+}
+
+static void add_bytes(tally *t, const json_t *o, const json_t *full)
+{
+    for (int i = 0; i < N_PLAIN; i++)
+        add(&t->plain[i], number(o, plain[i]));
+    add(&t->held, held(o));
+    if (is_failed(full))
+        return;
+    add(&t->held_pct, 100 * held(o) / held(full));
+    add(&t->kv_pct, 100 * number(o, "kv_bytes") / number(full, "kv_bytes"));
+    add(&t->peak_pct, 100 * number(o, "peak_bytes") / number(full, "peak_bytes"));
+    add(&t->byte_steps_pct, 100 * number(o, "byte_steps") / number(full, "byte_steps"));
+}
+
+static void add_answer(tally *t, const json_t *o, const json_t *full)
+{
+    double score = is_failed(o) ? 0 : number(o, "score");
+    add(&t->score, score);
+    t->graded |= score != 0 && score != 1;
+    if (is_failed(full))
+        return;
+    double diff = score - number(full, "score");
+    t->graded |= diff != 0 && diff != 1 && diff != -1;
+    t->regressions += diff < 0;
+    t->improvements += diff > 0;
+    t->diff[t->n_diff++] = diff;
+    if (!is_failed(o)) {
+        add(&t->n_new, (double)json_array_size(json_object_get(o, "tokens")));
+        add(&t->diverged, json_is_null(json_object_get(o, "diverged")) ? 0 : 1);
+    }
+}
+
+/* KL, top-1 and, for scored text, NLL of every position; position i is i + 1 tokens after. */
+static void add_positions(tally *t, const json_t *o, const json_t *full)
+{
+    const json_t *kl = json_object_get(o, "kl"), *top1 = json_object_get(o, "top1");
+    const json_t *nll = json_object_get(o, "nll"), *full_nll = json_object_get(full, "nll");
+    mean own = {0}, base = {0};
+    int range = 0;
+    for (size_t i = 0; i < json_array_size(kl); i++) {
+        while ((int)i + 1 > distance_end[range])
+            range++;
+        distance *d = &t->by_distance[range];
+        double x = at(kl, i);
+        add(&own, at(nll, i));
+        add(&d->nll, at(nll, i));
+        if (is_failed(full))
+            continue;
+        add(&t->kl, x);
+        add(&t->top1, at(top1, i));
+        add(&d->kl, x);
+        add(&d->top1, at(top1, i));
+        add(&base, at(full_nll, i));
+        add(&d->full_nll, at(full_nll, i));
+        t->kl_max = x > t->kl_max ? x : t->kl_max;
+    }
+    add(&t->nll, mean_of(&own));
+    add(&t->full_nll, mean_of(&base));
+    if (nll && own.n && base.n)
+        t->diff[t->n_diff++] = mean_of(&own) - mean_of(&base);
+}
+
+/* Room for another `more` doubles; false: out of memory. */
+static bool grow(double **x, int n, size_t more)
+{
+    double *bigger = realloc(*x, ((size_t)n + more + 1) * sizeof **x);
+    if (bigger)
+        *x = bigger;
+    return bigger;
+}
+
+static bool add_speed(tally *t, const json_t *o)
+{
+    const json_t *speed = json_object_get(o, "speed");
+    const json_t *own = json_object_get(speed, "step_ns");
+    const json_t *full = json_object_get(speed, "full_step_ns");
+    size_t n = json_array_size(own);
+    if (!grow(&t->steps, t->n_steps, n) || !grow(&t->ratios, t->n_pairs, n) ||
+        !grow(&t->full_steps, t->n_full_steps, n))
+        return false;
+    for (size_t i = 0; i < n; i++) {
+        t->steps[t->n_steps++] = at(own, i);
+        t->full_steps[t->n_full_steps++] = at(full, i);
+        if (i % PAIR == PAIR - 1)
+            t->ratios[t->n_pairs++] =
+                (at(full, i - 1) + at(full, i)) / (at(own, i - 1) + at(own, i));
+    }
+    return true;
+}
+
+static bool tally_sample(tally *t, const json_t *sample, int variant)
+{
+    const json_t *o = outcome_of(sample, variant), *full = outcome_of(sample, 0);
+    if (!o || !full)
+        return true;
+    t->n++;
+    t->failed += is_failed(o);
+    if (json_object_get(o, "score"))
+        add_answer(t, o, full);
+    if (is_failed(o))
+        return true;
+    add_bytes(t, o, full);
+    add_positions(t, o, full);
+    return add_speed(t, o);
+}
+
+/* ---- to JSON -------------------------------------------------------------------------------- */
+
+static void put(json_t *c, const char *key, double x)
+{
+    json_object_set_new(c, key, isfinite(x) ? json_real(x) : json_null());
+}
+
+static void put_int(json_t *c, const char *key, int x)
+{
+    json_object_set_new(c, key, json_integer(x));
+}
+
+/* Mean paired difference with its interval and p; a single sample has no interval. */
+static void put_change(json_t *c, const tally *t, bool generate)
+{
+    mean m = {0};
+    kept_interval in = {NAN, NAN};
+    double p = NAN;
+    for (int i = 0; i < t->n_diff; i++)
+        add(&m, t->diff[i]);
+    if (t->n_diff > 1)
+        in = kept_bootstrap_mean(t->diff, t->n_diff, LEVEL, ROUNDS, BOOTSTRAP_SEED);
+    if (t->n_diff && generate && !t->graded)
+        p = kept_mcnemar(t->regressions, t->improvements);
+    else if (t->n_diff)
+        p = kept_signflip(t->diff, t->n_diff, ROUNDS, BOOTSTRAP_SEED);
+    put(c, "change", mean_of(&m));
+    put(c, "change_low", in.low);
+    put(c, "change_high", in.high);
+    put(c, "p", p);
+    put_int(c, "n_pairs", t->n_diff);
+    if (generate) {
+        put_int(c, "regressions", t->regressions);
+        put_int(c, "improvements", t->improvements);
+    }
+}
+
+static void put_quality(json_t *c, const tally *t, bool generate)
+{
+    if (generate) {
+        kept_interval w = kept_wilson(t->score.sum, t->n, LEVEL);
+        put(c, "score", mean_of(&t->score));
+        put(c, "score_low", t->n ? w.low : NAN);
+        put(c, "score_high", t->n ? w.high : NAN);
+        put(c, "n_new", mean_of(&t->n_new));
+        put(c, "diverged", mean_of(&t->diverged));
+    } else {
+        put(c, "nll", mean_of(&t->nll));
+        put(c, "full_nll", mean_of(&t->full_nll));
+        put(c, "ppl", exp(mean_of(&t->nll)));
+        put(c, "full_ppl", exp(mean_of(&t->full_nll)));
+    }
+    put_change(c, t, generate);
+    put(c, "kl", mean_of(&t->kl));
+    put(c, "kl_max", t->kl.n ? t->kl_max : NAN);
+    put(c, "top1", mean_of(&t->top1));
+    put_int(c, "n_positions", t->kl.n);
+}
+
+static void put_distances(json_t *c, const tally *t)
+{
+    json_t *list = json_array();
+    for (int i = 0; i < N_DISTANCES; i++) {
+        const distance *d = &t->by_distance[i];
+        if (!d->nll.n)
+            continue;
+        json_t *o = json_object();
+        put_int(o, "from", i ? distance_end[i - 1] + 1 : 1);
+        json_object_set_new(o, "to",
+                            i + 1 < N_DISTANCES ? json_integer(distance_end[i]) : json_null());
+        put_int(o, "n", d->nll.n);
+        put(o, "kl", mean_of(&d->kl));
+        put(o, "top1", mean_of(&d->top1));
+        put(o, "nll", mean_of(&d->nll));
+        put(o, "full_nll", mean_of(&d->full_nll));
+        json_array_append_new(list, o);
+    }
+    json_object_set_new(c, "by_distance", list);
+}
+
+static void put_speed(json_t *c, tally *t)
+{
+    double own = t->n_steps ? kept_quantile(t->steps, t->n_steps, 0.5) : NAN;
+    double full = t->n_full_steps ? kept_quantile(t->full_steps, t->n_full_steps, 0.5) : NAN;
+    put(c, "tokens_per_s", 1e9 / own);
+    put(c, "full_tokens_per_s", 1e9 / full);
+    put(c, "speed_ratio", t->n_pairs ? kept_quantile(t->ratios, t->n_pairs, 0.5) : NAN);
+    put_int(c, "n_speed_steps", t->n_steps);
+}
+
+static json_t *cell_json(tally *t, int task, int variant, bool generate)
+{
+    json_t *c = json_object();
+    put_int(c, "task", task);
+    put_int(c, "variant", variant);
+    put_int(c, "n", t->n);
+    put_int(c, "failed", t->failed);
+    for (int i = 0; i < N_PLAIN; i++)
+        put(c, plain[i], mean_of(&t->plain[i]));
+    put(c, "held_bytes", mean_of(&t->held));
+    put(c, "held_pct", mean_of(&t->held_pct));
+    put(c, "kv_pct", mean_of(&t->kv_pct));
+    put(c, "peak_pct", mean_of(&t->peak_pct));
+    put(c, "byte_steps_pct", mean_of(&t->byte_steps_pct));
+    put_quality(c, t, generate);
+    if (!generate)
+        put_distances(c, t);
+    put_speed(c, t);
+    return c;
+}
+
+static json_t *make_cell(const json_t *samples, int task, int variant, bool generate)
+{
+    tally t = {0};
+    const json_t *s;
+    size_t i;
+    bool ok = true;
+    t.diff = kept_calloc(json_array_size(samples) + 1, sizeof *t.diff);
+    json_array_foreach(samples, i, s) if (t.diff && ok && number(s, "task") == task) ok =
+        tally_sample(&t, s, variant);
+    json_t *c = t.diff && ok ? cell_json(&t, task, variant, generate) : NULL;
+    free(t.diff);
+    free(t.steps);
+    free(t.ratios);
+    free(t.full_steps);
+    return c;
+}
+
+/* The reference has no timing of its own: it takes what ran beside the others. */
+static void share_full_speed(json_t *const *row, int n)
+{
+    mean m = {0};
+    for (int v = 1; v < n; v++)
+        add(&m, number(row[v], "full_tokens_per_s"));
+    put(row[0], "tokens_per_s", mean_of(&m));
+    put(row[0], "full_tokens_per_s", mean_of(&m));
+    put(row[0], "speed_ratio", m.n ? 1 : NAN);
+}
+
+/* Marks the rows no other row beats in both quality and bytes held; the floor takes no part. */
+static void mark_front(json_t *const *row, int n, bool generate, double *gain, double *cost)
+{
+    bool front[KEPT_MAX_ROWS];
+    int m = 0, who[KEPT_MAX_ROWS];
+    for (int v = 0; v < n; v++) {
+        double g = generate ? number(row[v], "score") : -number(row[v], "nll");
+        double b = number(row[v], "held_bytes");
+        json_object_set_new(row[v], "front", json_false());
+        if (v == 1 || !isfinite(g) || !isfinite(b))
+            continue;
+        gain[m] = g;
+        cost[m] = b;
+        who[m++] = v;
+    }
+    kept_pareto(gain, cost, m, front);
+    for (int i = 0; i < m; i++)
+        json_object_set_new(row[who[i]], "front", json_boolean(front[i]));
+}
+
+json_t *kept_result_cells(const json_t *result)
+{
+    const json_t *tasks = json_object_get(result, "tasks"), *task;
+    const json_t *samples = json_object_get(result, "samples");
+    int n = (int)json_array_size(json_object_get(result, "variants"));
+    json_t *cells = json_array(), *row[KEPT_MAX_ROWS];
+    double gain[KEPT_MAX_ROWS], cost[KEPT_MAX_ROWS];
+    size_t i;
+    if (n < 1 || n > KEPT_MAX_ROWS)
+        return cells;
+    json_array_foreach(tasks, i, task)
+    {
+        const char *kind = json_string_value(json_object_get(task, "kind"));
+        bool generate = kind && !strcmp(kind, "generate"), ok = true;
+        for (int v = 0; v < n; v++) {
+            row[v] = make_cell(samples, (int)i, v, generate);
+            ok = ok && row[v] && !json_array_append_new(cells, row[v]);
+        }
+        if (!ok) {
+            json_decref(cells);
+            return NULL;
+        }
+        share_full_speed(row, n);
+        mark_front(row, n, generate, gain, cost);
+    }
+    return cells;
+}

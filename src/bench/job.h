@@ -1,0 +1,147 @@
+/* job: what the files of one kept_run share. Private to src/bench.
+ *
+ *   run.c       opens everything, loops over tasks and samples
+ *   prepare.c   strategies, sample sizes, pool size
+ *   sample.c    one sample: prefill, fork, evict
+ *   answer.c    one sample: suffix, greedy decoding, teacher forcing
+ *   measure.c   recall and speed
+ *   dump.c      kept positions as text
+ *   result.c    outcomes as JSON
+ *   cells.c     aggregates from that JSON
+ */
+#ifndef BENCH_JOB_H
+#define BENCH_JOB_H
+
+#include "bench/run.h"
+
+#include <stdio.h>
+
+enum { KEPT_VARIANT_FULL, KEPT_VARIANT_FLOOR, KEPT_FIRST_VARIANT };
+
+typedef struct kept_variant {
+    const char *name;        /* of the row */
+    kept_strategy *strategy; /* NULL: full */
+    bool own_prefill;        /* evicts between chunks, so it cannot fork the shared prefix */
+} kept_variant;
+
+/* One open task and what planning learned about its samples. */
+typedef struct kept_run_task {
+    kept_task_options options; /* as resolved */
+    kept_task *task;
+    kept_task_kind kind;
+    int n_samples;
+    double *weight; /* [n_samples] estimated work, for the progress line only */
+} kept_run_task;
+
+typedef struct kept_dump kept_dump;
+
+typedef struct kept_job {
+    const kept_run_options *o;
+    kept_model *model;
+    const kept_model_info *info;
+    kept_engine *engine;
+    kept_variant *variants; /* [n_variants] */
+    int n_variants;
+    kept_run_task *tasks; /* [o->n_tasks] */
+    kept_capture capture; /* of the shared prefix */
+    bool probe;           /* the floor carries a window-1 mass plane: mass_recall is measured */
+    int chunk, speed_steps;
+    int max_batch;  /* tokens in one forward pass */
+    int max_tokens; /* longest sequence of any sample */
+    int max_prefix; /* longest prefix of any sample */
+    size_t pool_bytes;
+    uint64_t start_ns;                /* clock when the run began */
+    kept_dump *dump;                  /* or NULL */
+    double done, part, weight, total; /* work units: finished samples, in this one, of it, all */
+    char what[96];                    /* text for the progress line */
+} kept_job;
+
+/* What happened to one variant on one sample. NaN: not measured. */
+typedef struct kept_outcome {
+    kept_seq *seq; /* NULL before the fork and after a failure */
+    bool failed;
+    char why[200];            /* reason of the failure */
+    bool active;              /* still fed */
+    kept_account after, last; /* right after eviction; at the end */
+    uint64_t prefill_ns;
+    double evidence, evidence_any;
+    double mass, mass_core; /* sums over n_mass measurements */
+    int n_mass;
+    /* GENERATE */
+    int32_t *tokens; /* [n_new] generated, end token left out */
+    int n_new;
+    int32_t next; /* token to feed next */
+    bool ended;   /* by an end token, not by the limit */
+    int diverged; /* first generated token that differs from the reference, -1: none */
+    double score;
+    char *text;
+    /* Comparison with the reference: one position if GENERATE, else one per scored token. */
+    int n_scored;
+    double *kl, *nll; /* [n_scored] */
+    bool *top1;       /* [n_scored] */
+    /* Speed: nanoseconds of single decode steps, this variant and the full cache, in pairs. */
+    int n_steps;
+    uint64_t *step_ns, *full_ns; /* [n_steps] */
+} kept_outcome;
+
+typedef struct kept_work {
+    kept_job *job;
+    int task, index;
+    kept_sample sample;
+    kept_tokens tokens;
+    const int32_t *suffix; /* never empty */
+    int n_prefix, n_suffix;
+    kept_outcome *out; /* [n_variants] */
+    float *reference;  /* [n_vocab] logits of the reference at the position being compared */
+    bool have_reference;
+    int at;               /* SCORE: index of the suffix token just fed */
+    const int32_t **feed; /* [n_variants] tokens to feed next */
+    kept_item *items;     /* [n_variants] */
+    int *who;             /* [n_variants] variant of items[i] */
+    int32_t *pos;         /* [max_tokens] */
+    float *mass, *by_pos; /* [max_tokens] */
+    double *share, *core; /* [n_variants] */
+    int32_t *evidence_at; /* [n_prefix] index of the evidence token at a position, -1: none */
+} kept_work;
+
+/* Called for each active variant with the logits of its last token. */
+typedef void (*kept_visit)(kept_work *w, int variant, const float *logits);
+
+/* ---- prepare.c ---- */
+kept_status kept_prepare_variants(kept_job *j, kept_error *err);
+kept_status kept_prepare_tasks(kept_job *j, kept_error *err); /* also sizes and weights */
+kept_status kept_prepare_pool(kept_job *j, kept_error *err);
+uint64_t kept_free_memory(void); /* bytes this process may still take, UINT64_MAX if unknown */
+
+/* ---- sample.c ---- */
+/* Runs sample `index` of `task`; on OK *json is its record. CANCELLED: no record. */
+kept_status kept_run_sample(kept_job *j, int task, int index, json_t **json, kept_error *err);
+/* Says that `units` of work (about: prefill tokens) are done. CANCELLED: the user wants to stop. */
+kept_status kept_job_tick(kept_job *j, double units);
+void kept_outcome_fail(kept_outcome *o, const char *why); /* the first reason stays */
+
+/* ---- answer.c ---- */
+/* Feeds n tokens from w->feed[v] to every active variant, as few forward passes as the batch
+ * limit allows. A pool that is full costs the largest variant its life. visit may be NULL. */
+kept_status kept_feed(kept_work *w, int n, kept_visit visit, kept_error *err);
+kept_status kept_answer_generate(kept_work *w, kept_error *err);
+kept_status kept_answer_score(kept_work *w, kept_error *err);
+
+/* ---- measure.c ---- */
+void kept_measure_evidence(kept_work *w, int variant);
+void kept_measure_mass(kept_work *w);         /* adds one measurement to every living variant */
+kept_status kept_measure_speed(kept_work *w); /* OK or CANCELLED */
+
+/* ---- dump.c ---- */
+kept_status kept_dump_open(const kept_job *j, kept_dump **out, kept_error *err);
+kept_status kept_dump_write(kept_dump *d, const kept_work *w, int variant, kept_error *err);
+/* Ends the file and moves it to its name; complete: no sample is missing. Frees d. */
+kept_status kept_dump_close(kept_dump *d, bool complete, kept_error *err);
+void kept_dump_abandon(kept_dump *d); /* removes what was written; NULL is fine */
+
+/* ---- result.c ---- */
+json_t *kept_result_head(kept_job *j, kept_error *err); /* document without samples and cells */
+json_t *kept_result_sample(const kept_work *w);
+json_t *kept_result_times(const kept_job *j); /* where the time of the whole run went */
+
+#endif

@@ -1,0 +1,169 @@
+/* measure: what a variant still has of what matters, and how fast it decodes.
+ *
+ * mass_recall and evidence_recall leave windowed layers out: no strategy evicts there. "core" is
+ * mass_recall without the first CORE_FIRST and the last CORE_LAST positions of the prefix, which
+ * attract most attention mass and which nearly every strategy keeps.
+ */
+#include "bench/job.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CORE_FIRST 4
+#define CORE_LAST  32
+
+void kept_measure_evidence(kept_work *w, int variant)
+{
+    const kept_model_info *m = w->job->info;
+    kept_outcome *o = &w->out[variant];
+    int n_evidence = w->tokens.n_evidence, n_any = 0;
+    int64_t hits = 0, heads = 0;
+    float *any = w->mass; /* any[i]: evidence token i is alive in some head */
+    if (n_evidence < 1 || n_evidence > w->job->max_tokens)
+        return;
+    memset(any, 0, (size_t)n_evidence * sizeof *any);
+    for (int l = 0; l < m->n_layers; l++) {
+        for (int h = 0; !m->windowed[l] && h < m->n_kv_heads; h++, heads++) {
+            int n = kept_seq_positions(o->seq, l, h, w->pos, w->job->max_tokens);
+            for (int i = 0; i < n; i++) {
+                int e = w->pos[i] < w->n_prefix ? w->evidence_at[w->pos[i]] : -1;
+                if (e < 0)
+                    continue;
+                hits++;
+                any[e] = 1;
+            }
+        }
+    }
+    for (int i = 0; i < n_evidence; i++)
+        n_any += any[i] > 0;
+    if (heads) {
+        o->evidence = (double)hits / ((double)heads * n_evidence);
+        o->evidence_any = (double)n_any / n_evidence;
+    }
+}
+
+typedef struct masses {
+    double all, core;
+    int n; /* prefix slots seen */
+} masses;
+
+static void add_mass(const kept_work *w, masses *m, int32_t p)
+{
+    if (p >= w->n_prefix)
+        return;
+    m->all += w->by_pos[p];
+    if (p >= CORE_FIRST && p < w->n_prefix - CORE_LAST)
+        m->core += w->by_pos[p];
+    m->n++;
+}
+
+/* Adds one KV head's shares to every living variant; false: nothing to divide by. */
+static bool head_shares(kept_work *w, kept_seq *probe, int layer, int head)
+{
+    int cap = w->job->max_tokens;
+    int n = kept_seq_mass(probe, layer, head, 1, w->mass, cap);
+    masses total = {0};
+    if (n < 1 || kept_seq_positions(probe, layer, head, w->pos, cap) != n)
+        return false;
+    memset(w->by_pos, 0, (size_t)w->n_prefix * sizeof *w->by_pos);
+    for (int i = 0; i < n; i++)
+        if (w->pos[i] < w->n_prefix)
+            w->by_pos[w->pos[i]] = w->mass[i];
+    for (int i = 0; i < n; i++)
+        add_mass(w, &total, w->pos[i]);
+    if (!(total.all > 0))
+        return false;
+    for (int v = 0; v < w->job->n_variants; v++) {
+        masses kept = {0};
+        if (!w->out[v].seq)
+            continue;
+        int alive = kept_seq_positions(w->out[v].seq, layer, head, w->pos, cap);
+        for (int i = 0; i < alive; i++)
+            add_mass(w, &kept, w->pos[i]);
+        bool whole = kept.n == total.n; /* no rounding where nothing is missing */
+        w->share[v] += whole ? 1 : kept.all / total.all;
+        w->core[v] += whole || !(total.core > 0) ? 1 : kept.core / total.core;
+    }
+    return true;
+}
+
+void kept_measure_mass(kept_work *w)
+{
+    const kept_model_info *m = w->job->info;
+    kept_seq *probe = w->out[KEPT_VARIANT_FLOOR].seq;
+    int heads = 0;
+    if (!w->job->probe || !probe)
+        return;
+    memset(w->share, 0, (size_t)w->job->n_variants * sizeof *w->share);
+    memset(w->core, 0, (size_t)w->job->n_variants * sizeof *w->core);
+    for (int l = 0; l < m->n_layers; l++)
+        for (int h = 0; !m->windowed[l] && h < m->n_kv_heads; h++)
+            heads += head_shares(w, probe, l, h);
+    for (int v = 0; heads && v < w->job->n_variants; v++) {
+        kept_outcome *o = &w->out[v];
+        if (!o->seq)
+            continue;
+        o->mass += w->share[v] / heads;
+        o->mass_core += w->core[v] / heads;
+        o->n_mass++;
+    }
+}
+
+/* ---- speed ---------------------------------------------------------------------------------- */
+
+/* One decode step of one sequence alone, in nanoseconds; 0: it could not be done. */
+static uint64_t timed_step(kept_work *w, kept_seq *seq, int i)
+{
+    kept_item item = {
+        .seq = seq, .tokens = w->suffix + i % w->n_suffix, .n_tokens = 1, .n_logits = 1};
+    uint64_t start = kept_clock_ns();
+    if (kept_engine_forward(w->job->engine, &item, 1, NULL))
+        return 0;
+    return kept_clock_ns() - start;
+}
+
+/* A copy to spend on timing. A strategy that evicts once has already dropped the state it would
+ * need again and acts no more: there the copy decodes as a plain cache, which is the same work. */
+static kept_seq *copy_for_speed(kept_work *w, int v)
+{
+    kept_seq *copy = NULL;
+    const kept_strategy *s = w->job->variants[v].strategy;
+    if (kept_seq_fork(w->out[v].seq, s, NULL, w->job->o->seed, &copy, NULL) && s)
+        (void)kept_seq_fork(w->out[v].seq, NULL, NULL, w->job->o->seed, &copy, NULL);
+    return copy;
+}
+
+static kept_status time_variant(kept_work *w, int v)
+{
+    kept_outcome *o = &w->out[v];
+    kept_seq *full = copy_for_speed(w, KEPT_VARIANT_FULL), *copy = copy_for_speed(w, v);
+    kept_status s = KEPT_OK;
+    /* The first step takes private copies of shared pages: not what decoding costs. */
+    bool ok = full && copy && timed_step(w, full, 0) && timed_step(w, copy, 0);
+    for (int i = 0; ok && !s && i < w->job->speed_steps; i += 2) {
+        uint64_t f0 = timed_step(w, full, i + 1), v0 = timed_step(w, copy, i + 1);
+        uint64_t v1 = timed_step(w, copy, i + 2), f1 = timed_step(w, full, i + 2);
+        ok = f0 && v0 && v1 && f1;
+        if (!ok)
+            break;
+        o->full_ns[i] = f0;
+        o->full_ns[i + 1] = f1;
+        o->step_ns[i] = v0;
+        o->step_ns[i + 1] = v1;
+        o->n_steps = i + 2;
+        s = kept_job_tick(w->job, 4);
+    }
+    kept_seq_free(full);
+    kept_seq_free(copy);
+    return s;
+}
+
+kept_status kept_measure_speed(kept_work *w)
+{
+    kept_status s = KEPT_OK;
+    for (int v = KEPT_VARIANT_FLOOR; !s && v < w->job->n_variants; v++)
+        if (w->out[v].seq && w->out[KEPT_VARIANT_FULL].seq)
+            s = time_variant(w, v);
+    return s;
+}

@@ -1,0 +1,226 @@
+/* prepare: everything that must be known before the engine exists: the strategies, the longest
+ * sample (all samples are tokenized once for that) and the size of the page pool.
+ */
+#include "bench/job.h"
+
+#include "policy/strategy.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define PAGE_SLOTS   64
+#define SPARE_SLOTS  2 * PAGE_SLOTS /* per head: a half-used last page, a copied shared page */
+#define MEMORY_SHARE 0.7            /* of the free memory: what the pool may take at most */
+
+/* ---- variants ------------------------------------------------------------------------------- */
+
+static bool known(const kept_job *j, const char *name)
+{
+    for (int v = 0; v < j->n_variants; v++)
+        if (!strcmp(j->variants[v].name, name))
+            return true;
+    return false;
+}
+
+static kept_status prepare_capture(kept_job *j, kept_error *err)
+{
+    const kept_strategy **list = kept_calloc((size_t)j->n_variants, sizeof(void *));
+    if (!list)
+        return kept_fail(err, KEPT_NOMEM, "out of memory");
+    int n = 0;
+    for (int v = 0; v < j->n_variants; v++)
+        if (j->variants[v].strategy && !j->variants[v].own_prefill)
+            list[n++] = j->variants[v].strategy;
+    kept_status s = kept_capture_union(list, n, &j->capture, err);
+    free(list);
+    if (s)
+        return s;
+    /* The probe's plane starts empty at the fork, but its window must be one the prefix has. */
+    kept_capture *c = &j->capture;
+    if (c->n_mass && c->window[0] == 1) {
+        j->probe = true;
+    } else if (c->n_mass < KEPT_MAX_MASS) {
+        memmove(c->window + 1, c->window, (size_t)c->n_mass * sizeof *c->window);
+        c->window[0] = 1;
+        c->n_mass++;
+        j->probe = true;
+    }
+    return KEPT_OK;
+}
+
+kept_status kept_prepare_variants(kept_job *j, kept_error *err)
+{
+    if (j->o->n_specs > KEPT_MAX_ROWS - KEPT_FIRST_VARIANT)
+        return kept_fail(err, KEPT_ARGUMENT, "at most %d strategies in one run",
+                         KEPT_MAX_ROWS - KEPT_FIRST_VARIANT);
+    j->variants = kept_calloc((size_t)j->o->n_specs + KEPT_FIRST_VARIANT, sizeof *j->variants);
+    if (!j->variants)
+        return kept_fail(err, KEPT_NOMEM, "out of memory");
+    j->variants[KEPT_VARIANT_FULL].name = "full";
+    j->variants[KEPT_VARIANT_FLOOR].name = "full (again)";
+    j->n_variants = KEPT_FIRST_VARIANT;
+    for (int i = 0; i < j->o->n_specs; i++) {
+        kept_strategy *s;
+        kept_status status = kept_strategy_parse(j->o->specs[i], &s, err);
+        if (status)
+            return status;
+        if (kept_strategy_is_full(s) || known(j, kept_strategy_name(s))) {
+            kept_strategy_free(s);
+            continue;
+        }
+        j->variants[j->n_variants++] = (kept_variant){
+            .name = kept_strategy_name(s),
+            .strategy = s,
+            .own_prefill = kept_strategy_acts_on_chunks(s),
+        };
+    }
+    return prepare_capture(j, err);
+}
+
+/* ---- tasks ---------------------------------------------------------------------------------- */
+
+static kept_status prepare_sample(kept_job *j, int t, int i, kept_error *err)
+{
+    kept_run_task *rt = &j->tasks[t];
+    kept_sample sample = {0};
+    kept_tokens tokens = {0};
+    kept_status s = kept_task_get(rt->task, i, &sample, err);
+    if (!s)
+        s = kept_task_tokenize(rt->task, i, &sample, &tokens, err);
+    if (s)
+        goto out;
+    int n_new = rt->kind == KEPT_TASK_GENERATE ? sample.max_new_tokens : 0;
+    bool speed = i < j->o->speed_samples;
+    int after = tokens.n_suffix + n_new, timed = speed ? j->speed_steps + 2 : 0;
+    int total = tokens.n_prefix + (after > timed ? after : timed) + 1;
+    if (total > j->info->n_ctx_train) {
+        s = kept_fail(err, KEPT_ARGUMENT,
+                      "%s: sample %d needs %d tokens, the model was made for %d; use a shorter "
+                      "length",
+                      kept_task_label(rt->task), i, total, j->info->n_ctx_train);
+        goto out;
+    }
+    j->max_tokens = total > j->max_tokens ? total : j->max_tokens;
+    j->max_prefix = tokens.n_prefix > j->max_prefix ? tokens.n_prefix : j->max_prefix;
+    int own = 0;
+    for (int v = 0; v < j->n_variants; v++)
+        own += j->variants[v].own_prefill;
+    rt->weight[i] = (double)tokens.n_prefix * (1 + own) +
+                    (double)j->n_variants * (tokens.n_suffix + n_new / 2.0) +
+                    (speed ? 2.0 * j->speed_steps * j->n_variants : 0);
+    j->total += rt->weight[i];
+out:
+    kept_sample_clear(&sample);
+    kept_tokens_clear(&tokens);
+    return s;
+}
+
+kept_status kept_prepare_tasks(kept_job *j, kept_error *err)
+{
+    j->tasks = kept_calloc((size_t)j->o->n_tasks, sizeof *j->tasks);
+    if (!j->tasks)
+        return kept_fail(err, KEPT_NOMEM, "out of memory");
+    size_t n;
+    bool template = j->o->auto_chat && !kept_chat_format(j->model, NULL, "?", NULL, 0, &n, NULL);
+    for (int t = 0; t < j->o->n_tasks; t++) {
+        kept_run_task *rt = &j->tasks[t];
+        rt->options = j->o->tasks[t];
+        rt->options.chat |= template;
+        kept_status s = kept_task_open(&rt->options, j->model, &rt->task, err);
+        if (s)
+            return s;
+        rt->kind = kept_task_get_kind(rt->task);
+        rt->options.chat &= rt->kind == KEPT_TASK_GENERATE;
+        rt->options.query_aware &= rt->kind == KEPT_TASK_GENERATE;
+        rt->n_samples = kept_task_n_samples(rt->task);
+        rt->weight = kept_calloc((size_t)rt->n_samples, sizeof *rt->weight);
+        if (!rt->weight)
+            return kept_fail(err, KEPT_NOMEM, "out of memory");
+        for (int i = 0; !s && i < rt->n_samples; i++)
+            s = prepare_sample(j, t, i, err);
+        if (s)
+            return s;
+    }
+    return KEPT_OK;
+}
+
+/* ---- pool ----------------------------------------------------------------------------------- */
+
+/* The smallest number on a line "name: 123 kB" of a /proc or cgroup file; UINT64_MAX: not there. */
+static uint64_t read_number(const char *path, const char *name, uint64_t unit)
+{
+    char line[256];
+    uint64_t found = UINT64_MAX;
+    FILE *f = fopen(path, "r");
+    size_t len = strlen(name);
+    while (f && fgets(line, sizeof line, f)) {
+        char *end;
+        if (strncmp(line, name, len))
+            continue;
+        unsigned long long x = strtoull(line + len, &end, 10);
+        if (end != line + len && x < UINT64_MAX / unit)
+            found = x * unit;
+        break;
+    }
+    if (f)
+        fclose(f);
+    return found;
+}
+
+uint64_t kept_free_memory(void)
+{
+    uint64_t most = read_number("/proc/meminfo", "MemAvailable:", 1024);
+    uint64_t limit = read_number("/sys/fs/cgroup/memory.max", "", 1);
+    uint64_t used = read_number("/sys/fs/cgroup/memory.current", "", 1);
+    uint64_t cached = read_number("/sys/fs/cgroup/memory.stat", "inactive_file ", 1);
+    if (limit != UINT64_MAX && used != UINT64_MAX) {
+        used -= cached < used ? cached : 0; /* files in memory make room when asked to */
+        uint64_t left = limit > used ? limit - used : 0;
+        most = left < most ? left : most;
+    }
+    return most;
+}
+
+/* Pages of a cache that holds `slots` slots in each head of a layer, windowed layers their own. */
+static double pages(const kept_job *j, double slots)
+{
+    const kept_model_info *m = j->info;
+    double sum = 0;
+    for (int l = 0; l < m->n_layers; l++) {
+        double n = m->windowed[l] ? (double)m->sliding_window + j->chunk : slots;
+        n = n < j->max_tokens ? n : j->max_tokens;
+        sum += m->n_kv_heads * ((n + SPARE_SLOTS) / PAGE_SLOTS + 1);
+    }
+    return sum;
+}
+
+kept_status kept_prepare_pool(kept_job *j, kept_error *err)
+{
+    const kept_model_info *m = j->info;
+    double heads = (double)m->n_layers * m->n_kv_heads;
+    double after = j->max_tokens - j->max_prefix;
+    /* The shared prefix, the reference's and the floor's own tails. */
+    double sum = pages(j, j->max_tokens) + 2 * pages(j, after);
+    for (int v = KEPT_FIRST_VARIANT; v < j->n_variants; v++) {
+        const kept_variant *x = &j->variants[v];
+        double budget = (double)kept_strategy_budget_slots(x->strategy, m->n_layers, m->n_kv_heads,
+                                                           m->head_size, j->max_tokens);
+        sum += pages(j, budget / heads + after + (x->own_prefill ? j->chunk : 0));
+    }
+    double bytes = sum * PAGE_SLOTS * m->head_size * 4.0; /* K and V in f16 */
+    double most = (double)kept_free_memory() * MEMORY_SHARE;
+    if (j->o->pool_bytes) {
+        j->pool_bytes = j->o->pool_bytes;
+        return KEPT_OK;
+    }
+    if (bytes > most) {
+        char need[32], have[32];
+        return kept_fail(err, KEPT_NOMEM,
+                         "the caches of %d strategies need %s, but only %s may be used; run fewer "
+                         "strategies, a shorter length, or set --pool",
+                         j->n_variants, kept_format_bytes((uint64_t)bytes, need, sizeof need),
+                         kept_format_bytes((uint64_t)most, have, sizeof have));
+    }
+    j->pool_bytes = (size_t)bytes;
+    return KEPT_OK;
+}

@@ -1,0 +1,292 @@
+/* result: the document's head and the record of one sample as JSON (docs/result-format.md). What
+ * was not measured is null, never 0.
+ */
+#include "bench/job.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+static json_t *real(double x)
+{
+    return isfinite(x) ? json_real(x) : json_null();
+}
+
+static json_t *integer(uint64_t x)
+{
+    return json_integer((json_int_t)x);
+}
+
+/* Length of the well-formed UTF-8 sequence at s, 0 if it is not one. */
+static int utf8_length(const unsigned char *s)
+{
+    int n = *s < 0x80                 ? 1
+            : *s >= 0xc2 && *s < 0xe0 ? 2
+            : *s >= 0xe0 && *s < 0xf0 ? 3
+            : *s >= 0xf0 && *s < 0xf5 ? 4
+                                      : 0;
+    for (int i = 1; i < n; i++)
+        if ((s[i] & 0xc0) != 0x80)
+            return 0;
+    if ((*s == 0xe0 && s[1] < 0xa0) || (*s == 0xed && s[1] > 0x9f) || (*s == 0xf0 && s[1] < 0x90) ||
+        (*s == 0xf4 && s[1] > 0x8f))
+        return 0;
+    return n;
+}
+
+/* Text as JSON; bytes that are not UTF-8 (an answer cut inside a character) become U+FFFD. */
+static json_t *text(const char *s)
+{
+    json_t *out = NULL;
+    const unsigned char *in = (const unsigned char *)(s ? s : "");
+    char *clean = kept_calloc(strlen((const char *)in) + 1, 3);
+    char *to = clean;
+    for (; clean && *in;) {
+        int n = utf8_length(in);
+        memcpy(to, n ? (const char *)in : "\xef\xbf\xbd", (size_t)(n ? n : 3));
+        to += n ? n : 3;
+        in += n ? n : 1;
+    }
+    if (clean)
+        out = json_stringn(clean, (size_t)(to - clean));
+    free(clean);
+    return out;
+}
+
+/* ---- head ----------------------------------------------------------------------------------- */
+
+static json_t *model_json(kept_job *j, kept_error *err)
+{
+    const kept_model_info *m = j->info;
+    char hex[65];
+    int n_windowed = 0;
+    if (kept_model_sha256(j->model, hex, err))
+        return NULL;
+    for (int l = 0; l < m->n_layers; l++)
+        n_windowed += m->windowed[l];
+    const char *path = j->o->model_path, *slash = strrchr(path, '/');
+    json_t *o = json_object();
+    json_object_set_new(o, "asked", text(j->o->model_name ? j->o->model_name : path));
+    json_object_set_new(o, "file", text(slash ? slash + 1 : path));
+    json_object_set_new(o, "name", text(m->name));
+    json_object_set_new(o, "sha256", json_string(hex));
+    json_object_set_new(o, "arch", text(m->arch));
+    json_object_set_new(o, "weight_type", text(m->weight_type));
+    json_object_set_new(o, "n_params", integer(m->n_params));
+    json_object_set_new(o, "weight_bytes", integer(m->weight_bytes));
+    json_object_set_new(o, "n_layers", json_integer(m->n_layers));
+    json_object_set_new(o, "n_heads", json_integer(m->n_heads));
+    json_object_set_new(o, "n_kv_heads", json_integer(m->n_kv_heads));
+    json_object_set_new(o, "head_size", json_integer(m->head_size));
+    json_object_set_new(o, "n_vocab", json_integer(m->n_vocab));
+    json_object_set_new(o, "n_ctx_train", json_integer(m->n_ctx_train));
+    json_object_set_new(o, "sliding_window", json_integer(m->sliding_window));
+    json_object_set_new(o, "n_windowed_layers", json_integer(n_windowed));
+    return o;
+}
+
+static json_t *options_json(const kept_job *j)
+{
+    const kept_run_options *o = j->o;
+    json_t *r = json_object(), *specs = json_array();
+    for (int i = 0; i < o->n_specs; i++)
+        json_array_append_new(specs, text(o->specs[i]));
+    json_object_set_new(r, "specs", specs);
+    json_object_set_new(r, "seed", integer(o->seed));
+    json_object_set_new(r, "threads", json_integer(o->n_threads));
+    json_object_set_new(r, "chunk", json_integer(j->chunk));
+    json_object_set_new(r, "max_batch_tokens", json_integer(j->max_batch));
+    json_object_set_new(r, "max_tokens", json_integer(j->max_tokens));
+    json_object_set_new(r, "pool_bytes", integer(j->pool_bytes));
+    json_object_set_new(r, "speed_samples", json_integer(o->speed_samples));
+    json_object_set_new(r, "speed_steps", json_integer(j->speed_steps));
+    json_object_set_new(r, "isa", o->isa ? text(o->isa) : json_null());
+    return r;
+}
+
+static json_t *variants_json(const kept_job *j)
+{
+    static const char *const roles[] = {"reference", "floor", "strategy"};
+    json_t *list = json_array();
+    for (int v = 0; v < j->n_variants; v++) {
+        const kept_strategy *s = j->variants[v].strategy;
+        json_t *o = json_object();
+        json_object_set_new(o, "name", text(j->variants[v].name));
+        json_object_set_new(o, "role",
+                            json_string(roles[v < KEPT_FIRST_VARIANT ? v : KEPT_FIRST_VARIANT]));
+        json_object_set_new(o, "resolved", text(s ? kept_strategy_resolved(s) : "full"));
+        json_object_set_new(o, "own_prefill", json_boolean(j->variants[v].own_prefill));
+        json_array_append_new(list, o);
+    }
+    return list;
+}
+
+static json_t *optional(const char *s)
+{
+    return s ? text(s) : json_null();
+}
+
+static json_t *tasks_json(const kept_job *j)
+{
+    json_t *list = json_array();
+    for (int t = 0; t < j->o->n_tasks; t++) {
+        const kept_task_options *p = &j->tasks[t].options;
+        bool generate = j->tasks[t].kind == KEPT_TASK_GENERATE;
+        json_t *o = json_object();
+        json_object_set_new(o, "label", text(kept_task_label(j->tasks[t].task)));
+        json_object_set_new(o, "kind", json_string(generate ? "generate" : "score"));
+        json_object_set_new(o, "name", optional(p->name));
+        json_object_set_new(o, "length", json_integer(p->length));
+        json_object_set_new(o, "n_samples", json_integer(j->tasks[t].n_samples));
+        json_object_set_new(o, "seed", integer(p->seed));
+        json_object_set_new(o, "file", optional(p->file));
+        json_object_set_new(o, "key", optional(p->key));
+        json_object_set_new(o, "value", optional(p->value));
+        json_object_set_new(o, "n_keys", json_integer(p->n_keys));
+        json_object_set_new(o, "n_values", json_integer(p->n_values));
+        json_object_set_new(o, "score_tokens", json_integer(p->score_tokens));
+        json_object_set_new(o, "chat", json_boolean(p->chat));
+        json_object_set_new(o, "query_aware", json_boolean(p->query_aware));
+        json_array_append_new(list, o);
+    }
+    return list;
+}
+
+json_t *kept_result_head(kept_job *j, kept_error *err)
+{
+    char date[32] = "";
+    time_t now = time(NULL);
+    struct tm tm;
+    if (gmtime_r(&now, &tm))
+        strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%SZ", &tm);
+    json_t *model = model_json(j, err);
+    if (!model)
+        return NULL;
+    json_t *doc = json_object();
+    json_object_set_new(doc, "schema", json_string(KEPT_RESULT_SCHEMA));
+    json_object_set_new(doc, "version", json_integer(KEPT_RESULT_VERSION));
+    json_object_set_new(doc, "kept", json_string(kept_version()));
+    json_object_set_new(doc, "date", json_string(date));
+    json_object_set_new(doc, "partial", json_true());
+    json_object_set_new(doc, "model", model);
+    json_object_set_new(doc, "machine",
+                        kept_machine_json(kept_engine_isa(j->engine), j->o->n_threads));
+    json_object_set_new(doc, "options", options_json(j));
+    json_object_set_new(doc, "variants", variants_json(j));
+    json_object_set_new(doc, "tasks", tasks_json(j));
+    return doc;
+}
+
+json_t *kept_result_times(const kept_job *j)
+{
+    kept_engine_times t;
+    kept_pool_account p;
+    kept_engine_get_times(j->engine, &t);
+    kept_engine_pool(j->engine, &p);
+    json_t *o = json_object();
+    json_object_set_new(o, "wall_ns", integer(kept_clock_ns() - j->start_ns));
+    json_object_set_new(o, "forward_ns", integer(t.forward_ns));
+    json_object_set_new(o, "attention_ns", integer(t.attention_ns));
+    json_object_set_new(o, "policy_ns", integer(t.policy_ns));
+    json_object_set_new(o, "n_forwards", integer(t.n_forwards));
+    json_object_set_new(o, "n_tokens", integer(t.n_tokens));
+    json_object_set_new(o, "page_bytes", integer(p.page_bytes));
+    json_object_set_new(o, "pool_pages", integer(p.n_pages));
+    json_object_set_new(o, "pool_peak_pages", integer(p.peak_pages));
+    json_object_set_new(o, "huge_bytes", integer(p.huge_bytes));
+    return o;
+}
+
+/* ---- sample --------------------------------------------------------------------------------- */
+
+static json_t *reals(const double *x, int n)
+{
+    json_t *list = json_array();
+    for (int i = 0; i < n; i++)
+        json_array_append_new(list, real(x[i]));
+    return list;
+}
+
+static json_t *speed_json(const kept_outcome *o)
+{
+    if (!o->n_steps)
+        return json_null();
+    json_t *s = json_object(), *own = json_array(), *full = json_array();
+    for (int i = 0; i < o->n_steps; i++) {
+        json_array_append_new(own, integer(o->step_ns[i]));
+        json_array_append_new(full, integer(o->full_ns[i]));
+    }
+    json_object_set_new(s, "step_ns", own);
+    json_object_set_new(s, "full_step_ns", full);
+    return s;
+}
+
+static void set_bytes(json_t *r, const kept_outcome *o)
+{
+    json_object_set_new(r, "kv_bytes", integer(o->after.kv_bytes));
+    json_object_set_new(r, "meta_bytes", integer(o->after.meta_bytes));
+    json_object_set_new(r, "peak_bytes", integer(o->last.peak_bytes));
+    json_object_set_new(r, "byte_steps", real(o->last.byte_steps));
+    json_object_set_new(r, "n_evicted", integer(o->last.n_evicted));
+    json_object_set_new(r, "prefill_ns", integer(o->prefill_ns));
+    json_object_set_new(r, "score_ns", integer(o->last.score_ns));
+    json_object_set_new(r, "compact_ns", integer(o->last.compact_ns));
+    json_object_set_new(r, "evidence_recall", real(o->evidence));
+    json_object_set_new(r, "evidence_any", real(o->evidence_any));
+    json_object_set_new(r, "mass_recall", o->n_mass ? real(o->mass / o->n_mass) : json_null());
+    json_object_set_new(r, "mass_recall_core",
+                        o->n_mass ? real(o->mass_core / o->n_mass) : json_null());
+}
+
+static void set_answer(json_t *r, const kept_outcome *o)
+{
+    json_t *tokens = json_array();
+    for (int i = 0; i < o->n_new; i++)
+        json_array_append_new(tokens, json_integer(o->tokens[i]));
+    json_object_set_new(r, "tokens", tokens);
+    json_object_set_new(r, "text", text(o->text));
+    json_object_set_new(r, "ended", json_boolean(o->ended));
+    json_object_set_new(r, "score", json_real(o->score));
+    json_object_set_new(r, "diverged", o->diverged < 0 ? json_null() : json_integer(o->diverged));
+}
+
+static json_t *outcome_json(const kept_work *w, int v)
+{
+    const kept_outcome *o = &w->out[v];
+    json_t *r = json_object(), *top1 = json_array();
+    json_object_set_new(r, "variant", json_integer(v));
+    json_object_set_new(r, "failed", json_boolean(o->failed));
+    if (o->failed)
+        json_object_set_new(r, "why", text(o->why));
+    set_bytes(r, o);
+    for (int i = 0; i < o->n_scored; i++)
+        json_array_append_new(top1, json_integer(o->top1[i]));
+    json_object_set_new(r, "kl", reals(o->kl, o->n_scored));
+    json_object_set_new(r, "top1", top1);
+    if (w->job->tasks[w->task].kind == KEPT_TASK_GENERATE)
+        set_answer(r, o);
+    else
+        json_object_set_new(r, "nll", reals(o->nll, o->n_scored));
+    json_object_set_new(r, "speed", speed_json(o));
+    return r;
+}
+
+json_t *kept_result_sample(const kept_work *w)
+{
+    json_t *r = json_object(), *answers = json_array(), *list = json_array();
+    for (int i = 0; i < w->sample.n_answers; i++)
+        json_array_append_new(answers, text(w->sample.answers[i]));
+    for (int v = 0; v < w->job->n_variants; v++)
+        json_array_append_new(list, outcome_json(w, v));
+    json_object_set_new(r, "task", json_integer(w->task));
+    json_object_set_new(r, "index", json_integer(w->index));
+    json_object_set_new(r, "hash", json_string(w->tokens.hash));
+    json_object_set_new(r, "n_prefix", json_integer(w->n_prefix));
+    json_object_set_new(r, "n_suffix", json_integer(w->n_suffix));
+    json_object_set_new(r, "n_evidence", json_integer(w->tokens.n_evidence));
+    json_object_set_new(r, "depth", w->sample.depth < 0 ? json_null() : real(w->sample.depth));
+    json_object_set_new(r, "answers", answers);
+    json_object_set_new(r, "outcomes", list);
+    return r;
+}

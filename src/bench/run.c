@@ -1,0 +1,127 @@
+/* run: opens everything, loops over tasks and samples, and closes everything again. The document
+ * is complete after every sample, so that a run that is cancelled leaves a valid partial result.
+ */
+#include "bench/job.h"
+
+#include <stdlib.h>
+
+#define CHUNK       512
+#define SPEED_STEPS 16
+
+static kept_status open_engine(kept_job *j, kept_error *err)
+{
+    kept_engine_options e = {
+        .n_threads = j->o->n_threads,
+        .pool_bytes = j->pool_bytes,
+        .max_tokens = j->max_tokens,
+        .max_batch_tokens = j->max_batch,
+        .max_seqs = j->n_variants + 4, /* the shared prefix, two copies for timing, one spare */
+        .isa = j->o->isa,
+    };
+    return kept_engine_new(j->model, &e, &j->engine, err);
+}
+
+static kept_status job_open(kept_job *j, kept_error *err)
+{
+    const kept_run_options *o = j->o;
+    if (o->n_tasks < 1)
+        return kept_fail(err, KEPT_ARGUMENT, "no task to run");
+    j->chunk = o->chunk > 0 ? o->chunk : CHUNK;
+    j->speed_steps = o->speed_steps > 0 ? o->speed_steps + o->speed_steps % 2 : SPEED_STEPS;
+    kept_status s =
+        kept_prepare_variants(j, err); /* first: a wrong spec should not wait for a load */
+    if (!s)
+        s = kept_model_open(o->model_path, &j->model, err);
+    if (s)
+        return s;
+    j->info = kept_model_get_info(j->model);
+    j->max_batch = j->chunk > CHUNK ? j->chunk : CHUNK;
+    s = kept_prepare_tasks(j, err);
+    if (!s)
+        s = kept_prepare_pool(j, err);
+    if (!s)
+        s = open_engine(j, err);
+    if (!s && o->dump_kept)
+        s = kept_dump_open(j, &j->dump, err);
+    return s;
+}
+
+static void job_close(kept_job *j)
+{
+    kept_dump_abandon(j->dump);
+    kept_engine_free(j->engine);
+    for (int t = 0; j->tasks && t < j->o->n_tasks; t++) {
+        kept_task_close(j->tasks[t].task);
+        free(j->tasks[t].weight);
+    }
+    free(j->tasks);
+    for (int v = 0; v < j->n_variants; v++)
+        kept_strategy_free(j->variants[v].strategy);
+    free(j->variants);
+    kept_model_free(j->model);
+}
+
+static kept_status run_samples(kept_job *j, json_t *samples, kept_error *err)
+{
+    for (int t = 0; t < j->o->n_tasks; t++) {
+        for (int i = 0; i < j->tasks[t].n_samples; i++) {
+            json_t *one = NULL;
+            kept_status s = kept_run_sample(j, t, i, &one, err);
+            if (s)
+                return s;
+            if (json_array_append_new(samples, one))
+                return kept_fail(err, KEPT_NOMEM, "out of memory for results");
+        }
+    }
+    return KEPT_OK;
+}
+
+/* Aggregates and the marks that say whether the run is whole. */
+static kept_status finish(kept_job *j, json_t *doc, bool partial, kept_error *err)
+{
+    json_t *cells = kept_result_cells(doc);
+    json_t *times = kept_result_times(j);
+    if (!cells || !times || json_object_set_new(doc, "cells", cells) ||
+        json_object_set_new(doc, "times", times) ||
+        json_object_set_new(doc, "partial", json_boolean(partial)))
+        return kept_fail(err, KEPT_NOMEM, "out of memory for results");
+    return KEPT_OK;
+}
+
+kept_status kept_run(const kept_run_options *o, json_t **result, kept_error *err)
+{
+    kept_job j = {.o = o};
+    json_t *doc = NULL, *samples = json_array();
+    *result = NULL;
+    uint64_t start = kept_clock_ns();
+    kept_status s = job_open(&j, err);
+    if (s)
+        goto out;
+    j.start_ns = start;
+    doc = kept_result_head(&j, err);
+    if (!doc || !samples || json_object_set(doc, "samples", samples)) {
+        s = doc ? kept_fail(err, KEPT_NOMEM, "out of memory for results") : KEPT_NOMEM;
+        goto out;
+    }
+    s = run_samples(&j, samples, err);
+    if (s && s != KEPT_CANCELLED)
+        goto out;
+    bool partial = s == KEPT_CANCELLED;
+    kept_status end = finish(&j, doc, partial, err);
+    if (!end && j.dump) {
+        end = kept_dump_close(j.dump, !partial, err);
+        j.dump = NULL;
+    }
+    if (end) {
+        s = end;
+        goto out;
+    }
+    if (partial)
+        kept_fail(err, s, "stopped after %zu samples", json_array_size(samples));
+    *result = json_incref(doc);
+out:
+    json_decref(doc);
+    json_decref(samples);
+    job_close(&j);
+    return s;
+}

@@ -1,0 +1,62 @@
+/* run: the main job. For every sample of every task: one prefill, forked for all strategies; all
+ * variants and the full reference decode in one batch; outcomes become one JSON document
+ * (docs/result-format.md), which is the truth that every view (table, csv) is computed from.
+ *
+ * Per sample
+ *   1. prefill the prefix once in chunks, capturing the union of what the strategies need;
+ *      strategies that evict between chunks prefill for themselves
+ *   2. fork for each strategy, end_prefill (evicts), measure held bytes, evidence_recall
+ *   3. on the first speed_samples samples: time speed_steps decode steps of a fork of each variant
+ *      alone, alternated with the full cache (F V V F); ratio = median of paired ratios
+ *   4. GENERATE: feed the suffix to all variants, decode greedily in one batch to an end token or
+ *      max_new_tokens; SCORE: teacher-force the suffix one token at a time through all variants
+ *   5. mass_recall: share of the full cache's attention probability (last query, prefix positions)
+ *      that lies on slots the variant still has, mean over layers and heads
+ * A failed variant (pool full, ...) is counted as failed with score 0, never dropped.
+ *
+ * Variant 0 is the full cache, the reference. Variant 1 is the full cache again, the floor: it
+ * must show exactly no difference, although it also carries the probe that mass_recall reads.
+ */
+#ifndef BENCH_RUN_H
+#define BENCH_RUN_H
+
+#include "task/task.h"
+
+#include <jansson.h>
+
+#define KEPT_RESULT_SCHEMA "kept-result"
+#define KEPT_RESULT_VERSION 1
+#define KEPT_MAX_ROWS 512 /* variants of one run, the two full caches included */
+
+typedef struct kept_run_options {
+    const char *model_path, *model_name;
+    const char *const *specs; /* [n_specs] strategy specs; "full" is always added first */
+    int n_specs;
+    const kept_task_options *tasks; /* [n_tasks] */
+    int n_tasks;
+    bool auto_chat;         /* generate tasks use the chat template if the model has one we know */
+    int n_threads;          /* 0: all processors */
+    uint64_t seed;
+    int chunk;              /* prefill chunk, tokens; 0: 512 */
+    int speed_samples;      /* samples per task on which speed is measured, 0: none */
+    int speed_steps;        /* even number of timed steps per variant; 0: 16 */
+    size_t pool_bytes;      /* 0: as much as the variants' budgets add up to */
+    const char *isa;        /* NULL: best */
+    const char *dump_kept;  /* file for kept positions, NULL: none */
+    /* Called after each forward pass: fraction done in [0,1], what is being done. Returning false
+     * cancels: the result so far is returned, marked "partial". May be NULL. */
+    bool (*progress)(void *ctx, double done, const char *what);
+    void *ctx;
+} kept_run_options;
+
+/* *result: new reference. CANCELLED also fills *result (partial: true) with all finished samples. */
+kept_status kept_run(const kept_run_options *o, json_t **result, kept_error *err);
+
+/* Machine description for results: cpu model, isa, ggml version and features, threads, memory. */
+json_t *kept_machine_json(const char *isa, int n_threads);
+
+/* The rows of a result: one aggregate per task and variant, computed from nothing but the
+ * document's "tasks", "variants" and "samples". New reference; NULL: out of memory. */
+json_t *kept_result_cells(const json_t *result);
+
+#endif

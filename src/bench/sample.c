@@ -1,0 +1,263 @@
+/* sample: one sample of one task. The prefix is prefilled once and forked for every strategy that
+ * can share it; a strategy that evicts between prefill chunks has its own prefill. Whatever goes
+ * wrong for one variant is that variant's failure; the sample goes on with the others.
+ */
+#include "bench/job.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PROBE_WINDOW 1 /* mass_recall looks at the last query only */
+
+kept_status kept_job_tick(kept_job *j, double units)
+{
+    j->part += units;
+    if (j->part > j->weight)
+        j->part = j->weight;
+    double done = j->total > 0 ? (j->done + j->part) / j->total : 0;
+    if (j->o->progress && !j->o->progress(j->o->ctx, done < 1 ? done : 1, j->what))
+        return KEPT_CANCELLED;
+    return KEPT_OK;
+}
+
+void kept_outcome_fail(kept_outcome *o, const char *why)
+{
+    if (!o->failed)
+        snprintf(o->why, sizeof o->why, "%.*s", (int)sizeof o->why - 1, why);
+    o->failed = true;
+    o->active = false;
+    if (o->seq)
+        kept_seq_account(o->seq, &o->last);
+    kept_seq_free(o->seq);
+    o->seq = NULL;
+}
+
+/* Random strategies draw from this; the same for all variants, so that budgets are nested. */
+static uint64_t sample_seed(const kept_work *w)
+{
+    uint64_t id[2] = {(uint64_t)w->task, (uint64_t)w->index};
+    return kept_hash64(id, sizeof id, w->job->o->seed);
+}
+
+static kept_status prefill(kept_work *w, kept_seq *seq, kept_error *err)
+{
+    int chunk = w->job->chunk;
+    for (int at = 0; at < w->n_prefix; at += chunk) {
+        int n = w->n_prefix - at < chunk ? w->n_prefix - at : chunk;
+        kept_item item = {.seq = seq,
+                          .tokens = w->tokens.prefix + at,
+                          .n_tokens = n,
+                          .n_after = w->n_prefix - at - n,
+                          .prefill = true};
+        kept_status s = kept_engine_forward(w->job->engine, &item, 1, err);
+        if (!s)
+            s = kept_job_tick(w->job, n);
+        if (s)
+            return s;
+    }
+    return KEPT_OK;
+}
+
+/* The prompt is in: evicts and takes the measurements that belong to this moment. */
+static kept_status settle(kept_work *w, int v, kept_error *err)
+{
+    kept_outcome *o = &w->out[v];
+    kept_error why;
+    if (kept_seq_end_prefill(o->seq, &why)) {
+        kept_outcome_fail(o, why.text);
+        return KEPT_OK;
+    }
+    o->active = true;
+    kept_seq_account(o->seq, &o->after);
+    kept_measure_evidence(w, v);
+    return w->job->dump ? kept_dump_write(w->job->dump, w, v, err) : KEPT_OK;
+}
+
+static kept_status fork_all(kept_work *w, kept_seq *base, uint64_t prefill_ns, kept_error *err)
+{
+    kept_job *j = w->job;
+    kept_capture probe = {.n_mass = 1, .window = {PROBE_WINDOW}};
+    for (int v = 0; v < j->n_variants; v++) {
+        kept_outcome *o = &w->out[v];
+        if (j->variants[v].own_prefill)
+            continue;
+        const kept_capture *extra = v == KEPT_VARIANT_FLOOR && j->probe ? &probe : NULL;
+        kept_error why;
+        o->prefill_ns = prefill_ns;
+        if (kept_seq_fork(base, j->variants[v].strategy, extra, sample_seed(w), &o->seq, &why)) {
+            kept_outcome_fail(o, why.text);
+            continue;
+        }
+        kept_status s = settle(w, v, err);
+        if (s)
+            return s;
+    }
+    return KEPT_OK;
+}
+
+static kept_status shared_prefill(kept_work *w, kept_error *err)
+{
+    kept_job *j = w->job;
+    kept_seq *base = NULL;
+    kept_error why = {.text = ""};
+    uint64_t start = kept_clock_ns();
+    kept_status s = kept_seq_new(j->engine, NULL, &j->capture, sample_seed(w), &base, &why);
+    if (!s)
+        s = prefill(w, base, &why);
+    if (s == KEPT_FULL || s == KEPT_NOMEM) {
+        for (int v = 0; v < j->n_variants; v++)
+            if (!j->variants[v].own_prefill)
+                kept_outcome_fail(&w->out[v], why.text);
+        s = KEPT_OK;
+    } else if (s) {
+        kept_fail(err, s, "%s", why.text);
+    } else {
+        s = fork_all(w, base, kept_clock_ns() - start, err);
+    }
+    kept_seq_free(base);
+    return s;
+}
+
+static kept_status own_prefills(kept_work *w, kept_error *err)
+{
+    kept_job *j = w->job;
+    for (int v = 0; v < j->n_variants; v++) {
+        kept_outcome *o = &w->out[v];
+        if (!j->variants[v].own_prefill)
+            continue;
+        kept_error why = {.text = ""};
+        uint64_t start = kept_clock_ns();
+        kept_status s =
+            kept_seq_new(j->engine, j->variants[v].strategy, NULL, sample_seed(w), &o->seq, &why);
+        if (!s)
+            s = prefill(w, o->seq, &why);
+        o->prefill_ns = kept_clock_ns() - start;
+        if (s == KEPT_CANCELLED)
+            return s;
+        if (s)
+            kept_outcome_fail(o, why.text);
+        else if ((s = settle(w, v, err)))
+            return s;
+    }
+    return KEPT_OK;
+}
+
+static void work_clear(kept_work *w)
+{
+    for (int v = 0; w->out && v < w->job->n_variants; v++) {
+        kept_outcome *o = &w->out[v];
+        kept_seq_free(o->seq);
+        free(o->tokens);
+        free(o->text);
+        free(o->kl);
+        free(o->nll);
+        free(o->top1);
+        free(o->step_ns);
+        free(o->full_ns);
+    }
+    void *blocks[] = {w->out,  w->reference, w->feed,  w->items, w->who,        w->pos,
+                      w->mass, w->by_pos,    w->share, w->core,  w->evidence_at};
+    for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++)
+        free(blocks[i]);
+    kept_tokens_clear(&w->tokens);
+    kept_sample_clear(&w->sample);
+}
+
+/* Arrays of every variant, for the whole sample. */
+static bool outcomes_init(kept_work *w)
+{
+    int n = w->job->n_variants;
+    size_t n_new = (size_t)(w->sample.max_new_tokens > 0 ? w->sample.max_new_tokens : 1);
+    w->out = kept_calloc((size_t)n, sizeof *w->out);
+    for (int v = 0; w->out && v < n; v++) {
+        kept_outcome *o = &w->out[v];
+        o->evidence = o->evidence_any = NAN;
+        o->diverged = -1;
+        o->tokens = kept_calloc(n_new, sizeof *o->tokens);
+        o->kl = kept_calloc((size_t)w->n_suffix, sizeof *o->kl);
+        o->nll = kept_calloc((size_t)w->n_suffix, sizeof *o->nll);
+        o->top1 = kept_calloc((size_t)w->n_suffix, sizeof *o->top1);
+        o->step_ns = kept_calloc((size_t)w->job->speed_steps, sizeof *o->step_ns);
+        o->full_ns = kept_calloc((size_t)w->job->speed_steps, sizeof *o->full_ns);
+        if (!o->tokens || !o->kl || !o->nll || !o->top1 || !o->step_ns || !o->full_ns)
+            return false;
+    }
+    return w->out;
+}
+
+static bool arrays_init(kept_work *w)
+{
+    size_t n = (size_t)w->job->n_variants, len = (size_t)w->job->max_tokens;
+    w->reference = kept_calloc((size_t)w->job->info->n_vocab, sizeof *w->reference);
+    w->feed = kept_calloc(n, sizeof *w->feed);
+    w->items = kept_calloc(n, sizeof *w->items);
+    w->who = kept_calloc(n, sizeof *w->who);
+    w->share = kept_calloc(n, sizeof *w->share);
+    w->core = kept_calloc(n, sizeof *w->core);
+    w->pos = kept_calloc(len, sizeof *w->pos);
+    w->mass = kept_calloc(len, sizeof *w->mass);
+    w->by_pos = kept_calloc(len, sizeof *w->by_pos);
+    w->evidence_at = kept_calloc((size_t)w->n_prefix, sizeof *w->evidence_at);
+    if (!w->reference || !w->feed || !w->items || !w->who || !w->share || !w->core || !w->pos ||
+        !w->mass || !w->by_pos || !w->evidence_at)
+        return false;
+    for (int p = 0; p < w->n_prefix; p++)
+        w->evidence_at[p] = -1;
+    for (int i = 0; i < w->tokens.n_evidence; i++)
+        if (w->tokens.evidence[i] >= 0 && w->tokens.evidence[i] < w->n_prefix)
+            w->evidence_at[w->tokens.evidence[i]] = i;
+    return true;
+}
+
+static kept_status work_init(kept_work *w, kept_error *err)
+{
+    kept_task *t = w->job->tasks[w->task].task;
+    kept_status s = kept_task_get(t, w->index, &w->sample, err);
+    if (!s)
+        s = kept_task_tokenize(t, w->index, &w->sample, &w->tokens, err);
+    if (s)
+        return s;
+    w->n_prefix = w->tokens.n_prefix;
+    w->suffix = w->tokens.suffix;
+    w->n_suffix = w->tokens.n_suffix;
+    if (!w->n_suffix && w->n_prefix > 1) { /* a prompt without a question: its last token asks */
+        w->suffix = w->tokens.prefix + --w->n_prefix;
+        w->n_suffix = 1;
+    }
+    if (w->n_prefix < 1 || w->n_suffix < 1)
+        return kept_fail(err, KEPT_ARGUMENT, "%s: sample %d has fewer than two tokens",
+                         kept_task_label(t), w->index);
+    return outcomes_init(w) && arrays_init(w)
+               ? KEPT_OK
+               : kept_fail(err, KEPT_NOMEM, "out of memory for sample %d", w->index);
+}
+
+kept_status kept_run_sample(kept_job *j, int task, int index, json_t **json, kept_error *err)
+{
+    kept_work w = {.job = j, .task = task, .index = index};
+    kept_run_task *t = &j->tasks[task];
+    j->part = 0;
+    j->weight = t->weight[index];
+    snprintf(j->what, sizeof j->what, "%.60s, sample %d of %d", kept_task_label(t->task), index + 1,
+             t->n_samples);
+    kept_status s = work_init(&w, err);
+    if (!s)
+        s = shared_prefill(&w, err);
+    if (!s)
+        s = own_prefills(&w, err);
+    if (!s && index < j->o->speed_samples)
+        s = kept_measure_speed(&w);
+    if (!s)
+        s = t->kind == KEPT_TASK_GENERATE ? kept_answer_generate(&w, err)
+                                          : kept_answer_score(&w, err);
+    for (int v = 0; !s && v < j->n_variants; v++)
+        if (w.out[v].seq)
+            kept_seq_account(w.out[v].seq, &w.out[v].last);
+    if (!s && !(*json = kept_result_sample(&w)))
+        s = kept_fail(err, KEPT_NOMEM, "out of memory for a result");
+    if (!s)
+        j->done += j->weight;
+    work_clear(&w);
+    return s;
+}

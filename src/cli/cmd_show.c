@@ -1,0 +1,135 @@
+/* show: a spec resolved, or one part or recipe by its name. */
+#include "cli/cli.h"
+#include "cli/parts_view.h"
+
+#include <string.h>
+
+#define INDENT 14
+
+static const kept_part *find_part(const char *name)
+{
+    for (int a = 0; a < KEPT_N_AXES; a++) {
+        const kept_part *p = kept_part_find((kept_axis)a, name);
+        if (p)
+            return p;
+    }
+    return NULL;
+}
+
+static const kept_recipe *find_recipe(const char *name)
+{
+    for (int i = 0; i < kept_recipe_count(); i++)
+        if (!strcmp(kept_recipe_at(i)->name, name))
+            return kept_recipe_at(i);
+    return NULL;
+}
+
+static void print_budget(const kept_strategy *s)
+{
+    char text[160], size[32];
+    switch (s->budget_kind) {
+    case KEPT_BUDGET_NONE:
+        snprintf(text, sizeof text, "none: nothing is evicted");
+        break;
+    case KEPT_BUDGET_PERCENT:
+        snprintf(text, sizeof text, "%.9g%% of the K/V bytes that the full cache holds", s->budget);
+        break;
+    case KEPT_BUDGET_TOKENS:
+        snprintf(text, sizeof text, "%.0f tokens per KV head on average, protected ones included",
+                 s->budget);
+        break;
+    case KEPT_BUDGET_BYTES:
+        snprintf(text, sizeof text, "%s of K/V per sequence",
+                 kept_format_bytes((uint64_t)s->budget, size, sizeof size));
+        break;
+    }
+    kept_print_wrapped(stdout, INDENT, "budget", text);
+}
+
+static void print_acts(const kept_strategy *s)
+{
+    char text[160];
+    int every = kept_strategy_decode_every(s);
+    int n = snprintf(text, sizeof text, "%s",
+                     kept_strategy_acts_on_chunks(s)
+                         ? "after every prefill chunk (the peak is bounded)"
+                         : "when the prompt is in (the peak is that of the full cache)");
+    if (every == 1)
+        snprintf(text + n, sizeof text - (size_t)n, ", then after every decode step");
+    else if (every)
+        snprintf(text + n, sizeof text - (size_t)n, ", then every %d decode steps", every);
+    kept_print_wrapped(stdout, INDENT, "evicts", text);
+}
+
+static void print_strategy(const kept_strategy *s)
+{
+    char needs[160];
+    printf("%-*s%s\n%-*s%s\n", INDENT, "spec", kept_strategy_name(s), INDENT, "resolved",
+           kept_strategy_resolved(s));
+    print_budget(s);
+    if (!kept_strategy_is_full(s)) {
+        const kept_score *score = (const kept_score *)(const void *)s->part[KEPT_AXIS_SCORE];
+        print_acts(s);
+        kept_score_needs(score, s->option[KEPT_AXIS_SCORE], needs, sizeof needs);
+        kept_print_wrapped(stdout, INDENT, "needs", *needs ? needs : "nothing but positions");
+    }
+    for (int a = 0; a < KEPT_N_AXES; a++) {
+        const kept_part *p = s->part[a];
+        /* The full cache has no say on the other axes. */
+        if (a != KEPT_AXIS_SCORE && kept_strategy_is_full(s))
+            break;
+        char head[160];
+        snprintf(head, sizeof head, "%s: %s", p->name, p->summary);
+        putchar('\n');
+        kept_print_wrapped(stdout, INDENT, kept_axis_name((kept_axis)a), head);
+        for (int i = 0; i < p->n_options; i++) {
+            const kept_option *o = &p->options[i];
+            printf("%*s", INDENT, "");
+            if (o->choices)
+                printf("%s=%s", o->name, o->choices[(int)s->option[a][i]]);
+            else
+                printf("%s=%.9g", o->name, s->option[a][i]);
+            printf("%s\n", s->option[a][i] == o->value ? "" : " (not the default)");
+        }
+        kept_source_print(p->paper, p->deviations);
+    }
+}
+
+static int show(const char *text)
+{
+    kept_error err;
+    kept_strategy *s = NULL;
+    const kept_part *part = find_part(text);
+    const kept_recipe *recipe = find_recipe(text);
+    if (recipe) {
+        kept_recipe_print(recipe);
+        return KEPT_EXIT_OK;
+    }
+    if (part) {
+        kept_part_print(part);
+        return KEPT_EXIT_OK;
+    }
+    if (kept_strategy_parse(text, &s, &err))
+        return kept_usage_spec("show", text, &err);
+    print_strategy(s);
+    kept_strategy_free(s);
+    return KEPT_EXIT_OK;
+}
+
+int kept_cmd_show(int argc, char **argv)
+{
+    kept_args a = {argc, argv, 1, false, NULL};
+    const char *spec = NULL;
+    int f;
+    while ((f = kept_args_next(&a, NULL, 0)) == KEPT_ARG_WORD) {
+        if (spec)
+            return kept_usage("show", "takes one spec, got '%s' too; quote a spec with brackets",
+                              a.value);
+        spec = a.value;
+    }
+    if (f == KEPT_ARG_HELP)
+        return kept_help_print("show");
+    if (f != KEPT_ARG_END)
+        return KEPT_EXIT_USAGE;
+    return spec ? show(spec) : kept_usage("show", "needs a spec or a name from 'kept ls'");
+}

@@ -1,0 +1,110 @@
+/* parts_view: see parts_view.h. */
+#include "cli/parts_view.h"
+#include "cli/cli.h"
+
+#include <string.h>
+
+#define INDENT 14
+
+static void add(char *buf, size_t cap, const char *what)
+{
+    size_t n = strlen(buf);
+    if (n < cap)
+        snprintf(buf + n, cap - n, "%s%s", n ? ", " : "", what);
+}
+
+const char *kept_score_needs(const kept_score *s, const double *options, char *buf, size_t cap)
+{
+    char mass[64];
+    int window = s->mass_window ? s->mass_window(options) : 0;
+    buf[0] = '\0';
+    if (s->needs & KEPT_NEED_KEYS)
+        add(buf, cap, "keys");
+    if (s->needs & KEPT_NEED_VALUES)
+        add(buf, cap, "values");
+    if (s->needs & KEPT_NEED_QUERIES)
+        add(buf, cap, "query statistics");
+    if (window == INT32_MAX) {
+        add(buf, cap, "attention mass of all queries");
+    } else if (window == 1) {
+        add(buf, cap, "attention mass of the last query");
+    } else if (window) {
+        snprintf(mass, sizeof mass, "attention mass of the last %d queries", window);
+        add(buf, cap, mass);
+    }
+    return buf;
+}
+
+const char *kept_part_needs(const kept_part *p, char *buf, size_t cap)
+{
+    double options[KEPT_MAX_OPTIONS] = {0};
+    buf[0] = '\0';
+    for (int i = 0; i < p->n_options && i < KEPT_MAX_OPTIONS; i++)
+        options[i] = p->options[i].value;
+    if (p->axis == KEPT_AXIS_SCORE) /* a part of the score axis is the head of a kept_score */
+        return kept_score_needs((const kept_score *)(const void *)p, options, buf, cap);
+    if (p->axis == KEPT_AXIS_ALLOCATOR && ((const kept_allocator *)(const void *)p)->needs_scores)
+        add(buf, cap, "scores");
+    return buf;
+}
+
+static void print_option(const kept_option *o)
+{
+    char lead[64], text[512];
+    size_t n = 0;
+    snprintf(lead, sizeof lead, "  %s ", o->name);
+    if (o->choices) {
+        n += (size_t)snprintf(text, sizeof text, "%s (", o->choices[(int)o->value]);
+        for (int i = 0; o->choices[i] && n < sizeof text; i++)
+            n += (size_t)snprintf(text + n, sizeof text - n, "%s%s", i ? ", " : "", o->choices[i]);
+        if (n < sizeof text)
+            snprintf(text + n, sizeof text - n, "): %s", o->help);
+    } else {
+        snprintf(text, sizeof text, "%.9g (%s%.9g to %.9g): %s", o->value,
+                 o->integer ? "whole, " : "", o->min, o->max, o->help);
+    }
+    kept_print_wrapped(stdout, INDENT, lead, text);
+}
+
+static void print_options(const kept_option *options, int n)
+{
+    if (n)
+        printf("options       default (range): meaning\n");
+    for (int i = 0; i < n; i++)
+        print_option(&options[i]);
+}
+
+void kept_source_print(const char *paper, const char *deviations)
+{
+    if (paper && *paper)
+        kept_print_wrapped(stdout, INDENT, "paper", paper);
+    if (deviations && *deviations)
+        kept_print_wrapped(stdout, INDENT, "deviations", deviations);
+}
+
+void kept_part_print(const kept_part *p)
+{
+    char needs[160];
+    kept_print_wrapped(stdout, INDENT, p->name, p->summary);
+    printf("%-*s%s\n", INDENT, "axis", kept_axis_name(p->axis));
+    kept_source_print(p->paper, p->deviations);
+    if (*kept_part_needs(p, needs, sizeof needs))
+        kept_print_wrapped(stdout, INDENT, "needs", needs);
+    if (p->axis == KEPT_AXIS_SCORE) {
+        const kept_score *s = (const kept_score *)(const void *)p;
+        kept_print_wrapped(stdout, INDENT, "values",
+                           s->layer_shared ? "one per token and layer: all heads keep the same"
+                           : s->comparable ? "on one scale over heads"
+                                           : "of each head on a scale of its own");
+    }
+    print_options(p->options, p->n_options);
+}
+
+void kept_recipe_print(const kept_recipe *r)
+{
+    kept_print_wrapped(stdout, INDENT, r->name, r->summary);
+    printf("%-*s%s\n", INDENT, "axis", "recipe");
+    kept_print_wrapped(stdout, INDENT, "stands for", r->spec);
+    kept_source_print(r->paper, r->deviations);
+    print_options(r->options, r->n_options);
+}

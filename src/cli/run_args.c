@@ -1,0 +1,373 @@
+/* run_args: parsing and checking what `kept run` is told, before anything slow begins. */
+#include "cli/run_args.h"
+
+#include "cli/catalogue.h"
+#include "cli/cli.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static const char default_strategies[] =
+    "streaming,h2o,tova,snapkv,pyramidkv,snapkv+ada,knorm,keydiff,expected-attention,h2o+ada,"
+    "random,window";
+static const char default_budgets[] = "50%,20%";
+
+/* ---- lists ---------------------------------------------------------------------------------- */
+
+static bool list_add(kept_list *l, const char *text, size_t len)
+{
+    char **bigger = realloc(l->text, (size_t)(l->n + 1) * sizeof *bigger);
+    if (!bigger)
+        return false;
+    l->text = bigger;
+    l->text[l->n] = strndup(text, len);
+    return l->text[l->n++];
+}
+
+bool kept_list_split(kept_list *l, const char *text)
+{
+    while (text) {
+        size_t len = 0;
+        for (int depth = 0; text[len] && (text[len] != ',' || depth > 0); len++)
+            depth += (text[len] == '(') - (text[len] == ')');
+        if (len && !list_add(l, text, len))
+            return false;
+        text = text[len] ? text + len + 1 : NULL;
+    }
+    return true;
+}
+
+void kept_list_clear(kept_list *l)
+{
+    for (int i = 0; i < l->n; i++)
+        free(l->text[i]);
+    free(l->text);
+    *l = (kept_list){0};
+}
+
+void kept_run_args_clear(kept_run_args *a)
+{
+    kept_list_clear(&a->strategies);
+    kept_list_clear(&a->budgets);
+    kept_list_clear(&a->tasks);
+    kept_list_clear(&a->specs);
+    free(a->task_options);
+}
+
+/* ---- flags ---------------------------------------------------------------------------------- */
+
+typedef enum flag_kind { LIST, TEXT, NUMBER, SIZE, SWITCH } flag_kind;
+
+#define AT(field) offsetof(kept_run_args, field)
+
+static const struct flag_target {
+    flag_kind kind;
+    size_t at;
+    int64_t min, max;
+} targets[] = {
+    {TEXT, AT(model), 0, 0},
+    {LIST, AT(strategies), 0, 0},
+    {LIST, AT(budgets), 0, 0},
+    {LIST, AT(tasks), 0, 0},
+    {NUMBER, AT(length), 32, 1 << 24},
+    {NUMBER, AT(samples), 1, 1000000},
+    {NUMBER, AT(seed), 0, INT64_MAX},
+    {NUMBER, AT(threads), 0, 512},
+    {SWITCH, AT(chat), 0, 0},
+    {SWITCH, AT(raw), 0, 0},
+    {SWITCH, AT(query_aware), 0, 0},
+    {TEXT, AT(key), 0, 0},
+    {TEXT, AT(value), 0, 0},
+    {NUMBER, AT(keys), 1, 1000},
+    {NUMBER, AT(values), 1, 1000},
+    {TEXT, AT(haystack), 0, 0},
+    {TEXT, AT(text), 0, 0},
+    {TEXT, AT(jsonl), 0, 0},
+    {NUMBER, AT(score_tokens), 2, 65536},
+    {NUMBER, AT(chunk), 16, 65536},
+    {SIZE, AT(pool), 0, 0},
+    {NUMBER, AT(speed_samples), 0, 1000000},
+    {NUMBER, AT(speed_steps), 2, 4096},
+    {TEXT, AT(isa), 0, 0},
+    {TEXT, AT(dump), 0, 0},
+    {TEXT, AT(out), 0, 0},
+    {TEXT, AT(format), 0, 0},
+    {SWITCH, AT(quiet), 0, 0},
+};
+
+static const kept_flag flags[] = {
+    {"model", true},     {"strategy", true},      {"budget", true},       {"task", true},
+    {"length", true},    {"samples", true},       {"seed", true},         {"threads", true},
+    {"chat", false},     {"raw", false},          {"query-aware", false}, {"key", true},
+    {"value", true},     {"keys", true},          {"values", true},       {"haystack", true},
+    {"text", true},      {"jsonl", true},         {"score-tokens", true}, {"chunk", true},
+    {"pool", true},      {"speed-samples", true}, {"speed-steps", true},  {"isa", true},
+    {"dump-kept", true}, {"out", true},           {"format", true},       {"quiet", false},
+};
+enum { N_FLAGS = sizeof flags / sizeof *flags };
+_Static_assert(N_FLAGS == sizeof targets / sizeof *targets, "one target per flag");
+
+static const char help[] =
+    "usage: kept run --model NAME|FILE.gguf [options]\n"
+    "Runs cache strategies beside the full cache: memory, quality and speed in one table.\n\n"
+    "  --strategy SPEC,...    strategies ('kept ls' lists them, 'kept help spec' the grammar); "
+    "'all'\n"
+    "  --budget B,...         for specs without @: 20%, 512 (tokens per head), 64MiB [50%,20%]\n"
+    "  --task T,...           niah_single niah_multikey niah_multikey_2 niah_multikey_3\n"
+    "                         niah_multivalue text jsonl\n"
+    "  --jsonl FILE           your own prompts, one JSON object per line\n"
+    "  --text FILE            score how well the text goes on after eviction (--score-tokens N)\n"
+    "  --length N             tokens of a sample [2048]   --samples N   per task [8]\n"
+    "  --haystack FILE  --key|--value word|number|uuid  --keys N  --values N   needle tasks\n"
+    "  --chat | --raw         with, without the chat template [with, where the model has one]\n"
+    "  --query-aware          strategies see the question before they evict (rows are marked)\n"
+    "  --seed N  --threads N  --chunk N (prefill)  --pool SIZE  --isa LEVEL\n"
+    "  --speed-samples N  --speed-steps N   timing of decode steps [1, 16]\n"
+    "  --out FILE             result as .json, .csv or .txt    --format table|json|csv   on "
+    "stdout\n"
+    "  --dump-kept FILE       which positions every head kept  --quiet   no progress line\n\n"
+    "examples\n"
+    "  kept run --model smollm2 --strategy 'h2o,snapkv+ada' --budget 20% --out r.json\n"
+    "  kept run --model my.gguf --jsonl prompts.jsonl --strategy 'streaming(sinks=4)@512'\n";
+
+/* An exit code, or -1. */
+static int set_flag(kept_run_args *r, kept_args *a, int i)
+{
+    char *field = (char *)r + targets[i].at;
+    kept_error err;
+    switch (targets[i].kind) {
+    case LIST:
+        return kept_list_split((kept_list *)(void *)field, a->value)
+                   ? -1
+                   : kept_failed("run", "out of memory");
+    case TEXT:
+        *(const char **)(void *)field = a->value;
+        return -1;
+    case NUMBER:
+        return kept_args_int(a, flags[i].name, targets[i].min, targets[i].max,
+                             (int64_t *)(void *)field)
+                   ? -1
+                   : KEPT_EXIT_USAGE;
+    case SIZE:
+        if (kept_parse_size(a->value, (uint64_t *)(void *)field, &err))
+            return kept_usage("run", "--%s: %s", flags[i].name, err.text);
+        return -1;
+    case SWITCH:
+        *(bool *)field = true;
+        return -1;
+    }
+    return -1;
+}
+
+static int parse_flags(kept_run_args *r, int argc, char **argv)
+{
+    kept_args a = {argc, argv, 1, false, NULL};
+    for (;;) {
+        int i = kept_args_next(&a, flags, N_FLAGS), code = -1;
+        if (i == KEPT_ARG_END)
+            return -1;
+        if (i == KEPT_ARG_ERROR)
+            return KEPT_EXIT_USAGE;
+        if (i == KEPT_ARG_HELP) {
+            fputs(help, stdout);
+            return KEPT_EXIT_OK;
+        }
+        if (i >= 0)
+            code = set_flag(r, &a, i);
+        else if (!r->model)
+            r->model = a.value;
+        else
+            code = kept_usage("run", "unexpected argument '%s'", a.value);
+        if (code >= 0)
+            return code;
+    }
+}
+
+/* ---- checks --------------------------------------------------------------------------------- */
+
+static int one_of(const char *flag, const char *value, const char *const *names, int n)
+{
+    for (int i = 0; i < n; i++)
+        if (!strcmp(value, names[i]))
+            return -1;
+    int near = kept_nearest(value, strlen(value), names, n);
+    if (near >= 0)
+        return kept_usage("run", "unknown %s '%s', did you mean '%s'?", flag, value, names[near]);
+    return kept_usage("run", "unknown %s '%s'", flag, value);
+}
+
+static int check_names(const kept_run_args *a)
+{
+    static const char *const tasks[] = {
+        "niah_single", "niah_multikey", "niah_multikey_2", "niah_multikey_3", "niah_multivalue",
+        "text",        "jsonl"};
+    static const char *const formats[] = {"table", "json", "csv"};
+    static const char *const secrets[] = {"word", "number", "uuid"};
+    int code = one_of("format", a->format, formats, 3);
+    for (int i = 0; code < 0 && i < a->tasks.n; i++)
+        code = one_of("task", a->tasks.text[i], tasks, sizeof tasks / sizeof *tasks);
+    if (code < 0 && a->key)
+        code = one_of("key", a->key, secrets, 3);
+    if (code < 0 && a->value)
+        code = one_of("value", a->value, secrets, 3);
+    if (code < 0 && a->chat && a->raw)
+        code = kept_usage("run", "--chat and --raw exclude each other");
+    return code;
+}
+
+static bool has(const kept_list *l, const char *text)
+{
+    for (int i = 0; i < l->n; i++)
+        if (!strcmp(l->text[i], text))
+            return true;
+    return false;
+}
+
+/* A file given is a task asked for; a task that needs a file must have one. */
+static int complete_tasks(kept_run_args *a)
+{
+    bool none = !a->tasks.n, ok = true;
+    if (a->jsonl && !has(&a->tasks, "jsonl"))
+        ok = list_add(&a->tasks, "jsonl", 5);
+    if (ok && none && !a->jsonl)
+        ok = list_add(&a->tasks, "niah_single", 11);
+    if (ok && a->text && !has(&a->tasks, "text"))
+        ok = list_add(&a->tasks, "text", 4);
+    if (!ok)
+        return kept_failed("run", "out of memory");
+    if (has(&a->tasks, "text") && !a->text)
+        return kept_usage("run", "task text needs --text FILE");
+    if (has(&a->tasks, "jsonl") && !a->jsonl)
+        return kept_usage("run", "task jsonl needs --jsonl FILE");
+    return -1;
+}
+
+static int set_tasks(kept_run_args *a)
+{
+    a->task_options = kept_calloc((size_t)a->tasks.n, sizeof *a->task_options);
+    if (!a->task_options)
+        return kept_failed("run", "out of memory");
+    for (int i = 0; i < a->tasks.n; i++) {
+        const char *name = a->tasks.text[i];
+        bool jsonl = !strcmp(name, "jsonl"), text = !strcmp(name, "text");
+        a->task_options[i] = (kept_task_options){
+            .name = name,
+            .length = a->length ? (int)a->length
+                      : jsonl   ? 0
+                                : 2048,
+            .n_samples = (int)a->samples,
+            .seed = (uint64_t)a->seed,
+            .file = jsonl  ? a->jsonl
+                    : text ? a->text
+                           : a->haystack,
+            .key = text || jsonl ? NULL : a->key,
+            .value = text || jsonl ? NULL : a->value,
+            .n_keys = (int)a->keys,
+            .n_values = (int)a->values,
+            .score_tokens = (int)a->score_tokens,
+            .chat = a->chat && !text,
+            .query_aware = a->query_aware && !text,
+        };
+    }
+    return -1;
+}
+
+/* ---- strategies ----------------------------------------------------------------------------- */
+
+/* Parses one spec now, so that a typing error does not wait for the model. */
+static int add_spec(kept_run_args *a, const char *spec)
+{
+    kept_strategy *s;
+    kept_error err;
+    if (kept_strategy_parse(spec, &s, &err))
+        return kept_usage_spec("run", spec, &err);
+    kept_strategy_free(s);
+    return list_add(&a->specs, spec, strlen(spec)) ? -1 : kept_failed("run", "out of memory");
+}
+
+static int cross_budgets(kept_run_args *a)
+{
+    int code = -1;
+    if (!a->strategies.n || has(&a->strategies, "all"))
+        if (!kept_list_split(&a->strategies, default_strategies))
+            return kept_failed("run", "out of memory");
+    if (!a->budgets.n && !kept_list_split(&a->budgets, default_budgets))
+        return kept_failed("run", "out of memory");
+    for (int i = 0; code < 0 && i < a->strategies.n; i++) {
+        const char *spec = a->strategies.text[i];
+        if (!strcmp(spec, "all"))
+            continue;
+        if (strchr(spec, '@') || !strcmp(spec, "full")) {
+            code = add_spec(a, spec);
+            continue;
+        }
+        for (int b = 0; code < 0 && b < a->budgets.n; b++) {
+            char whole[512];
+            if (snprintf(whole, sizeof whole, "%s@%s", spec, a->budgets.text[b]) >=
+                (int)sizeof whole)
+                return kept_usage("run", "a strategy is too long");
+            code = add_spec(a, whole);
+        }
+    }
+    return code;
+}
+
+/* ---- files ---------------------------------------------------------------------------------- */
+
+/* Minutes of work must not end at a folder that cannot be written. */
+static int check_writable(const char *path)
+{
+    char folder[4096];
+    const char *slash = path ? strrchr(path, '/') : NULL;
+    if (!path)
+        return -1;
+    snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path) : 1, slash ? path : ".");
+    if (slash == path)
+        strcpy(folder, "/");
+    if (access(folder, W_OK))
+        return kept_failed("run", "%s: the folder cannot be written to", path);
+    return -1;
+}
+
+static int find_model(kept_run_args *a)
+{
+    if (!a->model)
+        return kept_usage("run", "--model NAME|FILE.gguf is missing");
+    switch (kept_model_path(a->model, a->model_path, sizeof a->model_path)) {
+    case KEPT_OK:
+        return -1;
+    case KEPT_NOT_FOUND:
+        return kept_failed("run", "model %s is not here yet; try 'kept pull %s'", a->model,
+                           a->model);
+    default:
+        return kept_usage("run", "the model's path is too long");
+    }
+}
+
+int kept_run_args_parse(kept_run_args *a, int argc, char **argv)
+{
+    *a = (kept_run_args){.samples = 8,
+                         .seed = 1,
+                         .score_tokens = 64,
+                         .chunk = 512,
+                         .speed_samples = 1,
+                         .speed_steps = 16,
+                         .format = "table"};
+    int code = parse_flags(a, argc, argv);
+    if (code < 0)
+        code = complete_tasks(a);
+    if (code < 0)
+        code = check_names(a);
+    if (code < 0)
+        code = cross_budgets(a);
+    if (code < 0)
+        code = set_tasks(a);
+    if (code < 0)
+        code = find_model(a);
+    if (code < 0)
+        code = check_writable(a->out);
+    if (code < 0)
+        code = check_writable(a->dump);
+    return code;
+}

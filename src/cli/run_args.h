@@ -1,0 +1,31 @@
+/* run_args: the arguments of `kept run`, turned into the options of kept_run. */
+#ifndef CLI_RUN_ARGS_H
+#define CLI_RUN_ARGS_H
+
+#include "bench/run.h"
+
+typedef struct kept_list {
+    char **text; /* [n], owned */
+    int n;
+} kept_list;
+
+typedef struct kept_run_args {
+    kept_list strategies, budgets, tasks; /* as written */
+    kept_list specs;                      /* strategies crossed with budgets */
+    const char *model, *jsonl, *text, *haystack, *key, *value, *isa, *dump, *out, *format;
+    int64_t length, samples, seed, threads, keys, values, score_tokens, chunk, speed_samples,
+        speed_steps, max_new;
+    uint64_t pool;
+    bool chat, raw, query_aware, quiet;
+    char model_path[4096];
+    kept_task_options *task_options; /* [tasks.n] */
+} kept_run_args;
+
+/* An exit code, or -1: go on. Clear it in any case. */
+int kept_run_args_parse(kept_run_args *a, int argc, char **argv);
+void kept_run_args_clear(kept_run_args *a);
+/* Appends the parts of text between commas outside parentheses. False: out of memory. */
+bool kept_list_split(kept_list *l, const char *text);
+void kept_list_clear(kept_list *l);
+
+#endif

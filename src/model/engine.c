@@ -1,0 +1,358 @@
+/* engine: limits, pool, threads, and one forward pass over a ragged batch. */
+#include "model/engine.h"
+
+#include <fenv.h>
+#include <limits.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* ---- creation ------------------------------------------------------------------------------- */
+
+/* Threads: a thread pool of our own where the backend has one (a disposable one would be allocated
+ * on every pass), else only the number. Entry points come from the registry, because a dlopen'd
+ * CPU backend has no linkable symbols. */
+static kept_status start_backend(kept_engine *e, kept_error *err)
+{
+    ggml_backend_reg_t reg = ggml_backend_dev_backend_reg(e->model->dev);
+    e->backend = ggml_backend_dev_init(e->model->dev, NULL);
+    if (!e->backend)
+        return kept_fail(err, KEPT_UNSUPPORTED, "ggml's CPU backend does not start");
+    ggml_backend_set_n_threads_t set_threads;
+    struct ggml_threadpool *(*pool_new)(struct ggml_threadpool_params *);
+    void (*set_pool)(ggml_backend_t, struct ggml_threadpool *);
+    *(void **)&set_threads = ggml_backend_reg_get_proc_address(reg, "ggml_backend_set_n_threads");
+    *(void **)&pool_new = ggml_backend_reg_get_proc_address(reg, "ggml_threadpool_new");
+    *(void **)&set_pool = ggml_backend_reg_get_proc_address(reg, "ggml_backend_cpu_set_threadpool");
+    *(void **)&e->threadpool_free = ggml_backend_reg_get_proc_address(reg, "ggml_threadpool_free");
+    if (set_threads)
+        set_threads(e->backend, e->n_threads);
+    if (pool_new && set_pool && e->threadpool_free) {
+        struct ggml_threadpool_params p = ggml_threadpool_params_default(e->n_threads);
+        e->threadpool = pool_new(&p);
+        if (e->threadpool)
+            set_pool(e->backend, e->threadpool);
+    }
+    return KEPT_OK;
+}
+
+static kept_status make_pool(kept_engine *e, size_t pool_bytes, kept_error *err)
+{
+    const kept_model_info *i = &e->model->info;
+    const size_t page = kept_page_bytes(i->head_size);
+    size_t pages = pool_bytes / page;
+    if (pool_bytes == 0)
+        pages = (size_t)i->n_layers * (size_t)i->n_kv_heads *
+                ((size_t)e->max_tokens / KEPT_PAGE_SLOTS + 2);
+    if (pages == 0 || pages > INT32_MAX / 64)
+        return kept_fail(err, KEPT_ARGUMENT, "a pool of %zu bytes cannot hold pages of %zu bytes",
+                         pool_bytes, page);
+    /* Blocks are private to a sequence while pages are shared, so there are more of them; they are
+     * 1/64 of a page and memory that is never touched is never taken. */
+    return kept_pool_new(i->head_size, pages, pages * 6, &e->pool, err);
+}
+
+/* Rotary frequencies of the layers that strategies act on. */
+static kept_status make_rope(kept_engine *e, kept_error *err)
+{
+    const struct kept_model *m = e->model;
+    int l = 0;
+    while (l + 1 < m->info.n_layers && m->info.windowed[l])
+        l++;
+    e->rope_freq = kept_calloc((size_t)m->n_rope / 2 + 1, sizeof(float));
+    if (!e->rope_freq)
+        return kept_fail(err, KEPT_NOMEM, "no memory for rotary frequencies");
+    const float *factor = m->rope_factors ? (const float *)m->rope_factors->data : NULL;
+    for (int j = 0; j < m->n_rope / 2; j++) {
+        const double f = pow(m->layers[l].rope_base, -2.0 * j / m->n_rope) *
+                         (double)m->layers[l].rope_scale;
+        e->rope_freq[j] = (float)(factor ? f / (double)factor[j] : f);
+    }
+    return KEPT_OK;
+}
+
+static kept_status make_buffers(kept_engine *e, kept_error *err)
+{
+    const kept_model_info *i = &e->model->info;
+    e->nodes = kept_calloc((size_t)i->n_layers, sizeof *e->nodes);
+    e->jobs = kept_calloc((size_t)e->max_seqs, sizeof *e->jobs);
+    e->tok_buf = kept_calloc((size_t)e->max_batch, sizeof *e->tok_buf);
+    e->pos_buf = kept_calloc((size_t)e->max_batch, sizeof *e->pos_buf);
+    e->out_buf = kept_calloc((size_t)e->max_batch, sizeof *e->out_buf);
+    e->keep_buf = kept_calloc((size_t)e->max_tokens + KEPT_PAGE_SLOTS, 1);
+    e->evict_work = kept_evict_work_new();
+    if (!e->nodes || !e->jobs || !e->tok_buf || !e->pos_buf || !e->out_buf || !e->keep_buf ||
+        !e->evict_work)
+        return kept_fail(err, KEPT_NOMEM, "no memory for an engine of %d tokens", e->max_tokens);
+    for (int l = 0; l < i->n_layers; l++)
+        e->nodes[l] = (kept_node){e, l};
+    return kept_work_new(e, err);
+}
+
+static kept_status check_options(kept_engine *e, const kept_engine_options *o, kept_error *err)
+{
+    const long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    e->n_threads = o->n_threads ? o->n_threads : (int)(cpus > 0 ? cpus : 1);
+    e->max_tokens = o->max_tokens ? o->max_tokens : e->model->info.n_ctx_train;
+    e->max_batch = o->max_batch_tokens ? o->max_batch_tokens : 512;
+    e->max_seqs = o->max_seqs ? o->max_seqs : 64;
+    if (e->n_threads < 1 || e->n_threads > 512)
+        return kept_fail(err, KEPT_ARGUMENT, "threads must be 1..512, not %d", e->n_threads);
+    if (e->max_tokens < 1 || e->max_tokens > 1 << 24)
+        return kept_fail(err, KEPT_ARGUMENT, "max_tokens must be 1..2^24, not %d", e->max_tokens);
+    if (e->max_batch < 1 || e->max_seqs < 1 || e->max_seqs > 4096)
+        return kept_fail(err, KEPT_ARGUMENT, "max_batch_tokens must be >= 1, max_seqs 1..4096");
+    e->kern = kept_kern_get(o->isa);
+    if (!e->kern)
+        return kept_fail(err, KEPT_UNSUPPORTED, "kernel level \"%s\" is not available on this CPU",
+                         o->isa ? o->isa : "");
+    return KEPT_OK;
+}
+
+kept_status kept_engine_new(kept_model *model, const kept_engine_options *options,
+                            kept_engine **out, kept_error *err)
+{
+    static const kept_engine_options defaults;
+    const kept_engine_options *o = options ? options : &defaults;
+    kept_engine *e = kept_calloc(1, sizeof *e);
+    if (!e)
+        return kept_fail(err, KEPT_NOMEM, "no memory for an engine");
+    e->model = model;
+    kept_status st = check_options(e, o, err);
+    if (!st)
+        st = make_buffers(e, err);
+    if (!st)
+        st = make_rope(e, err);
+    if (!st)
+        st = make_pool(e, o->pool_bytes, err);
+    if (!st)
+        st = start_backend(e, err);
+    if (st) {
+        kept_engine_free(e);
+        return st;
+    }
+    *out = e;
+    return KEPT_OK;
+}
+
+void kept_engine_free(kept_engine *e)
+{
+    if (!e)
+        return;
+    for (int i = 0; i < KEPT_GRAPHS; i++)
+        kept_graph_clear(&e->graphs[i]);
+    if (e->backend)
+        ggml_backend_free(e->backend);
+    if (e->threadpool)
+        e->threadpool_free(e->threadpool);
+    kept_pool_free(e->pool);
+    kept_work_free(e);
+    kept_evict_work_free(e->evict_work);
+    void *all[] = {e->nodes,    e->jobs,   e->tok_buf,  e->pos_buf, e->out_buf,  e->logits,
+                   e->keep_buf, e->mean_buf, e->cov_buf, e->rope_freq};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        free(all[i]);
+    free(e);
+}
+
+const char *kept_engine_isa(const kept_engine *e) { return e->kern->name; }
+
+/* ---- one batch -------------------------------------------------------------------------------- */
+
+static kept_status check_items(kept_engine *e, const kept_item *items, int n_items, kept_error *err)
+{
+    int total = 0;
+    if (n_items < 1 || n_items > e->max_seqs)
+        return kept_fail(err, KEPT_ARGUMENT, "a batch has 1..%d items, not %d", e->max_seqs,
+                         n_items);
+    for (int i = 0; i < n_items; i++)
+        items[i].seq->in_batch = false;
+    for (int i = 0; i < n_items; i++) {
+        const kept_item *it = &items[i];
+        if (it->seq->engine != e || it->seq->in_batch)
+            return kept_fail(err, KEPT_ARGUMENT, "item %d: a sequence twice, or of another engine",
+                             i);
+        it->seq->in_batch = true;
+        if (it->n_tokens < 1 || it->n_tokens > e->max_batch - total)
+            return kept_fail(err, KEPT_ARGUMENT,
+                             "item %d: more than max_batch_tokens = %d tokens in a batch, or none",
+                             i, e->max_batch);
+        total += it->n_tokens;
+        if (it->n_logits < 0 || it->n_logits > it->n_tokens || it->n_after < 0)
+            return kept_fail(err, KEPT_ARGUMENT, "item %d: n_logits or n_after out of range", i);
+        if (it->n_tokens > e->max_tokens - it->seq->n_tokens)
+            return kept_fail(err, KEPT_ARGUMENT,
+                             "item %d: sequence would pass max_tokens = %d tokens", i,
+                             e->max_tokens);
+        for (int t = 0; t < it->n_tokens; t++)
+            if (it->tokens[t] < 0 || it->tokens[t] >= e->model->info.n_vocab)
+                return kept_fail(err, KEPT_ARGUMENT, "item %d: token id %d at %d is not in 0..%d",
+                                 i, it->tokens[t], t, e->model->info.n_vocab - 1);
+    }
+    return KEPT_OK;
+}
+
+/* Trailing queries of the item that a plane of this window counts. */
+static int count_queries(int window, const kept_item *it)
+{
+    if (window == INT_MAX)
+        return it->n_tokens;
+    /* While a prompt is being read only its last `window` queries count; n_after says how many
+     * are still to come. */
+    const int left = window - it->n_after;
+    return left <= 0 ? 0 : left < it->n_tokens ? left : it->n_tokens;
+}
+
+static void plan_item(kept_engine *e, int j, const kept_item *it, int tok0)
+{
+    kept_seq *s = it->seq;
+    kept_job *job = &e->jobs[j];
+    *job = (kept_job){.seq = s, .tok0 = tok0, .n = it->n_tokens, .pos0 = s->n_tokens};
+    for (int i = 0; i < s->capture.n_mass; i++) {
+        const int window = s->capture.window[i];
+        job->counted[i] = count_queries(window, it);
+        job->reset[i] = window != INT_MAX && job->counted[i] &&
+                        s->counted[i] + job->counted[i] > window;
+    }
+    for (int t = 0; t < it->n_tokens; t++) {
+        e->tok_buf[tok0 + t] = it->tokens[t];
+        e->pos_buf[tok0 + t] = s->n_tokens + t;
+    }
+}
+
+/* Room for every new slot, all or nothing. */
+static kept_status reserve(kept_engine *e, const kept_item *items, int n_items, kept_error *err)
+{
+    const kept_model_info *info = &e->model->info;
+    size_t pages = 0, blocks = 0;
+    for (int i = 0; i < n_items; i++)
+        for (int l = 0; l < info->n_layers; l++) {
+            const size_t n = kept_cache_reserve_cost(items[i].seq->cache, l, items[i].n_tokens);
+            pages += n;
+            blocks += n * (size_t)kept_cache_n_planes(items[i].seq->cache);
+        }
+    if (pages > kept_pool_free_pages(e->pool) || blocks > kept_pool_free_blocks(e->pool))
+        return kept_fail(err, KEPT_FULL, "the page pool has %zu free pages, this pass needs %zu",
+                         kept_pool_free_pages(e->pool), pages);
+    for (int i = 0; i < n_items; i++)
+        for (int l = 0; l < info->n_layers; l++)
+            for (int h = 0; h < info->n_kv_heads; h++) {
+                kept_status st =
+                    kept_cache_reserve(items[i].seq->cache, l, h, items[i].n_tokens);
+                if (st)
+                    return kept_fail(err, st, "no page for layer %d, KV head %d", l, h);
+            }
+    return KEPT_OK;
+}
+
+static kept_status grow_logits(kept_engine *e, int n_out, kept_error *err)
+{
+    const size_t need = (size_t)n_out * (size_t)e->model->info.n_vocab;
+    if (need <= e->logits_cap)
+        return KEPT_OK;
+    float *p = malloc(need * sizeof *p);
+    if (!p)
+        return kept_fail(err, KEPT_NOMEM, "no memory for logits of %d tokens", n_out);
+    free(e->logits);
+    e->logits = p;
+    e->logits_cap = need;
+    return KEPT_OK;
+}
+
+static kept_status compute(kept_engine *e, int n_tokens, int n_out, bool stats, kept_error *err)
+{
+    kept_graph *g = kept_graph_get(e, n_tokens, n_out, stats);
+    if (!g)
+        return kept_fail(err, KEPT_NOMEM, "no memory for a graph of %d tokens", n_tokens);
+    ggml_backend_tensor_set(g->tokens, e->tok_buf, 0, (size_t)n_tokens * sizeof(int32_t));
+    ggml_backend_tensor_set(g->pos, e->pos_buf, 0, (size_t)n_tokens * sizeof(int32_t));
+    if (n_out && n_out < n_tokens)
+        ggml_backend_tensor_set(g->out_ids, e->out_buf, 0, (size_t)n_out * sizeof(int32_t));
+    /* Our nodes set flush-to-zero; the caller's floating-point environment is its own. */
+    fenv_t env;
+    fegetenv(&env);
+    enum ggml_status gs = ggml_backend_graph_compute(e->backend, g->gf);
+    fesetenv(&env);
+    if (gs != GGML_STATUS_SUCCESS)
+        return kept_fail(err, KEPT_NOMEM, "ggml could not compute the graph (status %d)", (int)gs);
+    if (n_out)
+        ggml_backend_tensor_get(g->logits, e->logits, 0, ggml_nbytes(g->logits));
+    return KEPT_OK;
+}
+
+/* The new tokens become part of the sequence. */
+static void commit_item(const kept_engine *e, const kept_item *it, const kept_job *job)
+{
+    const kept_model_info *info = &e->model->info;
+    kept_seq *s = it->seq;
+    for (int l = 0; l < info->n_layers; l++)
+        for (int h = 0; h < info->n_kv_heads; h++)
+            kept_cache_commit(s->cache, l, h, it->n_tokens);
+    for (int i = 0; i < s->capture.n_mass; i++) {
+        if (s->capture.window[i] != INT_MAX)
+            s->counted[i] = job->counted[i] + (job->reset[i] ? 0 : s->counted[i]);
+    }
+    if (s->stats) {
+        const int32_t from = s->n_tokens < KEPT_STATS_SKIP ? KEPT_STATS_SKIP : s->n_tokens;
+        const int32_t to = s->n_tokens + it->n_tokens;
+        s->stats->count += to > from ? to - from : 0;
+    }
+    s->n_tokens += it->n_tokens;
+    kept_cache_tick(s->cache, it->n_tokens);
+}
+
+static kept_status finish(kept_engine *e, const kept_item *items, int n_items, kept_error *err)
+{
+    for (int i = 0; i < n_items; i++)
+        commit_item(e, &items[i], &e->jobs[i]);
+    const uint64_t t0 = kept_clock_ns();
+    kept_status st = KEPT_OK;
+    for (int i = 0; i < n_items && !st; i++)
+        st = kept_seq_after(items[i].seq, &items[i], err);
+    e->times.policy_ns += kept_clock_ns() - t0;
+    return st;
+}
+
+kept_status kept_engine_forward(kept_engine *e, const kept_item *items, int n_items,
+                                kept_error *err)
+{
+    const uint64_t t0 = kept_clock_ns();
+    kept_status st = check_items(e, items, n_items, err);
+    if (!st)
+        st = reserve(e, items, n_items, err);
+    if (st)
+        return st;
+    int n = 0, n_out = 0;
+    bool stats = false;
+    for (int i = 0; i < n_items; i++) {
+        plan_item(e, i, &items[i], n);
+        n += items[i].n_tokens;
+        for (int o = items[i].n_logits; o > 0; o--)
+            e->out_buf[n_out++] = n - o;
+        stats |= items[i].seq->stats != NULL;
+    }
+    e->n_jobs = n_items;
+    atomic_store(&e->busy_ns, 0);
+    st = kept_work_prepare(e, err);
+    if (!st)
+        st = grow_logits(e, n_out, err);
+    if (!st)
+        st = compute(e, n, n_out, stats, err);
+    if (!st)
+        st = finish(e, items, n_items, err);
+    e->times.attention_ns += atomic_load(&e->busy_ns) / (uint64_t)e->n_threads;
+    e->times.forward_ns += kept_clock_ns() - t0;
+    e->times.n_forwards++;
+    e->times.n_tokens += (uint64_t)n;
+    return st;
+}
+
+const float *kept_engine_logits(const kept_engine *e) { return e->logits; }
+
+void kept_engine_pool(const kept_engine *e, kept_pool_account *out)
+{
+    kept_pool_get_account(e->pool, out);
+}
+
+void kept_engine_get_times(const kept_engine *e, kept_engine_times *out) { *out = e->times; }

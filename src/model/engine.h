@@ -1,0 +1,141 @@
+/* engine: what graph.c, attend.c, seq.c and engine.c share. Not for other layers.
+ *
+ * A forward pass. engine.c checks the batch, reserves slots in every cache and lays the work out
+ * (kept_work_prepare). graph.c has a ggml graph for that number of tokens and logits; its custom
+ * nodes call attend.c on every thread. The graph never contains a cache length, so the graph of a
+ * decode step is built once and reused.
+ *
+ * Work units of one layer (attend.c). An item of one token is cut by (KV head, segment): partial
+ * softmaxes that the merge node folds in order. An item of more tokens is cut by (KV head, group of
+ * queries): each unit walks all segments of its queries in the same order. Both give a row the same
+ * bits. Units are handed out dynamically; each writes only its own place, so results do not depend
+ * on the number of threads.
+ */
+#ifndef MODEL_ENGINE_H
+#define MODEL_ENGINE_H
+
+#include "cache/cache.h"
+#include "model/model.h"
+#include "policy/strategy.h"
+
+#include <stdatomic.h>
+
+#define KEPT_MAX_PINS 16
+#define KEPT_GRAPHS 4         /* graphs kept for reuse */
+#define KEPT_STATS_SKIP 4     /* queries at positions below this are left out of query statistics */
+
+/* Sums for query statistics of all layers of one sequence. */
+typedef struct kept_stats {
+    int64_t count;  /* queries summed */
+    float *sum;     /* [n_layers][n_heads][D] */
+    float *outer;   /* [n_layers][n_heads][D][D] */
+} kept_stats;
+
+struct kept_seq {
+    kept_engine *engine;
+    const kept_strategy *strategy; /* NULL: full */
+    kept_cache *cache;
+    kept_capture capture;          /* planes 0..n_mass-1 of the cache */
+    int counted[KEPT_MAX_MASS];    /* queries in the plane's current window */
+    int rope_plane;                /* plane of rotation shifts, or -1 */
+    kept_stats *stats;             /* NULL: not captured */
+    int *trimmed;                  /* [n_layers] leading pages dropped from windowed layers */
+    int32_t n_tokens;
+    int32_t full_tokens;           /* prompt length once prefill ended, else 0 */
+    int steps;                     /* decode tokens since the last eviction */
+    uint64_t seed, round, score_ns, compact_ns;
+    kept_span pins[KEPT_MAX_PINS];
+    int n_pins;
+    bool keep_planes;              /* planes were asked for besides the strategy's own */
+    bool in_batch;
+};
+
+/* One batch item as the nodes see it. */
+typedef struct kept_job {
+    kept_seq *seq;
+    int tok0, n;                    /* rows [tok0, tok0+n) of the batch */
+    int32_t pos0;                   /* position of the first */
+    int counted[KEPT_MAX_MASS];     /* trailing queries of this item that each plane counts */
+    bool reset[KEPT_MAX_MASS];      /* the plane starts a new window with this item */
+} kept_job;
+
+typedef struct kept_node {
+    kept_engine *engine;
+    int layer;
+} kept_node;
+
+typedef struct kept_graph {
+    int n_tokens, n_out;
+    bool stats;
+    uint64_t used;                  /* for least recently used */
+    void *mem;
+    struct ggml_context *ctx;
+    struct ggml_cgraph *gf;
+    ggml_gallocr_t alloc;
+    struct ggml_tensor *tokens, *pos, *out_ids, *logits;
+} kept_graph;
+
+/* Offsets of one layer's work: index j*n_kv_heads + h over jobs and KV heads. */
+typedef struct kept_layer_work {
+    int *unit;        /* [n_jobs*H + 1] first unit */
+    size_t *part;     /* [n_jobs*H] first partial (float offset), single-token jobs */
+    size_t *prob;     /* [n_jobs*H] probabilities (f16 offset), single-token jobs with mass */
+    size_t *prob_max; /* [n_jobs*H] float offset */
+    size_t *vec;      /* [n_jobs*H] mass vectors (float offset), longer jobs with mass */
+} kept_layer_work;
+
+struct kept_engine {
+    kept_model *model;
+    const kept_kern *kern;
+    kept_pool *pool;
+    int n_threads, max_tokens, max_batch, max_seqs, n_seqs;
+    ggml_backend_t backend;
+    struct ggml_threadpool *threadpool;
+    void (*threadpool_free)(struct ggml_threadpool *);
+    kept_node *nodes;               /* [n_layers] */
+    kept_graph graphs[KEPT_GRAPHS];
+    uint64_t graph_clock;
+    /* the batch in flight */
+    kept_job *jobs;                 /* [max_seqs] */
+    int n_jobs;
+    kept_layer_work work;           /* of the layer being computed: laid out by its store node */
+    atomic_int *next_attend, *next_merge; /* [n_layers] unit counters */
+    float *parts, *vecs, *prob_maxes;
+    kept_f16 *probs;
+    size_t parts_cap, vecs_cap, prob_maxes_cap, probs_cap; /* elements */
+    kept_f16 *tile_prob;            /* [n_threads][tile_prob_size] */
+    float *tile_buf;                /* [n_threads][tile_buf_size] */
+    size_t tile_prob_size, tile_buf_size;
+    /* inputs and outputs */
+    int32_t *tok_buf, *pos_buf, *out_buf; /* [max_batch] */
+    float *logits;                  /* [max_batch_out][n_vocab] */
+    size_t logits_cap;              /* floats */
+    kept_evict_work *evict_work;
+    float *mean_buf, *cov_buf;      /* query statistics handed to a policy */
+    float *rope_freq;               /* [n_rope/2] */
+    uint8_t *keep_buf;              /* [max_tokens + KEPT_PAGE_SLOTS] */
+    int32_t *pos_scratch;           /* [max_tokens + KEPT_PAGE_SLOTS] */
+    kept_engine_times times;
+    _Atomic uint64_t busy_ns;
+};
+
+/* ---- graph.c ---- */
+/* A graph for this batch shape, built or reused. NULL: out of memory. */
+kept_graph *kept_graph_get(kept_engine *e, int n_tokens, int n_out, bool stats);
+void kept_graph_clear(kept_graph *g);
+
+/* ---- attend.c: custom nodes, called on every thread ---- */
+void kept_node_store(struct ggml_tensor *dst, int ith, int nth, void *node);
+void kept_node_attend(struct ggml_tensor *dst, int ith, int nth, void *node);
+void kept_node_merge(struct ggml_tensor *dst, int ith, int nth, void *node);
+/* Allocates offsets and scratch for e's limits. */
+kept_status kept_work_new(kept_engine *e, kept_error *err);
+void kept_work_free(kept_engine *e);
+/* Resets counters and grows scratch for the batch in e->jobs, so that nodes allocate nothing. */
+kept_status kept_work_prepare(kept_engine *e, kept_error *err);
+
+/* ---- seq.c ---- */
+/* After a forward pass: schedules, windowed layers, account. */
+kept_status kept_seq_after(kept_seq *s, const kept_item *item, kept_error *err);
+
+#endif

@@ -1,0 +1,160 @@
+/* graph: the forward pass of llama, qwen2, qwen3 and gemma3 as one ggml graph. What differs between
+ * them is data (a NULL tensor, a scale), not a branch on the name. Attention and the cache are three
+ * custom nodes per layer; everything else is ggml's. */
+#include "model/engine.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { NODES_PER_LAYER = 40, NODES_EXTRA = 32 };
+
+typedef struct builder {
+    kept_engine *e;
+    const struct kept_model *m;
+    struct ggml_context *c;
+    kept_graph *g;
+} builder;
+
+static struct ggml_tensor *norm(const builder *b, struct ggml_tensor *x, struct ggml_tensor *w)
+{
+    return w ? ggml_mul(b->c, ggml_rms_norm(b->c, x, b->m->norm_eps), w) : x;
+}
+
+/* One of q, k, v: projection, bias, heads, head norm; [D][heads][n_tokens], before rotation. */
+static struct ggml_tensor *project(const builder *b, struct ggml_tensor *w,
+                                   struct ggml_tensor *bias, struct ggml_tensor *head_norm,
+                                   struct ggml_tensor *x, int heads)
+{
+    struct ggml_tensor *y = ggml_mul_mat(b->c, w, x);
+    if (bias)
+        y = ggml_add(b->c, y, bias);
+    y = ggml_reshape_3d(b->c, y, b->m->info.head_size, heads, b->g->n_tokens);
+    return norm(b, y, head_norm);
+}
+
+static struct ggml_tensor *rotate(const builder *b, struct ggml_tensor *x, const kept_layer *l)
+{
+    const int mode = b->m->rope_neox ? GGML_ROPE_TYPE_NEOX : GGML_ROPE_TYPE_NORMAL;
+    return ggml_rope_ext(b->c, x, b->g->pos, b->m->rope_factors, b->m->n_rope, mode, 0,
+                         l->rope_base, l->rope_scale, 0.0f, 1.0f, 32.0f, 1.0f);
+}
+
+/* Attention of layer il on normalised input x: [n_heads*D][n_tokens], before the output matrix. */
+static struct ggml_tensor *attention(const builder *b, struct ggml_tensor *x, int il)
+{
+    const kept_model_info *info = &b->m->info;
+    const kept_layer *l = &b->m->layers[il];
+    kept_node *node = &b->e->nodes[il];
+    struct ggml_tensor *q = project(b, l->q, l->q_bias, l->q_norm, x, info->n_heads);
+    struct ggml_tensor *k = project(b, l->k, l->k_bias, l->k_norm, x, info->n_kv_heads);
+    struct ggml_tensor *v = project(b, l->v, l->v_bias, NULL, x, info->n_kv_heads);
+    /* The store node also reads the queries before rotation when someone wants their statistics;
+     * the attend node names the store node as a source, which orders the two. */
+    struct ggml_tensor *store_src[3] = {rotate(b, k, l), v, q};
+    struct ggml_tensor *st = ggml_custom_4d(b->c, GGML_TYPE_F32, 1, 1, 1, 1, store_src,
+                                            b->g->stats ? 3 : 2, kept_node_store,
+                                            GGML_N_TASKS_MAX, node);
+    struct ggml_tensor *attend_src[2] = {rotate(b, q, l), st};
+    struct ggml_tensor *o =
+        ggml_custom_4d(b->c, GGML_TYPE_F32, (int64_t)info->n_heads * info->head_size,
+                       b->g->n_tokens, 1, 1, attend_src, 2, kept_node_attend, GGML_N_TASKS_MAX,
+                       node);
+    return ggml_custom_inplace(b->c, o, NULL, 0, kept_node_merge, GGML_N_TASKS_MAX, node);
+}
+
+static struct ggml_tensor *feed_forward(const builder *b, struct ggml_tensor *x,
+                                        const kept_layer *l)
+{
+    struct ggml_tensor *gate = ggml_mul_mat(b->c, l->gate, x);
+    struct ggml_tensor *up = ggml_mul_mat(b->c, l->up, x);
+    struct ggml_tensor *h = b->m->gelu ? ggml_geglu_split(b->c, gate, up)
+                                       : ggml_swiglu_split(b->c, gate, up);
+    return norm(b, ggml_mul_mat(b->c, l->down, h), l->ffn_post_norm);
+}
+
+static void build(const builder *b)
+{
+    const struct kept_model *m = b->m;
+    struct ggml_context *c = b->c;
+    kept_graph *g = b->g;
+    g->tokens = ggml_new_tensor_1d(c, GGML_TYPE_I32, g->n_tokens);
+    g->pos = ggml_new_tensor_1d(c, GGML_TYPE_I32, g->n_tokens);
+    g->out_ids = ggml_new_tensor_1d(c, GGML_TYPE_I32, g->n_out ? g->n_out : 1);
+    ggml_set_input(g->tokens);
+    ggml_set_input(g->pos);
+    ggml_set_input(g->out_ids);
+    g->logits = NULL;
+    struct ggml_tensor *x = ggml_get_rows(c, m->tok_embd, g->tokens);
+    if (m->embd_scale != 1.0f)
+        x = ggml_scale(c, x, m->embd_scale);
+    for (int il = 0; il < m->info.n_layers; il++) {
+        const kept_layer *l = &m->layers[il];
+        struct ggml_tensor *o = attention(b, norm(b, x, l->attn_norm), il);
+        if (il == m->info.n_layers - 1) {
+            if (g->n_out == 0) { /* nobody reads the rest of the last layer */
+                ggml_build_forward_expand(g->gf, o);
+                return;
+            }
+            if (g->n_out < g->n_tokens) {
+                o = ggml_get_rows(c, o, g->out_ids);
+                x = ggml_get_rows(c, x, g->out_ids);
+            }
+        }
+        o = norm(b, ggml_mul_mat(c, l->o, o), l->attn_post_norm);
+        x = ggml_add(c, o, x);
+        x = ggml_add(c, feed_forward(b, norm(b, x, l->ffn_norm), l), x);
+    }
+    g->logits = ggml_mul_mat(c, m->output, norm(b, x, m->output_norm));
+    ggml_set_output(g->logits);
+    ggml_build_forward_expand(g->gf, g->logits);
+}
+
+void kept_graph_clear(kept_graph *g)
+{
+    ggml_gallocr_free(g->alloc);
+    ggml_free(g->ctx);
+    free(g->mem);
+    memset(g, 0, sizeof *g);
+}
+
+static bool graph_make(kept_engine *e, kept_graph *g)
+{
+    const size_t nodes = (size_t)e->model->info.n_layers * NODES_PER_LAYER + NODES_EXTRA;
+    const size_t bytes = ggml_tensor_overhead() * nodes + ggml_graph_overhead_custom(nodes, false);
+    g->mem = malloc(bytes);
+    if (!g->mem)
+        return false;
+    struct ggml_init_params p = {.mem_size = bytes, .mem_buffer = g->mem, .no_alloc = true};
+    g->ctx = ggml_init(p);
+    if (!g->ctx)
+        return false;
+    g->gf = ggml_new_graph_custom(g->ctx, nodes, false);
+    builder b = {e, e->model, g->ctx, g};
+    build(&b);
+    g->alloc = ggml_gallocr_new(ggml_backend_dev_buffer_type(e->model->dev));
+    return g->alloc && ggml_gallocr_alloc_graph(g->alloc, g->gf);
+}
+
+kept_graph *kept_graph_get(kept_engine *e, int n_tokens, int n_out, bool stats)
+{
+    kept_graph *victim = &e->graphs[0];
+    for (int i = 0; i < KEPT_GRAPHS; i++) {
+        kept_graph *g = &e->graphs[i];
+        if (g->gf && g->n_tokens == n_tokens && g->n_out == n_out && g->stats == stats) {
+            g->used = ++e->graph_clock;
+            return g;
+        }
+        if (g->used < victim->used)
+            victim = g;
+    }
+    kept_graph_clear(victim);
+    victim->n_tokens = n_tokens;
+    victim->n_out = n_out;
+    victim->stats = stats;
+    if (!graph_make(e, victim)) {
+        kept_graph_clear(victim);
+        return NULL;
+    }
+    victim->used = ++e->graph_clock;
+    return victim;
+}

@@ -1,0 +1,389 @@
+/* seq: sequences: creation, forks, eviction by their strategy, windowed layers, accounts. */
+#include "model/engine.h"
+
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- query statistics ------------------------------------------------------------------------ */
+
+static size_t stats_heads(const kept_engine *e)
+{
+    return (size_t)e->model->info.n_layers * (size_t)e->model->info.n_heads;
+}
+
+static uint64_t stats_bytes(const kept_engine *e)
+{
+    const size_t d = (size_t)e->model->info.head_size;
+    return stats_heads(e) * (d + d * d) * sizeof(float) + sizeof(kept_stats);
+}
+
+static void stats_free(kept_stats *s)
+{
+    if (!s)
+        return;
+    free(s->sum);
+    free(s->outer);
+    free(s);
+}
+
+/* A zeroed one, or a copy of src. */
+static kept_stats *stats_new(const kept_engine *e, const kept_stats *src)
+{
+    const size_t d = (size_t)e->model->info.head_size, n = stats_heads(e) * d;
+    kept_stats *s = kept_calloc(1, sizeof *s);
+    if (!s)
+        return NULL;
+    s->sum = kept_calloc(n, sizeof(float));
+    s->outer = kept_calloc(n * d, sizeof(float));
+    if (!s->sum || !s->outer) {
+        stats_free(s);
+        return NULL;
+    }
+    if (src) {
+        s->count = src->count;
+        memcpy(s->sum, src->sum, n * sizeof(float));
+        memcpy(s->outer, src->outer, n * d * sizeof(float));
+    }
+    return s;
+}
+
+/* Mean and covariance of all heads into the engine's buffers. */
+static kept_status stats_finish(kept_engine *e, const kept_stats *s, kept_error *err)
+{
+    const size_t d = (size_t)e->model->info.head_size, heads = stats_heads(e);
+    if (!e->mean_buf)
+        e->mean_buf = kept_calloc(heads * d, sizeof(float));
+    if (!e->cov_buf)
+        e->cov_buf = kept_calloc(heads * d * d, sizeof(float));
+    if (!e->mean_buf || !e->cov_buf)
+        return kept_fail(err, KEPT_NOMEM, "no memory for query statistics");
+    const float inv = s->count > 0 ? 1.0f / (float)s->count : 0.0f;
+    for (size_t h = 0; h < heads; h++) {
+        float *mean = e->mean_buf + h * d, *cov = e->cov_buf + h * d * d;
+        for (size_t i = 0; i < d; i++)
+            mean[i] = s->sum[h * d + i] * inv;
+        for (size_t i = 0; i < d; i++)
+            for (size_t j = 0; j < d; j++)
+                cov[i * d + j] = s->outer[(h * d + i) * d + j] * inv - mean[i] * mean[j];
+    }
+    return KEPT_OK;
+}
+
+/* ---- creation --------------------------------------------------------------------------------- */
+
+/* own: what strategy needs; want: own and what the caller asked for besides. */
+static kept_status captures(const kept_strategy *strategy, const kept_capture *extra,
+                            kept_capture *want, kept_error *err)
+{
+    *want = extra ? *extra : (kept_capture){0};
+    return strategy ? kept_strategy_needs(strategy, want, err) : KEPT_OK;
+}
+
+static kept_seq *seq_alloc(kept_engine *e, const kept_strategy *strategy, const kept_capture *cap,
+                           bool keep_planes, uint64_t seed)
+{
+    kept_seq *s = kept_calloc(1, sizeof *s);
+    if (!s)
+        return NULL;
+    s->engine = e;
+    s->strategy = strategy && !kept_strategy_is_full(strategy) ? strategy : NULL;
+    s->capture = *cap;
+    s->rope_plane = s->strategy && kept_strategy_moves_keys(s->strategy) ? cap->n_mass : -1;
+    s->keep_planes = keep_planes;
+    s->seed = seed;
+    s->trimmed = kept_calloc((size_t)e->model->info.n_layers, sizeof *s->trimmed);
+    if (!s->trimmed) {
+        free(s);
+        return NULL;
+    }
+    return s;
+}
+
+/* Frees a sequence that the engine does not count (yet, or any more). */
+static void seq_destroy(kept_seq *s)
+{
+    kept_cache_free(s->cache);
+    stats_free(s->stats);
+    free(s->trimmed);
+    free(s);
+}
+
+static int n_planes(const kept_seq *s)
+{
+    return s->capture.n_mass + (s->rope_plane >= 0 ? 1 : 0);
+}
+
+kept_status kept_seq_new(kept_engine *e, const kept_strategy *strategy, const kept_capture *capture,
+                         uint64_t seed, kept_seq **out, kept_error *err)
+{
+    kept_capture cap;
+    kept_status st = captures(strategy, capture, &cap, err);
+    if (st)
+        return st;
+    if (e->n_seqs >= e->max_seqs)
+        return kept_fail(err, KEPT_FULL, "%d sequences are alive, the engine's limit (max_seqs)",
+                         e->n_seqs);
+    kept_seq *s = seq_alloc(e, strategy, &cap, capture != NULL, seed);
+    if (!s)
+        return kept_fail(err, KEPT_NOMEM, "no memory for a sequence");
+    const kept_model_info *info = &e->model->info;
+    st = kept_cache_new(e->pool, e->kern, info->n_layers, info->n_kv_heads, n_planes(s),
+                        e->max_tokens, &s->cache, err);
+    if (!st && cap.query_stats && !(s->stats = stats_new(e, NULL)))
+        st = kept_fail(err, KEPT_NOMEM, "no memory for query statistics");
+    if (st) {
+        seq_destroy(s);
+        return st;
+    }
+    kept_cache_set_extra(s->cache, s->stats ? stats_bytes(e) : 0);
+    e->n_seqs++;
+    *out = s;
+    return KEPT_OK;
+}
+
+static int plane_of_window(const kept_seq *s, int window)
+{
+    for (int i = 0; i < s->capture.n_mass; i++)
+        if (s->capture.window[i] == window)
+            return i;
+    return -1;
+}
+
+/* Which plane of src becomes which plane of s. */
+static kept_status fork_planes(const kept_seq *src, kept_seq *s, int *planes, kept_error *err)
+{
+    for (int i = 0; i < s->capture.n_mass; i++) {
+        const int from = plane_of_window(src, s->capture.window[i]);
+        if (from < 0 && src->n_tokens > 0)
+            return kept_fail(err, KEPT_ARGUMENT,
+                             "the prefix did not record attention over a window of %d queries",
+                             s->capture.window[i]);
+        planes[i] = from;
+        s->counted[i] = from >= 0 ? src->counted[from] : 0;
+    }
+    if (s->rope_plane >= 0)
+        planes[s->rope_plane] = src->rope_plane;
+    if (s->capture.query_stats && !src->stats)
+        return kept_fail(err, KEPT_ARGUMENT, "the prefix did not record query statistics");
+    return KEPT_OK;
+}
+
+kept_status kept_seq_fork(kept_seq *src, const kept_strategy *strategy, const kept_capture *extra,
+                          uint64_t seed, kept_seq **out, kept_error *err)
+{
+    kept_engine *e = src->engine;
+    kept_capture cap;
+    int planes[KEPT_MAX_PLANES];
+    kept_status st = captures(strategy, extra, &cap, err);
+    if (st)
+        return st;
+    if (e->n_seqs >= e->max_seqs)
+        return kept_fail(err, KEPT_FULL, "%d sequences are alive, the engine's limit (max_seqs)",
+                         e->n_seqs);
+    kept_seq *s = seq_alloc(e, strategy, &cap, extra != NULL, seed);
+    if (!s)
+        return kept_fail(err, KEPT_NOMEM, "no memory for a sequence");
+    st = fork_planes(src, s, planes, err);
+    if (!st)
+        st = kept_cache_fork(src->cache, n_planes(s), planes, &s->cache, err);
+    if (!st && cap.query_stats && !(s->stats = stats_new(e, src->stats)))
+        st = kept_fail(err, KEPT_NOMEM, "no memory for query statistics");
+    if (st) {
+        seq_destroy(s);
+        return st;
+    }
+    kept_cache_set_extra(s->cache, s->stats ? stats_bytes(e) : 0);
+    s->n_tokens = src->n_tokens;
+    s->full_tokens = src->full_tokens;
+    s->score_ns = src->score_ns;
+    s->compact_ns = src->compact_ns;
+    s->n_pins = src->n_pins;
+    memcpy(s->pins, src->pins, sizeof s->pins);
+    memcpy(s->trimmed, src->trimmed, (size_t)e->model->info.n_layers * sizeof *s->trimmed);
+    e->n_seqs++;
+    *out = s;
+    return KEPT_OK;
+}
+
+void kept_seq_free(kept_seq *s)
+{
+    if (!s)
+        return;
+    s->engine->n_seqs--;
+    seq_destroy(s);
+}
+
+kept_status kept_seq_pin(kept_seq *s, int begin, int end)
+{
+    if (begin < 0 || end < begin)
+        return KEPT_ARGUMENT;
+    if (s->n_pins == KEPT_MAX_PINS)
+        return KEPT_FULL;
+    s->pins[s->n_pins++] = (kept_span){begin, end};
+    return KEPT_OK;
+}
+
+/* ---- eviction --------------------------------------------------------------------------------- */
+
+/* full_tokens: what a full cache holds at the point the budget refers to. */
+static kept_status evict(kept_seq *s, int32_t full_tokens, kept_error *err)
+{
+    kept_engine *e = s->engine;
+    const struct kept_model *m = e->model;
+    kept_evict x = {
+        .cache = s->cache,
+        .n_layers = m->info.n_layers,
+        .windowed = m->info.windowed,
+        .n_heads = m->info.n_kv_heads,
+        .group = m->info.n_heads / m->info.n_kv_heads,
+        .head_size = m->info.head_size,
+        .next_pos = s->n_tokens,
+        .full_tokens = full_tokens,
+        .pins = s->pins,
+        .n_pins = s->n_pins,
+        .capture = s->capture,
+        .rope_plane = s->rope_plane,
+        .rope_freq = e->rope_freq,
+        .n_rope = m->n_rope,
+        .rope_neox = m->rope_neox,
+        .seed = s->seed,
+        .round = s->round,
+    };
+    if (s->stats) {
+        const uint64_t t0 = kept_clock_ns();
+        kept_status st = stats_finish(e, s->stats, err);
+        if (st)
+            return st;
+        x.q_mean = e->mean_buf;
+        x.q_cov = e->cov_buf;
+        s->score_ns += kept_clock_ns() - t0;
+    }
+    kept_status st =
+        kept_strategy_evict(s->strategy, &x, e->evict_work, &s->score_ns, &s->compact_ns, err);
+    s->round++;
+    s->steps = 0;
+    return st;
+}
+
+/* A strategy that will not act again gives back what it remembered. */
+static void forget(kept_seq *s)
+{
+    if (kept_strategy_decode_every(s->strategy) || s->keep_planes)
+        return;
+    kept_cache_drop_planes(s->cache, 0);
+    s->capture = (kept_capture){0};
+    s->rope_plane = -1;
+    stats_free(s->stats);
+    s->stats = NULL;
+    kept_cache_set_extra(s->cache, 0);
+}
+
+kept_status kept_seq_end_prefill(kept_seq *s, kept_error *err)
+{
+    s->full_tokens = s->n_tokens;
+    if (!s->strategy)
+        return KEPT_OK;
+    kept_status st = evict(s, s->full_tokens, err);
+    if (!st)
+        forget(s);
+    return st;
+}
+
+/* Leading pages of windowed layers that no coming query can see go back to the pool. Strategies
+ * leave these layers alone, so their slots are in order of position and only whole pages leave:
+ * what is visible keeps its place in pages and segments, and rows keep their bits. */
+static kept_status trim_windowed(kept_seq *s)
+{
+    kept_engine *e = s->engine;
+    const kept_model_info *info = &e->model->info;
+    const int32_t stale_tokens = s->n_tokens - info->sliding_window + 1;
+    for (int l = 0; l < info->n_layers; l++) {
+        const int stale = stale_tokens / KEPT_PAGE_SLOTS - s->trimmed[l];
+        if (!info->windowed[l] || stale_tokens <= 0 || stale <= 0)
+            continue;
+        for (int h = 0; h < info->n_kv_heads; h++) {
+            memset(e->keep_buf, 1, (size_t)kept_cache_n(s->cache, l, h));
+            memset(e->keep_buf, 0, (size_t)stale * KEPT_PAGE_SLOTS);
+            kept_status st = kept_cache_retain(s->cache, l, h, e->keep_buf);
+            if (st)
+                return st;
+        }
+        s->trimmed[l] += stale;
+    }
+    return KEPT_OK;
+}
+
+kept_status kept_seq_after(kept_seq *s, const kept_item *item, kept_error *err)
+{
+    kept_status st = KEPT_OK;
+    if (s->engine->model->info.sliding_window)
+        st = trim_windowed(s);
+    if (st || !s->strategy)
+        return st ? kept_fail(err, st, "windowed layers could not be trimmed") : KEPT_OK;
+    if (item->prefill) {
+        if (kept_strategy_acts_on_chunks(s->strategy) && s->full_tokens == 0)
+            st = evict(s, s->n_tokens + item->n_after, err);
+        return st;
+    }
+    const int every = kept_strategy_decode_every(s->strategy);
+    s->steps += item->n_tokens;
+    if (every && s->steps >= every)
+        st = evict(s, s->full_tokens ? s->full_tokens : s->n_tokens, err);
+    return st;
+}
+
+/* ---- looking at a sequence ----------------------------------------------------------------------- */
+
+int kept_seq_n_tokens(const kept_seq *s) { return s->n_tokens; }
+
+static bool head_ok(const kept_seq *s, int layer, int kv_head)
+{
+    const kept_model_info *i = &s->engine->model->info;
+    return layer >= 0 && layer < i->n_layers && kv_head >= 0 && kv_head < i->n_kv_heads;
+}
+
+int kept_seq_positions(const kept_seq *s, int layer, int kv_head, int32_t *pos, int cap)
+{
+    if (!head_ok(s, layer, kv_head))
+        return 0;
+    const int n = kept_cache_n(s->cache, layer, kv_head);
+    const int32_t *pages = kept_cache_pages(s->cache, layer, kv_head);
+    for (int i = 0; i < n && i < cap; i++)
+        pos[i] = kept_pool_pos(s->engine->pool)[(size_t)pages[i / KEPT_PAGE_SLOTS] *
+                                                    KEPT_PAGE_SLOTS +
+                                                (size_t)(i % KEPT_PAGE_SLOTS)];
+    return n;
+}
+
+int kept_seq_mass(const kept_seq *s, int layer, int kv_head, int window, float *mass, int cap)
+{
+    const int plane = plane_of_window(s, window);
+    if (plane < 0 || !head_ok(s, layer, kv_head))
+        return -1;
+    const int n = kept_cache_n(s->cache, layer, kv_head);
+    const int32_t *blocks = kept_cache_blocks(s->cache, layer, kv_head, plane);
+    for (int i = 0; i < n && i < cap; i++)
+        mass[i] = kept_pool_block(s->engine->pool,
+                                  blocks[i / KEPT_PAGE_SLOTS])[i % KEPT_PAGE_SLOTS];
+    return n;
+}
+
+void kept_seq_account(const kept_seq *s, kept_account *out)
+{
+    kept_cache_account(s->cache, out);
+    out->score_ns = s->score_ns;
+    out->compact_ns = s->compact_ns;
+}
+
+uint64_t kept_full_kv_bytes(const kept_model_info *info, int n_tokens)
+{
+    uint64_t slots = 0;
+    for (int l = 0; l < info->n_layers; l++) {
+        int n = n_tokens;
+        if (info->windowed[l] && n > info->sliding_window)
+            n = info->sliding_window;
+        slots += (uint64_t)n;
+    }
+    return slots * (uint64_t)info->n_kv_heads * (uint64_t)info->head_size * 4;
+}

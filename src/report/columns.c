@@ -1,0 +1,268 @@
+/* columns: how each figure of a row is written. What was not measured is "n/a"; a KL of exactly 0
+ * is "0", so that a floor of 0 cannot be mistaken for a small number. */
+#include "report/view.h"
+
+#include <math.h>
+#include <string.h>
+
+#define P_TOLD 0.05 /* below: told from chance */
+
+double kept_view_number(const json_t *o, const char *key)
+{
+    const json_t *x = json_object_get(o, key);
+    return json_is_number(x) ? json_number_value(x) : NAN;
+}
+
+const char *kept_view_text(const json_t *o, const char *key)
+{
+    const char *s = json_string_value(json_object_get(o, key));
+    return s ? s : "";
+}
+
+bool kept_view_true(const json_t *o, const char *key)
+{
+    return json_is_true(json_object_get(o, key));
+}
+
+static void write_fixed(char *buf, double x, int digits)
+{
+    if (isfinite(x))
+        snprintf(buf, KEPT_VIEW_TEXT, "%.*f", digits, x);
+    else
+        snprintf(buf, KEPT_VIEW_TEXT, "n/a");
+}
+
+/* Three significant digits without an exponent. */
+static void write_short(char *buf, double x)
+{
+    double a = fabs(x);
+    write_fixed(buf, x, a < 9.995 ? 2 : a < 99.95 ? 1 : 0);
+}
+
+static void write_percent(char *buf, double x)
+{
+    write_fixed(buf, x, fabs(x) < 99.95 ? 1 : 0);
+}
+
+static void write_held(const json_t *c, char *buf)
+{
+    write_short(buf, kept_view_number(c, "held_bytes") / 1048576);
+}
+
+static void write_held_pct(const json_t *c, char *buf)
+{
+    write_percent(buf, kept_view_number(c, "held_pct"));
+}
+
+static void write_peak_pct(const json_t *c, char *buf)
+{
+    write_percent(buf, kept_view_number(c, "peak_pct"));
+}
+
+static void write_steps_pct(const json_t *c, char *buf)
+{
+    write_percent(buf, kept_view_number(c, "byte_steps_pct"));
+}
+
+static void write_score(const json_t *c, char *buf)
+{
+    write_percent(buf, 100 * kept_view_number(c, "score"));
+}
+
+static void write_interval(const json_t *c, char *buf)
+{
+    double low = kept_view_number(c, "score_low"), high = kept_view_number(c, "score_high");
+    if (isfinite(low) && isfinite(high))
+        snprintf(buf, KEPT_VIEW_TEXT, "%.0f-%.0f", 100 * low, 100 * high);
+    else
+        snprintf(buf, KEPT_VIEW_TEXT, "n/a");
+}
+
+/* "!" marks a change that is told from chance. */
+static void mark_told(const json_t *c, char *buf)
+{
+    size_t n = strlen(buf);
+    if (kept_view_number(c, "p") < P_TOLD && n + 1 < KEPT_VIEW_TEXT) {
+        buf[n] = '!';
+        buf[n + 1] = 0;
+    }
+}
+
+static void write_change(const json_t *c, char *buf)
+{
+    double x = 100 * kept_view_number(c, "change");
+    if (!isfinite(x))
+        snprintf(buf, KEPT_VIEW_TEXT, "n/a");
+    else
+        snprintf(buf, KEPT_VIEW_TEXT, x == 0 ? "0" : "%+.1f", x);
+    mark_told(c, buf);
+}
+
+static void write_flips(const json_t *c, char *buf)
+{
+    double b = kept_view_number(c, "regressions"), i = kept_view_number(c, "improvements");
+    if (kept_view_number(c, "n_pairs") > 0 && isfinite(b) && isfinite(i))
+        snprintf(buf, KEPT_VIEW_TEXT, "%.0f/%.0f", b, i);
+    else
+        snprintf(buf, KEPT_VIEW_TEXT, "n/a");
+}
+
+static void write_kl(const json_t *c, char *buf)
+{
+    double x = kept_view_number(c, "kl");
+    if (x == 0)
+        snprintf(buf, KEPT_VIEW_TEXT, "0");
+    else if (x > 0 && x < 0.0005)
+        snprintf(buf, KEPT_VIEW_TEXT, "%.0e", x);
+    else
+        write_fixed(buf, x, x < 9.995 ? 3 : 1);
+}
+
+static void write_top1(const json_t *c, char *buf)
+{
+    write_percent(buf, 100 * kept_view_number(c, "top1"));
+}
+
+static void write_mass(const json_t *c, char *buf)
+{
+    write_percent(buf, 100 * kept_view_number(c, "mass_recall"));
+}
+
+static void write_core(const json_t *c, char *buf)
+{
+    write_percent(buf, 100 * kept_view_number(c, "mass_recall_core"));
+}
+
+static void write_evidence(const json_t *c, char *buf)
+{
+    write_percent(buf, 100 * kept_view_number(c, "evidence_recall"));
+}
+
+static void write_ppl(const json_t *c, char *buf)
+{
+    double x = kept_view_number(c, "ppl");
+    write_fixed(buf, x, x < 99.995 ? 2 : x < 9999 ? 1 : 0);
+}
+
+static void write_nll(const json_t *c, char *buf)
+{
+    double x = kept_view_number(c, "change");
+    if (!isfinite(x))
+        snprintf(buf, KEPT_VIEW_TEXT, "n/a");
+    else
+        snprintf(buf, KEPT_VIEW_TEXT, x == 0 ? "0" : "%+.3f", x);
+    mark_told(c, buf);
+}
+
+static void write_nll_interval(const json_t *c, char *buf)
+{
+    double low = kept_view_number(c, "change_low"), high = kept_view_number(c, "change_high");
+    if (!isfinite(low) || !isfinite(high))
+        snprintf(buf, KEPT_VIEW_TEXT, "n/a");
+    else if (low == 0 && high == 0)
+        snprintf(buf, KEPT_VIEW_TEXT, "0");
+    else
+        snprintf(buf, KEPT_VIEW_TEXT, "%+.3f %+.3f", low, high);
+}
+
+static void write_prefill(const json_t *c, char *buf)
+{
+    write_short(buf, kept_view_number(c, "prefill_ns") / 1e9);
+}
+
+static void write_speed(const json_t *c, char *buf)
+{
+    write_short(buf, kept_view_number(c, "tokens_per_s"));
+}
+
+static void write_ratio(const json_t *c, char *buf)
+{
+    write_short(buf, kept_view_number(c, "speed_ratio"));
+}
+
+static void write_evict(const json_t *c, char *buf)
+{
+    double score = kept_view_number(c, "score_ns") / 1e6;
+    double compact = kept_view_number(c, "compact_ns") / 1e6;
+    if (isfinite(score) && isfinite(compact))
+        snprintf(buf, KEPT_VIEW_TEXT, "%.0f+%.0f", score, compact);
+    else
+        snprintf(buf, KEPT_VIEW_TEXT, "n/a");
+}
+
+#define BYTES                                                                                      \
+    {{"held", "MiB"}, write_held}, {{"of", "full%"}, write_held_pct},                              \
+        {{"", "peak%"}, write_peak_pct},                                                           \
+    {                                                                                              \
+        {"byte-", "step%"}, write_steps_pct                                                        \
+    }
+#define TIMES                                                                                      \
+    {{"prefl", "s"}, write_prefill}, {{"", "tok/s"}, write_speed}, {{"x", "full"}, write_ratio},   \
+    {                                                                                              \
+        {"evict", "ms"}, write_evict                                                               \
+    }
+
+static const kept_column generate_columns[] = {
+    BYTES,
+    {{"", "score"}, write_score},
+    {{"95%", "range"}, write_interval},
+    {{"vs", "full"}, write_change},
+    {{"", "-/+"}, write_flips},
+    {{"", "KL"}, write_kl},
+    {{"top-", "1%"}, write_top1},
+    {{"mass", "%"}, write_mass},
+    {{"evid", "%"}, write_evidence},
+    TIMES,
+};
+
+static const kept_column score_columns[] = {
+    BYTES,
+    {{"", "ppl"}, write_ppl},
+    {{"NLL vs", "full"}, write_nll},
+    {{"95%", "range"}, write_nll_interval},
+    {{"", "KL"}, write_kl},
+    {{"top-", "1%"}, write_top1},
+    {{"mass", "%"}, write_mass},
+    {{"core", "%"}, write_core},
+    TIMES,
+};
+
+const kept_column *kept_view_columns(bool generate, int *n)
+{
+    *n = generate ? (int)(sizeof generate_columns / sizeof *generate_columns)
+                  : (int)(sizeof score_columns / sizeof *score_columns);
+    return generate ? generate_columns : score_columns;
+}
+
+#define LEGEND_BYTES                                                                               \
+    "  held    KV cache and its bookkeeping right after eviction; of full%, peak% (most ever "     \
+    "held) and byte-step%\n"                                                                       \
+    "          (bytes held x tokens seen, summed) are relative to the full cache\n"
+#define LEGEND_TIMES                                                                               \
+    "  prefl   seconds to read the prompt; shared by all rows except those that evict while "      \
+    "reading\n"                                                                                    \
+    "  tok/s   decoding one sequence alone; x full: speed relative to the full cache, measured "   \
+    "side by side\n"                                                                               \
+    "  evict   milliseconds per sample spent choosing + moving\n"
+
+const char *kept_view_legend(bool generate)
+{
+    if (generate)
+        return LEGEND_BYTES
+            "  score   task score in %, with its 95% Wilson range; vs full: change in points; -/+: "
+            "samples lost/gained\n"
+            "  KL      nats between the full cache's and this row's next-token distribution where "
+            "the answer starts; top-1: same favourite\n"
+            "  mass    mass_recall: share of the full cache's attention that falls on tokens still "
+            "held, when the answer starts\n"
+            "  evid    evidence_recall: share of the answer's tokens still held, mean over layers "
+            "and heads\n" LEGEND_TIMES;
+    return LEGEND_BYTES
+        "  ppl     perplexity of the true continuation; NLL vs full: change in nats per token, "
+        "with its 95% range\n"
+        "  KL      nats per token between the full cache's and this row's distribution; top-1: "
+        "same favourite token\n"
+        "  mass    mass_recall: share of the full cache's attention that falls on tokens still "
+        "held; core: without the\n"
+        "          first 4 and last 32 tokens, which nearly every strategy keeps\n" LEGEND_TIMES;
+}

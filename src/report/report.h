@@ -1,0 +1,25 @@
+/* report: views of a result document. Pure functions of the JSON; nothing is measured here. */
+#ifndef REPORT_REPORT_H
+#define REPORT_REPORT_H
+
+#include "base/base.h"
+
+#include <jansson.h>
+#include <stdio.h>
+
+typedef struct kept_view_options {
+    bool colour;  /* ANSI colour; only when stdout is a terminal and NO_COLOR is unset */
+    int columns;  /* terminal width, 0: 120 */
+} kept_view_options;
+
+/* Sorted Pareto-first. Every row: strategy, bytes kept now/peak/byte-steps and % of full, score
+ * with its Wilson interval and paired change with flips, KL, top-1, mass_recall, evidence_recall,
+ * prefill time, decode tokens/s and ratio to the full cache, scoring and compaction time. */
+kept_status kept_report_table(const json_t *result, FILE *out, const kept_view_options *o);
+kept_status kept_report_csv(const json_t *result, FILE *out);
+kept_status kept_report_json(const json_t *result, FILE *out);
+/* Writes atomically (temporary file and rename): no partial output file ever. IO with errno text. */
+kept_status kept_report_save(const json_t *result, const char *path, const char *format,
+                             kept_error *err);
+
+#endif

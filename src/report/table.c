@@ -1,0 +1,311 @@
+/* table: the result as text for a person. Per task: the conditions, the rows (the full cache first,
+ * then the rows nothing beats in both bytes and quality, then the rest), and what the number of
+ * samples can and cannot tell. Columns are as wide as their content; a strategy name too long for
+ * the line has a line of its own.
+ */
+#include "report/view.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define COLUMNS      120
+#define MAX_COLUMNS  24
+#define SIGNS_NEEDED 6 /* 2 / 2^6 < 0.05: same-sign differences that two-sided tests need */
+
+typedef struct row {
+    const json_t *cell;
+    const char *name;
+    int variant;
+    double gain, cost;
+    char text[MAX_COLUMNS][KEPT_VIEW_TEXT];
+} row;
+
+typedef struct table {
+    const json_t *result, *task;
+    FILE *out;
+    const kept_view_options *o;
+    bool generate;
+    const kept_column *columns;
+    int n_columns, n_rows, name_width, width[MAX_COLUMNS];
+    row *rows; /* [n_rows] */
+} table;
+
+/* ---- rows ----------------------------------------------------------------------------------- */
+
+static int rank(const row *r)
+{
+    return r->variant < 2 ? r->variant : kept_view_true(r->cell, "front") ? 2 : 3;
+}
+
+static int compare_rows(const void *a, const void *b)
+{
+    const row *x = a, *y = b;
+    if (rank(x) != rank(y))
+        return rank(x) - rank(y);
+    if (x->gain != y->gain)
+        return x->gain > y->gain ? -1 : 1;
+    if (x->cost != y->cost)
+        return x->cost < y->cost ? -1 : 1;
+    return x->variant - y->variant;
+}
+
+static bool collect_rows(table *t, int task)
+{
+    const json_t *cells = json_object_get(t->result, "cells"), *c;
+    const json_t *variants = json_object_get(t->result, "variants");
+    size_t i;
+    t->rows = kept_calloc(json_array_size(cells) + 1, sizeof *t->rows);
+    if (!t->rows)
+        return false;
+    json_array_foreach(cells, i, c)
+    {
+        if (kept_view_number(c, "task") != task)
+            continue;
+        row *r = &t->rows[t->n_rows++];
+        double gain = kept_view_number(c, "score"), nll = kept_view_number(c, "nll");
+        double cost = kept_view_number(c, "held_bytes"), v = kept_view_number(c, "variant");
+        r->cell = c;
+        r->variant = v >= 0 ? (int)v : 0;
+        r->name = kept_view_text(json_array_get(variants, (size_t)r->variant), "name");
+        r->gain = isfinite(gain) ? gain : isfinite(nll) ? -nll : -HUGE_VAL;
+        r->cost = isfinite(cost) ? cost : HUGE_VAL;
+        for (int k = 0; k < t->n_columns; k++)
+            t->columns[k].write(c, r->text[k]);
+    }
+    qsort(t->rows, (size_t)t->n_rows, sizeof *t->rows, compare_rows);
+    return true;
+}
+
+/* ---- layout --------------------------------------------------------------------------------- */
+
+static void widen(int *width, const char *text)
+{
+    int n = (int)strlen(text);
+    *width = n > *width ? n : *width;
+}
+
+static void lay_out(table *t)
+{
+    int rest = (t->o && t->o->columns > 0 ? t->o->columns : COLUMNS) - 2;
+    for (int k = 0; k < t->n_columns; k++) {
+        t->width[k] = 0;
+        widen(&t->width[k], t->columns[k].head[0]);
+        widen(&t->width[k], t->columns[k].head[1]);
+        for (int i = 0; i < t->n_rows; i++)
+            widen(&t->width[k], t->rows[i].text[k]);
+        rest -= t->width[k] + 1;
+    }
+    t->name_width = 8;
+    for (int i = 0; i < t->n_rows; i++)
+        if ((int)strlen(t->rows[i].name) <= rest)
+            widen(&t->name_width, t->rows[i].name);
+}
+
+static void print_heads(const table *t)
+{
+    for (int line = 0; line < 2; line++) {
+        fprintf(t->out, "  %-*s", t->name_width, line ? "strategy" : "");
+        for (int k = 0; k < t->n_columns; k++)
+            fprintf(t->out, " %*s", t->width[k], t->columns[k].head[line]);
+        fputc('\n', t->out);
+    }
+}
+
+static void print_row(const table *t, const row *r)
+{
+    bool front = kept_view_true(r->cell, "front");
+    bool bold = front && t->o && t->o->colour;
+    fprintf(t->out, "%s%c ", bold ? "\033[1m" : "", front ? '*' : ' ');
+    if ((int)strlen(r->name) > t->name_width)
+        fprintf(t->out, "%s\n  %*s", r->name, t->name_width, "");
+    else
+        fprintf(t->out, "%-*s", t->name_width, r->name);
+    for (int k = 0; k < t->n_columns; k++)
+        fprintf(t->out, " %*s", t->width[k], r->text[k]);
+    fputs(bold ? "\033[0m\n" : "\n", t->out);
+}
+
+/* Teacher forcing: does the loss grow with the distance from the eviction? */
+static void print_distances(const table *t)
+{
+    const json_t *first = NULL, *d;
+    size_t i;
+    if (t->n_rows)
+        first = json_object_get(t->rows[0].cell, "by_distance");
+    if (json_array_size(first) < 2)
+        return;
+    fprintf(t->out, "\n  %-*s  top-1%% by tokens after the eviction\n  %-*s", t->name_width, "",
+            t->name_width, "strategy");
+    json_array_foreach(first, i, d)
+    {
+        char range[40];
+        double to = kept_view_number(d, "to");
+        if (isfinite(to))
+            snprintf(range, sizeof range, "%.0f-%.0f", kept_view_number(d, "from"), to);
+        else
+            snprintf(range, sizeof range, ">%.0f", kept_view_number(d, "from") - 1);
+        fprintf(t->out, " %7s", range);
+    }
+    fputc('\n', t->out);
+    for (int r = 0; r < t->n_rows; r++) {
+        fprintf(t->out, "  %-*s", t->name_width, t->rows[r].name);
+        json_array_foreach(json_object_get(t->rows[r].cell, "by_distance"), i, d)
+            fprintf(t->out, " %7.1f", 100 * kept_view_number(d, "top1"));
+        fputc('\n', t->out);
+    }
+}
+
+/* ---- words ---------------------------------------------------------------------------------- */
+
+/* The protection all strategies share, "" if they differ. Borrowed from a resolved spec. */
+static const char *common_protection(const json_t *result, int *len)
+{
+    const json_t *v;
+    const char *found = NULL;
+    size_t i;
+    *len = 0;
+    json_array_foreach(json_object_get(result, "variants"), i, v)
+    {
+        const char *p = strstr(kept_view_text(v, "resolved"), "protect(");
+        if (i < 2)
+            continue;
+        int n = p ? (int)strcspn(p, ")") + 1 : 0;
+        if (!n || (found && (n != *len || strncmp(p, found, (size_t)n))))
+            return "";
+        found = p;
+        *len = n;
+    }
+    return found ? found : "";
+}
+
+static void print_run(const json_t *result, FILE *out)
+{
+    const json_t *m = json_object_get(result, "model"), *c = json_object_get(result, "machine");
+    const json_t *o = json_object_get(result, "options");
+    int len;
+    const char *protect = common_protection(result, &len);
+    fprintf(out, "model    %s, %s weights, sha256 %.12s\n", kept_view_text(m, "name"),
+            kept_view_text(m, "weight_type"), kept_view_text(m, "sha256"));
+    fprintf(out, "machine  %s, %s kernels, %.0f threads\n", kept_view_text(c, "cpu"),
+            kept_view_text(c, "isa"), kept_view_number(c, "threads"));
+    fprintf(out, "run      seed %.0f, prompt read in chunks of %.0f tokens",
+            kept_view_number(o, "seed"), kept_view_number(o, "chunk"));
+    if (len)
+        fprintf(out, ", every strategy has %.*s\n", len, protect);
+    else
+        fprintf(out, ", protection differs: see the specs\n");
+}
+
+static void print_conditions(const table *t, double n)
+{
+    bool aware = kept_view_true(t->task, "query_aware");
+    fprintf(t->out, "\n%s: %.0f samples of %.0f tokens%s; ", kept_view_text(t->task, "label"), n,
+            kept_view_number(t->task, "length"),
+            kept_view_true(t->task, "chat") ? ", chat template" : "");
+    if (!t->generate)
+        fprintf(t->out, "the text goes on after the eviction, token by token\n");
+    else if (aware)
+        fprintf(t->out, "QUERY-AWARE: strategies saw the question before they evicted\n");
+    else
+        fprintf(t->out, "the question arrives after the eviction (query-agnostic)\n");
+}
+
+static bool is_zero(const json_t *cell, const char *key)
+{
+    double x = kept_view_number(cell, key);
+    return x == 0 || !isfinite(x);
+}
+
+static void print_floor(const table *t)
+{
+    const json_t *c = t->n_rows > 1 && t->rows[1].variant == 1 ? t->rows[1].cell : NULL;
+    if (!c)
+        return;
+    bool zero = is_zero(c, "change") && is_zero(c, "kl_max") && is_zero(c, "diverged") &&
+                is_zero(c, "regressions") && is_zero(c, "improvements");
+    fprintf(t->out, zero ? "  Floor: the full cache run twice differs from itself by exactly 0.\n"
+                         : "  FLOOR NOT 0: the full cache run twice differs from itself; smaller "
+                           "differences mean nothing.\n");
+}
+
+static void print_failures(const table *t)
+{
+    for (int i = 0; i < t->n_rows; i++) {
+        double failed = kept_view_number(t->rows[i].cell, "failed");
+        if (failed > 0)
+            fprintf(t->out, "  FAILED: %s on %.0f of %.0f samples (counted with score 0)\n",
+                    t->rows[i].name, failed, kept_view_number(t->rows[i].cell, "n"));
+    }
+}
+
+static void print_resolution(const table *t, int n)
+{
+    if (n < SIGNS_NEEDED)
+        fprintf(t->out,
+                "  With %d sample%s nothing here can be told from chance (95%% needs at least %d "
+                "that all point one way).\n",
+                n, n == 1 ? "" : "s", SIGNS_NEEDED);
+    else if (t->generate)
+        fprintf(t->out,
+                "  ! told from chance (p < 0.05, per row). With %d samples no change below %.1f "
+                "points can be; a row without !\n    is not shown to equal full.\n",
+                n, 100.0 * SIGNS_NEEDED / n);
+    else
+        fprintf(t->out,
+                "  ! told from chance (p < 0.05, per row, sign flips over %d samples); a "
+                "row without ! is not shown to equal full.\n",
+                n);
+}
+
+static kept_status print_task(const json_t *result, int task, FILE *out, const kept_view_options *o)
+{
+    table t = {.result = result, .out = out, .o = o};
+    t.task = json_array_get(json_object_get(result, "tasks"), (size_t)task);
+    t.generate = !strcmp(kept_view_text(t.task, "kind"), "generate");
+    t.columns = kept_view_columns(t.generate, &t.n_columns);
+    if (!collect_rows(&t, task))
+        return KEPT_NOMEM;
+    double n = t.n_rows ? kept_view_number(t.rows[0].cell, "n") : 0;
+    print_conditions(&t, n);
+    if (n > 0) {
+        lay_out(&t);
+        print_heads(&t);
+        for (int i = 0; i < t.n_rows; i++)
+            print_row(&t, &t.rows[i]);
+        if (!t.generate)
+            print_distances(&t);
+        fputs("  * no other row is both smaller and better.\n", out);
+        print_floor(&t);
+        print_resolution(&t, (int)n);
+        print_failures(&t);
+    } else {
+        fputs("  no sample was finished\n", out);
+    }
+    free(t.rows);
+    return KEPT_OK;
+}
+
+kept_status kept_report_table(const json_t *result, FILE *out, const kept_view_options *o)
+{
+    const json_t *tasks = json_object_get(result, "tasks"), *task;
+    bool seen[2] = {false, false};
+    size_t i;
+    print_run(result, out);
+    json_array_foreach(tasks, i, task)
+    {
+        kept_status s = print_task(result, (int)i, out, o);
+        if (s)
+            return s;
+        seen[!strcmp(kept_view_text(task, "kind"), "generate")] = true;
+    }
+    for (int g = 1; g >= 0; g--)
+        if (seen[g])
+            fprintf(out, "\ncolumns%s\n%s",
+                    seen[!g] ? g ? " of answered tasks" : " of scored text" : "",
+                    kept_view_legend(g));
+    if (kept_view_true(result, "partial"))
+        fprintf(out, "\nPARTIAL RESULT: the run was stopped after %zu samples.\n",
+                json_array_size(json_object_get(result, "samples")));
+    return ferror(out) ? KEPT_IO : KEPT_OK;
+}

@@ -1,0 +1,25 @@
+/* view: what the files of src/report share. Private. */
+#ifndef REPORT_VIEW_H
+#define REPORT_VIEW_H
+
+#include "report/report.h"
+
+/* Number at key, NaN if it is not there or null. */
+double kept_view_number(const json_t *o, const char *key);
+/* Text at key, "" if it is not there. */
+const char *kept_view_text(const json_t *o, const char *key);
+bool kept_view_true(const json_t *o, const char *key);
+
+#define KEPT_VIEW_TEXT 24
+
+typedef struct kept_column {
+    const char *head[2];                          /* two lines of heading */
+    void (*write)(const json_t *cell, char *buf); /* [KEPT_VIEW_TEXT] */
+} kept_column;
+
+/* Columns of a task of this kind, in order. */
+const kept_column *kept_view_columns(bool generate, int *n);
+/* What the columns mean, one line each. */
+const char *kept_view_legend(bool generate);
+
+#endif

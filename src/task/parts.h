@@ -1,0 +1,140 @@
+/* parts: what the task files share and nobody else includes.
+ *
+ *   task.c    list of tasks, options, open/get/close, string match
+ *   words.c   keys and values
+ *   hay.c     haystacks in pieces between which needles go
+ *   needle.c  RULER's needle tasks, sizing
+ *   prompt.c  sample -> prompt -> prefix, suffix and evidence tokens
+ *   text.c    windows of the user's text
+ *   jsonl.c   the user's prompts
+ *   buf.c     growing text, files
+ */
+#ifndef TASK_PARTS_H
+#define TASK_PARTS_H
+
+#include "task/task.h"
+
+/* ---- buf.c ---- */
+/* Growing text, NUL-terminated once something was added. After an allocation fails, adding does
+ * nothing and failed stays set: check once at the end. */
+typedef struct kept_buf {
+    char *s;
+    size_t n, cap;
+    bool failed;
+} kept_buf;
+void kept_buf_add(kept_buf *b, const char *s, size_t n);
+void kept_buf_puts(kept_buf *b, const char *s);
+void kept_buf_free(kept_buf *b);
+/* Whole file of valid UTF-8 without NUL bytes, at most KEPT_FILE_MAX bytes, a byte order mark
+ * dropped. IO: cannot be read. FORMAT: names the line of the first bad byte. */
+#define KEPT_FILE_MAX ((size_t)256 << 20)
+kept_status kept_buf_read_file(const char *path, kept_buf *out, kept_error *err);
+/* Offset of the first byte of s[0..n) that is no UTF-8 text (NUL counts as such), or n. */
+size_t kept_utf8_check(const char *s, size_t n);
+
+/* ---- words.c ---- */
+typedef enum kept_secret_kind {
+    KEPT_SECRET_WORD,   /* adjective-noun */
+    KEPT_SECRET_NUMBER, /* seven digits */
+    KEPT_SECRET_UUID    /* version 4 */
+} kept_secret_kind;
+#define KEPT_SECRET_CAP 48
+bool kept_secret_kind_parse(const char *name, kept_secret_kind *out);
+const char *kept_secret_kind_name(kept_secret_kind kind);
+void kept_secret_draw(kept_rng *rng, kept_secret_kind kind, char out[KEPT_SECRET_CAP]);
+const char *const *kept_words(bool noun, int *n); /* the lists, for tests */
+
+/* ---- hay.c ---- */
+typedef enum kept_hay_kind {
+    KEPT_HAY_NOISE, /* unit: the five-sentence line */
+    KEPT_HAY_ESSAY, /* unit: a word; pieces are sentences */
+    KEPT_HAY_NEEDLE /* unit: a distractor needle on its own line */
+} kept_hay_kind;
+
+/* Piece i is text.s[at[i] .. at[i+1]); pieces are joined by sep. */
+typedef struct kept_hay {
+    kept_buf text;
+    size_t *at; /* [n + 1] */
+    int n, cap;
+    char sep;
+} kept_hay;
+void kept_hay_clear(kept_hay *h);
+/* Each adds the pieces of n_units units to an empty h. NOMEM. */
+kept_status kept_hay_noise(kept_hay *h, int n_units);
+kept_status kept_hay_add(kept_hay *h, const char *s, size_t n);
+/* essay is normalised text; the window starts at the first sentence at or after start (wrapping)
+ * and repeats the essay when it is too short. */
+kept_status kept_hay_essay(kept_hay *h, const char *essay, size_t len, size_t start, int n_units);
+/* Runs of white space become one space, ends are stripped; in place. */
+void kept_hay_normalise(kept_buf *text);
+/* Whether text[i] (a space) ends a sentence: . ! or ? before it, closing quotes allowed between. */
+bool kept_hay_sentence_end(const char *text, size_t i);
+
+/* ---- the task object ---- */
+typedef struct kept_needle_plan {
+    kept_hay_kind hay;
+    kept_secret_kind key, value;
+    int n_keys, n_values;
+    int units;          /* haystack units that fit sample 0 */
+    double unit_tokens; /* tokens one unit costs, measured */
+} kept_needle_plan;
+
+typedef struct kept_task_type kept_task_type;
+struct kept_task {
+    const kept_task_type *type;
+    const kept_model *model; /* borrowed */
+    char *file;              /* copy of options.file or NULL */
+    char label[128];
+    int length, n_samples, score_tokens;
+    uint64_t seed;
+    bool chat, query_aware;
+    size_t chat_begin; /* where the user's text begins in a formatted chat prompt */
+    kept_buf text;     /* essay, text or JSONL file */
+    kept_needle_plan needle;
+    double token_bytes; /* text: bytes of one token, measured */
+    size_t last_start;  /* text: latest byte from which a whole window follows */
+    size_t *line;       /* jsonl: [n_samples] offsets of lines in text */
+    int *line_number;   /* jsonl: [n_samples], from 1 */
+};
+
+struct kept_task_type {
+    const char *name;
+    kept_task_kind kind;
+    kept_status (*open)(kept_task *t, const kept_task_options *o, kept_error *err);
+    kept_status (*get)(kept_task *t, int i, kept_sample *out, kept_error *err);
+    /* needle tasks */
+    kept_hay_kind hay; /* NOISE: an essay when a file is given */
+    kept_secret_kind key, value;
+    int n_keys, n_values;
+};
+
+/* Position of sample i in a sweep of [0, 1): n strata, each drawn once, in an order that covers the
+ * range early (multiples of the golden section), jittered inside the stratum. */
+double kept_task_sweep(const kept_task *t, int i);
+/* Seed of everything random in sample i. */
+uint64_t kept_task_sample_seed(const kept_task *t, int i);
+void kept_task_set_label(kept_task *t, const char *what); /* "NAME(what)" */
+
+kept_status kept_needle_open(kept_task *t, const kept_task_options *o, kept_error *err);
+kept_status kept_needle_get(kept_task *t, int i, kept_sample *out, kept_error *err);
+kept_status kept_text_open(kept_task *t, const kept_task_options *o, kept_error *err);
+kept_status kept_text_get(kept_task *t, int i, kept_sample *out, kept_error *err);
+kept_status kept_jsonl_open(kept_task *t, const kept_task_options *o, kept_error *err);
+kept_status kept_jsonl_get(kept_task *t, int i, kept_sample *out, kept_error *err);
+/* One line of JSONL as a sample; number is the line's for messages. FORMAT, NOMEM. */
+kept_status kept_jsonl_parse(const char *line, size_t n, int number, kept_sample *out,
+                             kept_error *err);
+
+/* ---- prompt.c ---- */
+/* Finds chat_begin. UNSUPPORTED: the model has no usable chat template. */
+kept_status kept_prompt_open(kept_task *t, kept_error *err);
+/* Tokens of a sample's prompt and the answer's room: n_prefix + n_suffix + max_new_tokens. */
+kept_status kept_prompt_count(kept_task *t, const kept_sample *s, int *n, kept_error *err);
+/* The prompt as one string (malloc) and where the suffix begins in it. */
+kept_status kept_prompt_build(const kept_task *t, const kept_sample *s, char **text, size_t *split,
+                              kept_error *err);
+/* Tokens of text[0..len) in malloc'd memory of at least *n + 1 ids. */
+kept_status kept_prompt_tokens(const kept_model *m, const char *text, size_t len, bool bos,
+                               bool special, int32_t **out, int *n, kept_error *err);
+
+#endif

@@ -1,0 +1,148 @@
+/* test_step_alloc: a decode step allocates nothing, whatever its sequences' strategies. malloc and
+ * its family are counted by definitions of our own in front of the C library's. */
+#include "engine_util.h"
+#include "mkgguf.h"
+#include "test.h"
+
+#include <dlfcn.h>
+#include <stdatomic.h>
+#include <unistd.h>
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+
+static atomic_long n_allocs;
+static atomic_bool counting;
+
+#ifndef SANITIZED
+/* glibc's own entry points: no dlsym needed, which would itself allocate. */
+extern void *__libc_malloc(size_t n);
+extern void *__libc_calloc(size_t n, size_t size);
+extern void *__libc_realloc(void *p, size_t n);
+extern void *__libc_memalign(size_t align, size_t n);
+
+static void count(void)
+{
+    if (atomic_load_explicit(&counting, memory_order_relaxed))
+        atomic_fetch_add(&n_allocs, 1);
+}
+void *malloc(size_t n)
+{
+    count();
+    return __libc_malloc(n);
+}
+void *calloc(size_t n, size_t size)
+{
+    count();
+    return __libc_calloc(n, size);
+}
+void *realloc(void *p, size_t n)
+{
+    count();
+    return __libc_realloc(p, n);
+}
+void *aligned_alloc(size_t align, size_t n)
+{
+    count();
+    return __libc_memalign(align, n);
+}
+int posix_memalign(void **p, size_t align, size_t n)
+{
+    count();
+    *p = __libc_memalign(align, n);
+    return *p ? 0 : 12;
+}
+#endif
+
+static kept_model *model;
+
+/* Steps enough to warm up (graph, scratch growth), then counts over 100 steps that cross page
+ * boundaries and evict. */
+static long allocations(const char *const *specs, int n)
+{
+    const int32_t token = 5;
+    kept_error err;
+    kept_engine *e = NULL;
+    kept_engine_options o = {.n_threads = 2, .max_tokens = 1024, .max_seqs = 8,
+                             .pool_bytes = (size_t)64 << 20};
+    CHECK_INT(kept_engine_new(model, &o, &e, &err), KEPT_OK);
+    kept_strategy *st[8];
+    kept_seq *s[8];
+    int32_t *prompt = util_tokens(300, kept_model_get_info(model)->n_vocab, 3);
+    util_run r = {.engine = e, .n_vocab = kept_model_get_info(model)->n_vocab};
+    kept_item it[8];
+    for (int i = 0; i < n; i++) {
+        CHECK_INT(kept_strategy_parse(specs[i], &st[i], &err), KEPT_OK);
+        CHECK_INT(kept_seq_new(e, st[i], NULL, 1, &s[i], &err), KEPT_OK);
+        CHECK_INT(util_prefill(&r, s[i], prompt, 300, 300, NULL), KEPT_OK);
+        CHECK_INT(kept_seq_end_prefill(s[i], &err), KEPT_OK);
+        it[i] = (kept_item){.seq = s[i], .tokens = &token, .n_tokens = 1, .n_logits = 1};
+    }
+    for (int t = 0; t < 20; t++)
+        CHECK_INT(kept_engine_forward(e, it, n, &err), KEPT_OK);
+    atomic_store(&n_allocs, 0);
+    atomic_store(&counting, true);
+    kept_status st_all = KEPT_OK;
+    for (int t = 0; t < 100 && !st_all; t++)
+        st_all = kept_engine_forward(e, it, n, &err);
+    atomic_store(&counting, false);
+    CHECK_INT(st_all, KEPT_OK);
+    for (int i = 0; i < n; i++) {
+        kept_seq_free(s[i]);
+        kept_strategy_free(st[i]);
+    }
+    free(prompt);
+    kept_engine_free(e);
+    return atomic_load(&n_allocs);
+}
+
+static void full_step(void)
+{
+    static const char *const specs[] = {"full"};
+    CHECK_INT(allocations(specs, 1), 0);
+}
+
+static void mixed_batch_step(void)
+{
+    static const char *const specs[] = {"full", "h2o+decode(every=1)@128", "tova+decode(every=4)@25%",
+                                        "streaming+decode(every=1)@100", "keydiff+decode(every=16)@64",
+                                        "snapkv+ada+decode(every=8)@96", "knorm@25%"};
+    CHECK_INT(allocations(specs, 7), 0);
+}
+
+/* The counter counts. */
+static void counter_works(void)
+{
+    atomic_store(&n_allocs, 0);
+    atomic_store(&counting, true);
+    void *volatile p = malloc(10);
+    atomic_store(&counting, false);
+    free(p);
+    CHECK_INT(atomic_load(&n_allocs), 1);
+}
+
+int main(void)
+{
+#ifdef SANITIZED
+    SKIP("the sanitizer owns malloc");
+#endif
+    kept_error err;
+    const mkgguf_spec spec = mkgguf_default("llama");
+    char *path = mkgguf_temp();
+    if (!path || mkgguf_write(path, &spec) || kept_model_open(path, &model, &err)) {
+        fprintf(stderr, "no model\n");
+        return 1;
+    }
+    RUN(counter_works);
+    RUN(full_step);
+    RUN(mixed_batch_step);
+    unlink(path);
+    free(path);
+    kept_model_free(model);
+    TEST_END();
+}
