@@ -409,10 +409,10 @@ static void expect(world *w, const char *alloc, int open, bool z, bool shared)
             compete(w, l, l + 1, slots, (int)floor(0.2 * slots / H), z);
         }
     } else {
-        double low = 1 / 20.0, high = 2 - low;
+        double low = strcmp(alloc, "pyramid") ? 0.5 : 1 / 20.0, high = 2 - low;
         for (int i = 0; i < L * H; i++)
             share[i / H][i % H] =
-                strcmp(alloc, "pyramid") ? 1 : high - (i / H) * (high - low) / (L - 1);
+                strncmp(alloc, "pyramid", 7) ? 1 : high - (i / H) * (high - low) / (L - 1);
         pour(share, open, cap, keep);
         for (int i = 0; i < L * H; i++)
             best_of_head(w, i / H, i % H, keep[i / H][i % H]);
@@ -517,7 +517,8 @@ static void run(world *w, const char *score, const char *alloc, const char *prot
 static const char *const scores[] = {"recency", "h2o",    "h2o(norm=on)",
                                      "tova",    "snapkv", "snapkv(kernel=5,pool=avg)",
                                      "knorm",   "keydiff"};
-static const char *const allocs[] = {"uniform", "pyramid", "ada", "global", "global(alpha=0.5)"};
+static const char *const allocs[] = {"uniform", "pyramid", "pyramid(beta=2)",
+                                     "ada",     "global",  "global(alpha=0.5)"};
 static const char *const expected[] = {"expected-attention", "expected-attention(epsilon=0.01)",
                                        "expected-attention(values=off)"};
 

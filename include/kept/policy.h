@@ -80,6 +80,13 @@ typedef struct kept_view {
     float *scratch; /* [n + KEPT_SCRATCH] floats of the head asked, uninitialised */
 } kept_view;
 
+/* For scores that look ahead: writes the mean over positions [from, from + n) of the rotary factors
+ * exp(i pos rope_freq[j]) to re, im [n_rope/2]; n = 1 gives those of one position. */
+KEPT_API void kept_rope_mean(const kept_view *v, double from, double n, float *re, float *im);
+/* Turns one vector by such factors, in place; its D channels lie `stride` floats apart. */
+KEPT_API void kept_rope_turn(const kept_view *v, const float *re, const float *im, float *x,
+                             int stride);
+
 #define KEPT_SCRATCH 262144 /* floats in view.scratch beyond n */
 
 enum { /* kept_score.needs */
