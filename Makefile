@@ -76,7 +76,7 @@ $(LIBSO): $(LIB_OBJ)
 	@ln -sf $(@F) $(BUILD)/libkept.so.$(ABI) && ln -sf $(@F) $(BUILD)/libkept.so
 $(BUILD)/kept: $(CLI_OBJ) $(LIBA)
 	$(CC) $(SAN) -pthread -o $@ $^ $(LIBS)
-$(BUILD)/tests/fuzz/%: $(BUILD)/tests/fuzz/%.o $(TEST_LIB) $(LIBA)
+$(BUILD)/tests/fuzz/%: $(BUILD)/tests/fuzz/%.o $(TEST_LIB) $(BUILD)/libkept_cli.a $(LIBA)
 	$(CC) $(SAN) -fsanitize=fuzzer -pthread -o $@ $^ $(LIBS)
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(TEST_LIB) $(BUILD)/libkept_cli.a $(LIBA)
 	$(CC) $(SAN) -pthread -o $@ $^ $(LIBS)
