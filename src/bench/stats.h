@@ -24,9 +24,9 @@ double kept_quantile(double *x, int n, double q);
 
 /* ---- distributions over a vocabulary -------------------------------------------------------- */
 typedef struct kept_kl {
-    double kl;       /* KL(base || other) in nats, double accumulation */
+    double kl;                  /* KL(base || other) in nats, double accumulation */
     double nll_base, nll_other; /* -log p of the true token */
-    bool top1;       /* same argmax (lowest id wins ties) */
+    bool top1;                  /* same argmax (lowest id wins ties) */
 } kept_kl;
 /* base and other: logits [n_vocab], finite or -infinity (such a token weighs nothing). Equal inputs
  * give kl exactly 0. true_token outside the vocabulary: both nll are NaN. kl.c. */

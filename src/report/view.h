@@ -19,7 +19,7 @@ typedef struct kept_column {
 
 /* Columns of a task of this kind, in order. */
 const kept_column *kept_view_columns(bool generate, int *n);
-/* What the columns mean, one line each. */
-const char *kept_view_legend(bool generate);
+/* What the columns mean, for tables of answered tasks, of scored text, or both. */
+void kept_view_legend(FILE *out, bool generate, bool score);
 
 #endif
