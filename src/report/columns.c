@@ -24,6 +24,11 @@ bool kept_view_true(const json_t *o, const char *key)
     return json_is_true(json_object_get(o, key));
 }
 
+const json_t *kept_view_at(const json_t *list, double i)
+{
+    return i >= 0 && i < (double)json_array_size(list) ? json_array_get(list, (size_t)i) : NULL;
+}
+
 static void write_fixed(char *buf, double x, int digits)
 {
     if (isfinite(x))
