@@ -263,8 +263,7 @@ static void strange_documents_do_not_crash(void)
     static const char *const strange[] = {
         "{}",
         "{'tasks':[{}],'variants':[{}],'samples':[{}]}",
-        "{'tasks':[{'kind':'score'}],'variants':[{},{},{}],'samples':[{'task':0,'outcomes':[1,{}]}]"
-        "}",
+        "{'tasks':[{'kind':'score'}],'variants':[{},{}],'samples':[{'task':0,'outcomes':[1,{}]}]}",
         "{'tasks':[{}],'variants':[{}],'cells':[{},{'task':0},{'task':0,'variant':-5},7]}",
     };
     for (size_t i = 0; i < sizeof strange / sizeof *strange; i++) {

@@ -32,8 +32,8 @@ void kept_cache_note_peak(kept_cache *c)
  * alone with its own planes, is exact. Afterwards the past is the source's. */
 void kept_cache_inherit_account(kept_cache *c, const kept_cache *src)
 {
-    const uint64_t per_page = c->pool->page_bytes + KEPT_POS_BYTES +
-                              (uint64_t)c->n_planes * KEPT_BLOCK_BYTES;
+    const uint64_t per_page =
+        c->pool->page_bytes + KEPT_POS_BYTES + (uint64_t)c->n_planes * KEPT_BLOCK_BYTES;
     c->n_evicted = src->n_evicted;
     c->peak_pages = src->peak_pages;
     c->page_steps = src->page_steps;

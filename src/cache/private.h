@@ -93,8 +93,8 @@ void kept_pool_drop_block(kept_pool *p, int32_t id);
 int32_t kept_cache_private_page(kept_cache *c, int32_t id);
 /* Gives back the pages and blocks of a head from its n_pages'th on. */
 void kept_cache_trim(kept_cache *c, int layer, int head, int n_pages);
-void kept_cache_note_peak(kept_cache *c);       /* after anything that grows the bytes held */
+void kept_cache_note_peak(kept_cache *c); /* after anything that grows the bytes held */
 void kept_cache_inherit_account(kept_cache *c, const kept_cache *src); /* c: a new fork of src */
-uint64_t kept_cache_bytes(const kept_cache *c); /* kv + meta now */
+uint64_t kept_cache_bytes(const kept_cache *c);                        /* kv + meta now */
 
 #endif
