@@ -21,7 +21,8 @@ static util_run start(size_t pool_bytes)
                              .max_tokens = 2048,
                              .max_batch_tokens = 1024,
                              .max_seqs = 16,
-                             .pool_bytes = pool_bytes};
+                             .pool_bytes = pool_bytes,
+                             .isa = getenv("KEPT_ISA")};
     if (kept_engine_new(model, &o, &r.engine, &r.err)) {
         fprintf(stderr, "engine: %s\n", r.err.text);
         exit(1);
