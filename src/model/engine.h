@@ -47,6 +47,7 @@ struct kept_seq {
     kept_span pins[KEPT_MAX_PINS];
     int n_pins;
     bool keep_planes; /* planes were asked for besides the strategy's own */
+    bool shift_lost;  /* keys have moved and the plane that says how far is gone */
     bool in_batch;
 };
 
