@@ -6,8 +6,8 @@
  *           by one
  *   pool    pages returned after scattered eviction to 25 %, against the ideal
  *
- * Outputs are compared first. Exit 1 if they disagree (with --strict also if a bar is missed), 77 if
- * there is no model (KEPT_MODEL or --model). */
+ * Outputs are compared first. Exit 1 if they disagree (with --strict also if a bar is missed), 77
+ * if there is no model (KEPT_MODEL or --model). */
 #include "base/base.h"
 #include "kern/kern.h"
 
@@ -85,8 +85,12 @@ static void prefill(kept_engine *e, kept_seq *seq, const int32_t *tokens, int n)
 {
     for (int p = 0; p < n; p += 512) {
         const int k = n - p < 512 ? n - p : 512;
-        kept_item it = {.seq = seq, .tokens = tokens + p, .n_tokens = k,
-                        .n_logits = p + k == n, .n_after = n - p - k, .prefill = true};
+        kept_item it = {.seq = seq,
+                        .tokens = tokens + p,
+                        .n_tokens = k,
+                        .n_logits = p + k == n,
+                        .n_after = n - p - k,
+                        .prefill = true};
         forward(e, &it, 1);
     }
 }
@@ -106,8 +110,8 @@ static speed run_own(const setup *s, kept_engine *e, float *out)
         memcpy(out, kept_engine_logits(e), (size_t)s->info->n_vocab * sizeof *out);
     for (int i = 0; i < s->steps; i++) {
         const uint64_t q = kept_clock_ns();
-        kept_item it = {.seq = seq, .tokens = s->tokens + s->context + i, .n_tokens = 1,
-                        .n_logits = 1};
+        kept_item it = {
+            .seq = seq, .tokens = s->tokens + s->context + i, .n_tokens = 1, .n_logits = 1};
         forward(e, &it, 1);
         step[i] = (double)(kept_clock_ns() - q);
     }
@@ -219,11 +223,12 @@ static void bench_speed(const setup *s)
     llama_model_free(m);
 }
 
-/* ---- sweep ------------------------------------------------------------------------------------ */
+/* ---- sweep ------------------------------------------------------------------------------------
+ */
 
-static const char *const specs[N_VARIANTS / 2] = {
-    "random", "recency",   "streaming", "h2o",    "h2o(norm=on)",
-    "tova",   "snapkv",    "knorm",     "keydiff", "snapkv+ada"};
+static const char *const specs[N_VARIANTS / 2] = {"random",       "recency",   "streaming", "h2o",
+                                                  "h2o(norm=on)", "tova",      "snapkv",    "knorm",
+                                                  "keydiff",      "snapkv+ada"};
 
 /* Decodes `steps` fixed tokens through n sequences in one batch. */
 static void decode_batch(const setup *s, kept_engine *e, kept_seq **seq, int n)
@@ -231,8 +236,10 @@ static void decode_batch(const setup *s, kept_engine *e, kept_seq **seq, int n)
     kept_item it[N_VARIANTS];
     for (int t = 0; t < s->steps; t++) {
         for (int i = 0; i < n; i++)
-            it[i] = (kept_item){.seq = seq[i], .tokens = s->tokens + s->sweep_tokens + t,
-                                .n_tokens = 1, .n_logits = 1};
+            it[i] = (kept_item){.seq = seq[i],
+                                .tokens = s->tokens + s->sweep_tokens + t,
+                                .n_tokens = 1,
+                                .n_logits = 1};
         forward(e, it, n);
     }
 }
@@ -285,7 +292,8 @@ static void bench_sweep(const setup *s)
     kept_engine_free(e);
 }
 
-/* ---- pool -------------------------------------------------------------------------------------- */
+/* ---- pool --------------------------------------------------------------------------------------
+ */
 
 static void bench_pool(const setup *s)
 {
@@ -327,8 +335,12 @@ static int number(const char *text)
 
 int main(int argc, char **argv)
 {
-    setup s = {.path = getenv("KEPT_MODEL"), .context = 4096, .steps = 32, .threads = 2,
-               .rounds = 3, .sweep_tokens = 2048};
+    setup s = {.path = getenv("KEPT_MODEL"),
+               .context = 4096,
+               .steps = 32,
+               .threads = 2,
+               .rounds = 3,
+               .sweep_tokens = 2048};
     const char *only = NULL;
     for (int i = 1; i < argc; i++) {
         const char *v = i + 1 < argc ? argv[i + 1] : "";

@@ -1,6 +1,7 @@
 /* test_engine: the forward pass against libllama on random models of all four architectures, and
  * against itself: decode against prefill, chunk sizes, threads, neighbours in a batch. */
 #include "engine_util.h"
+#include "kern/kern.h"
 #include "mkgguf.h"
 #include "test.h"
 
@@ -38,6 +39,9 @@ static mkgguf_spec shape(int i)
     return s;
 }
 
+/* Kernel level of the engines: KEPT_ISA, NULL: the best. */
+static const char *isa;
+
 static util_run start(const fixture *f, int threads, int max_seqs)
 {
     util_run r = {.n_vocab = f->info.n_vocab};
@@ -45,6 +49,7 @@ static util_run start(const fixture *f, int threads, int max_seqs)
                              .max_tokens = 1024,
                              .max_batch_tokens = 512,
                              .max_seqs = max_seqs,
+                             .isa = isa,
                              .pool_bytes = (size_t)128 << 20};
     if (kept_engine_new(f->model, &o, &r.engine, &r.err)) {
         fprintf(stderr, "engine: %s\n", r.err.text);
@@ -100,19 +105,17 @@ static void equals_libllama(void)
 {
     for (int i = 0; i < N_SHAPES; i++) {
         fixture *f = &fix[i];
-        struct llama_model *m =
-            llama_model_load_from_file(f->path, llama_model_default_params());
+        struct llama_model *m = llama_model_load_from_file(f->path, llama_model_default_params());
         float *ref = rows(f, N_ALL);
         CHECK(m && util_llama(m, f->tokens, N_PREFILL, N_ALL, true, NULL, NULL, ref));
         const util_diff d = util_compare(ref, f->own, N_PREFILL, f->info.n_vocab);
         const size_t at = (size_t)N_PREFILL * (size_t)f->info.n_vocab;
         CHECK(m && util_llama(m, f->tokens, N_PREFILL, N_ALL, false, NULL, NULL, ref));
-        const util_diff g =
-            util_compare(ref + at, f->own + at, N_ALL - N_PREFILL, f->info.n_vocab);
+        const util_diff g = util_compare(ref + at, f->own + at, N_ALL - N_PREFILL, f->info.n_vocab);
         printf("# %s D=%d: prefill max %.2g rms %.2g argmax %d/%d; decode max %.2g rms %.2g "
                "argmax %d/%d\n",
-               f->info.arch, f->info.head_size, d.max_abs, d.rel_rms, d.same_argmax, d.n,
-               g.max_abs, g.rel_rms, g.same_argmax, g.n);
+               f->info.arch, f->info.head_size, d.max_abs, d.rel_rms, d.same_argmax, d.n, g.max_abs,
+               g.rel_rms, g.same_argmax, g.n);
         CHECK(d.max_abs <= (shape(i).type == GGML_TYPE_F32 ? 2e-3 : 1e-2));
         CHECK(d.rel_rms <= rms_bound(f));
         CHECK(d.worst_gap <= 2 * d.max_abs);
@@ -133,8 +136,7 @@ static void decode_equals_prefill(void)
         float *out = rows(f, N_ALL - N_PREFILL);
         CHECK_INT(util_prefill(&r, s, f->tokens, N_PREFILL, N_PREFILL, NULL), KEPT_OK);
         CHECK_INT(util_decode(&r, s, f->tokens + N_PREFILL, N_ALL - N_PREFILL, out), KEPT_OK);
-        const util_diff d =
-            util_compare(f->own + at, out, N_ALL - N_PREFILL, f->info.n_vocab);
+        const util_diff d = util_compare(f->own + at, out, N_ALL - N_PREFILL, f->info.n_vocab);
         printf("# %s: decode against prefill max %.2g rms %.2g%s\n", f->info.arch, d.max_abs,
                d.rel_rms, same(f->own + at, out, f, N_ALL - N_PREFILL) ? " (bit-identical)" : "");
         CHECK(d.rel_rms <= rms_bound(f));
@@ -173,6 +175,23 @@ static void chunks_do_not_matter(void)
         }
 }
 
+/* Every kernel level this CPU has gives the same function. */
+static void levels_do_not_matter(void)
+{
+    const char *names[8], *const before = isa;
+    const int n = kept_kern_levels(names, 8);
+    for (int i = 0; i < N_SHAPES; i++)
+        for (int l = 0; l < n; l++) {
+            isa = names[l];
+            float *out = run_prefill(&fix[i], 2, N_ALL);
+            const util_diff d = util_compare(fix[i].own, out, N_ALL, fix[i].info.n_vocab);
+            CHECK(d.rel_rms <= rms_bound(&fix[i]));
+            CHECK(d.worst_gap <= 2 * d.max_abs);
+            free(out);
+        }
+    isa = before;
+}
+
 /* Three sequences of different length and phase in one batch against each alone. */
 static void neighbours_do_not_matter(void)
 {
@@ -184,7 +203,10 @@ static void neighbours_do_not_matter(void)
         CHECK_INT(util_prefill(&r, s[0], f->tokens, 130, 130, NULL), KEPT_OK);
         CHECK_INT(util_prefill(&r, s[1], f->tokens, 50, 50, NULL), KEPT_OK);
         kept_item it[3] = {
-            {.seq = s[0], .tokens = f->tokens + 130, .n_tokens = 20, .n_logits = 20,
+            {.seq = s[0],
+             .tokens = f->tokens + 130,
+             .n_tokens = 20,
+             .n_logits = 20,
              .prefill = true},
             {.seq = s[1], .tokens = f->tokens + 50, .n_tokens = 1, .n_logits = 1},
             {.seq = s[2], .tokens = f->tokens, .n_tokens = 70, .n_logits = 70, .prefill = true}};
@@ -199,7 +221,8 @@ static void neighbours_do_not_matter(void)
     }
 }
 
-/* ---- attention mass against libllama's own probabilities --------------------------------------- */
+/* ---- attention mass against libllama's own probabilities ---------------------------------------
+ */
 
 typedef struct probe {
     int layer, n_kv, group;
@@ -220,7 +243,8 @@ static bool on_node(struct ggml_tensor *t, bool ask, void *ctx)
         for (int q = 0; q < N_PREFILL; q++)
             for (int k = 0; k < N_PREFILL; k++) {
                 const float *x = (const float *)((const char *)t->data + (size_t)h * t->nb[2] +
-                                                 (size_t)q * t->nb[1]) + k;
+                                                 (size_t)q * t->nb[1]) +
+                                 k;
                 p->sum[h / p->group * N_PREFILL + k] += (double)*x;
                 if (q == N_PREFILL - 1)
                     p->last[h / p->group * N_PREFILL + k] += (double)*x;
@@ -240,12 +264,12 @@ static void mass_equals_libllama(void)
 {
     for (int i = 0; i < N_SHAPES; i++) {
         fixture *f = &fix[i];
-        probe p = {.layer = i == 3 ? 5 : 1, .n_kv = f->info.n_kv_heads,
+        probe p = {.layer = i == 3 ? 5 : 1,
+                   .n_kv = f->info.n_kv_heads,
                    .group = f->info.n_heads / f->info.n_kv_heads};
         p.sum = calloc((size_t)p.n_kv * N_PREFILL, sizeof(double));
         p.last = calloc((size_t)p.n_kv * N_PREFILL, sizeof(double));
-        struct llama_model *m =
-            llama_model_load_from_file(f->path, llama_model_default_params());
+        struct llama_model *m = llama_model_load_from_file(f->path, llama_model_default_params());
         float *ref = rows(f, N_PREFILL);
         CHECK(m && util_llama(m, f->tokens, N_PREFILL, N_PREFILL, false, on_node, &p, ref));
         util_run r = start(f, 2, 4);
@@ -277,7 +301,8 @@ static void mass_equals_libllama(void)
     }
 }
 
-/* ---- limits ------------------------------------------------------------------------------------- */
+/* ---- limits -------------------------------------------------------------------------------------
+ */
 
 static void bad_batches_are_refused(void)
 {
@@ -305,7 +330,8 @@ static void full_pool_changes_nothing(void)
     fixture *f = &fix[0];
     const kept_model_info *i = &f->info;
     util_run r = {.n_vocab = i->n_vocab};
-    kept_engine_options o = {.n_threads = 1, .max_tokens = 1024,
+    kept_engine_options o = {.n_threads = 1,
+                             .max_tokens = 1024,
                              .pool_bytes = (size_t)(i->n_layers * i->n_kv_heads) * 256 *
                                            (size_t)i->head_size};
     CHECK_INT(kept_engine_new(f->model, &o, &r.engine, &r.err), KEPT_OK);
@@ -329,6 +355,7 @@ static void full_pool_changes_nothing(void)
 int main(void)
 {
     llama_backend_init();
+    isa = getenv("KEPT_ISA");
     for (int i = 0; i < N_SHAPES; i++) {
         fixture *f = &fix[i];
         const mkgguf_spec spec = shape(i);
@@ -346,6 +373,7 @@ int main(void)
     RUN(decode_equals_prefill);
     RUN(threads_do_not_matter);
     RUN(chunks_do_not_matter);
+    RUN(levels_do_not_matter);
     RUN(neighbours_do_not_matter);
     RUN(mass_equals_libllama);
     RUN(bad_batches_are_refused);

@@ -17,8 +17,12 @@ static int32_t *tokens;
 static util_run start(size_t pool_bytes)
 {
     util_run r = {.n_vocab = info->n_vocab};
-    kept_engine_options o = {.n_threads = 2, .max_tokens = 2048, .max_batch_tokens = 1024,
-                             .max_seqs = 16, .pool_bytes = pool_bytes};
+    kept_engine_options o = {.n_threads = 2,
+                             .max_tokens = 2048,
+                             .max_batch_tokens = 1024,
+                             .max_seqs = 16,
+                             .pool_bytes = pool_bytes,
+                             .isa = getenv("KEPT_ISA")};
     if (kept_engine_new(model, &o, &r.engine, &r.err)) {
         fprintf(stderr, "engine: %s\n", r.err.text);
         exit(1);
@@ -122,62 +126,71 @@ static void positions_matter(void)
     free(b);
 }
 
-/* Forks of one prefix under many strategies, decoding in one batch, each as if it were alone. */
-static void forks_equal_sequences_alone(void)
+/* Forks of one prefix under many strategies, decoding in one batch, each as if it were alone. A
+ * pass feeds two tokens and asks for two logits, so that ggml uses its matrix product in both cases
+ * and not its matrix-vector product for the sequence alone. */
+static const char *const fork_specs[] = {"full",        "h2o@25%",       "snapkv+ada@128",
+                                         "keydiff@25%", "streaming@128", "knorm+global@25%"};
+enum { N_FORKS = sizeof fork_specs / sizeof *fork_specs, PASSES = 8 };
+
+static void decode_pass(util_run *r, kept_seq *const *s, int n, int pass, float *out)
 {
-    static const char *const spec[] = {"full", "h2o@25%", "snapkv+ada@128", "keydiff@25%",
-                                       "streaming@128", "knorm+global@25%"};
-    enum { N = sizeof spec / sizeof *spec, STEPS = 8 };
-    const size_t v = (size_t)info->n_vocab;
-    float *alone = malloc(N * STEPS * 2 * v * sizeof *alone);
-    float *batch = malloc(N * STEPS * 2 * v * sizeof *batch);
-    kept_strategy *st[N];
-    kept_seq *s[N];
+    kept_item it[N_FORKS];
+    for (int i = 0; i < n; i++)
+        it[i] = (kept_item){
+            .seq = s[i], .tokens = tokens + N_PROMPT + 2 * pass, .n_tokens = 2, .n_logits = 2};
+    CHECK_INT(kept_engine_forward(r->engine, it, n, &r->err), KEPT_OK);
+    memcpy(out, kept_engine_logits(r->engine), (size_t)n * 2 * (size_t)info->n_vocab * sizeof *out);
+}
+
+static void run_alone(util_run *r, const kept_strategy *st, float *out)
+{
+    kept_seq *s = new_seq(r, st);
+    CHECK_INT(util_prefill(r, s, tokens, N_PROMPT, 256, NULL), KEPT_OK);
+    CHECK_INT(kept_seq_end_prefill(s, &r->err), KEPT_OK);
+    for (int p = 0; p < PASSES; p++)
+        decode_pass(r, &s, 1, p, out + (size_t)p * 2 * (size_t)info->n_vocab);
+    kept_seq_free(s);
+}
+
+static void run_forked(util_run *r, kept_strategy *const *st, float *out)
+{
     kept_capture cap;
-    util_run r = start((size_t)64 << 20);
-    for (int i = 0; i < N; i++)
-        st[i] = parse(spec[i]);
-    CHECK_INT(kept_capture_union((const kept_strategy *const *)st, N, &cap, &r.err), KEPT_OK);
-    for (int i = 0; i < N; i++) {
-        kept_seq *x = new_seq(&r, st[i]);
-        CHECK_INT(util_prefill(&r, x, tokens, N_PROMPT, 256, NULL), KEPT_OK);
-        CHECK_INT(kept_seq_end_prefill(x, &r.err), KEPT_OK);
-        for (int t = 0; t < STEPS; t++) { /* two tokens and logits: ggml's matrix product, as in a
-                                             batch, not its matrix-vector product */
-            kept_item it = {.seq = x, .tokens = tokens + N_PROMPT + 2 * t, .n_tokens = 2,
-                            .n_logits = 2};
-            CHECK_INT(kept_engine_forward(r.engine, &it, 1, &r.err), KEPT_OK);
-            memcpy(alone + (size_t)(t * N + i) * 2 * v, kept_engine_logits(r.engine),
-                   2 * v * sizeof *alone);
-        }
-        kept_seq_free(x);
-    }
-    kept_seq *base = NULL;
-    CHECK_INT(kept_seq_new(r.engine, NULL, &cap, 1, &base, &r.err), KEPT_OK);
-    CHECK_INT(util_prefill(&r, base, tokens, N_PROMPT, 256, NULL), KEPT_OK);
-    for (int i = 0; i < N; i++) {
-        CHECK_INT(kept_seq_fork(base, st[i], NULL, 1, &s[i], &r.err), KEPT_OK);
-        CHECK_INT(kept_seq_end_prefill(s[i], &r.err), KEPT_OK);
+    kept_seq *s[N_FORKS], *base = NULL;
+    CHECK_INT(kept_capture_union((const kept_strategy *const *)st, N_FORKS, &cap, &r->err),
+              KEPT_OK);
+    CHECK_INT(kept_seq_new(r->engine, NULL, &cap, 1, &base, &r->err), KEPT_OK);
+    CHECK_INT(util_prefill(r, base, tokens, N_PROMPT, 256, NULL), KEPT_OK);
+    for (int i = 0; i < N_FORKS; i++) {
+        CHECK_INT(kept_seq_fork(base, st[i], NULL, 1, &s[i], &r->err), KEPT_OK);
+        CHECK_INT(kept_seq_end_prefill(s[i], &r->err), KEPT_OK);
     }
     kept_seq_free(base);
-    for (int t = 0; t < STEPS; t++) {
-        kept_item it[N];
-        for (int i = 0; i < N; i++)
-            it[i] = (kept_item){.seq = s[i], .tokens = tokens + N_PROMPT + 2 * t, .n_tokens = 2,
-                                .n_logits = 2};
-        CHECK_INT(kept_engine_forward(r.engine, it, N, &r.err), KEPT_OK);
-        memcpy(batch + (size_t)t * N * 2 * v, kept_engine_logits(r.engine),
-               N * 2 * v * sizeof *batch);
-    }
-    for (int i = 0; i < N; i++) {
-        bool equal = true;
-        for (int t = 0; t < STEPS; t++)
-            equal &= !memcmp(alone + (size_t)(t * N + i) * 2 * v,
-                             batch + (size_t)(t * N + i) * 2 * v, 2 * v * sizeof *alone);
-        if (!equal)
-            fprintf(stderr, "%s differs between alone and forked\n", spec[i]);
-        CHECK(equal);
+    for (int p = 0; p < PASSES; p++)
+        decode_pass(r, s, N_FORKS, p, out + (size_t)p * N_FORKS * 2 * (size_t)info->n_vocab);
+    for (int i = 0; i < N_FORKS; i++)
         kept_seq_free(s[i]);
+}
+
+static void forks_equal_sequences_alone(void)
+{
+    const size_t v = 2 * (size_t)info->n_vocab;
+    float *alone = malloc(PASSES * v * sizeof *alone);
+    float *forked = malloc(N_FORKS * PASSES * v * sizeof *forked);
+    kept_strategy *st[N_FORKS];
+    util_run r = start((size_t)64 << 20);
+    for (int i = 0; i < N_FORKS; i++)
+        st[i] = parse(fork_specs[i]);
+    run_forked(&r, st, forked);
+    for (int i = 0; i < N_FORKS; i++) {
+        bool equal = true;
+        run_alone(&r, st[i], alone);
+        for (int p = 0; p < PASSES; p++)
+            equal &= !memcmp(alone + (size_t)p * v, forked + (size_t)(p * N_FORKS + i) * v,
+                             v * sizeof *alone);
+        if (!equal)
+            fprintf(stderr, "%s differs between alone and forked\n", fork_specs[i]);
+        CHECK(equal);
         kept_strategy_free(st[i]);
     }
     kept_pool_account pool;
@@ -185,14 +198,13 @@ static void forks_equal_sequences_alone(void)
     CHECK_INT(pool.n_free_pages, pool.n_pages);
     kept_engine_free(r.engine);
     free(alone);
-    free(batch);
+    free(forked);
 }
 
 static uint64_t pages_bound(int tokens_per_head)
 {
     const uint64_t pages = (uint64_t)(tokens_per_head + 63) / 64 + 1;
-    return pages * (uint64_t)(info->n_layers * info->n_kv_heads) * 256 *
-           (uint64_t)info->head_size;
+    return pages * (uint64_t)(info->n_layers * info->n_kv_heads) * 256 * (uint64_t)info->head_size;
 }
 
 /* Between chunks: the peak is budget + chunk, not the prompt. */
@@ -242,6 +254,23 @@ static void decode_schedule_holds_the_budget(void)
     kept_engine_free(r.engine);
 }
 
+/* A one-shot by-slot sequence forgets how far its keys moved: it cannot be forked by slot again. */
+static void moved_keys_are_not_moved_twice(void)
+{
+    kept_strategy *st = parse("streaming@128"), *plain = parse("knorm@64");
+    util_run r = start(0);
+    kept_seq *s = new_seq(&r, st), *f = NULL;
+    CHECK_INT(util_prefill(&r, s, tokens, 256, 256, NULL), KEPT_OK);
+    CHECK_INT(kept_seq_end_prefill(s, &r.err), KEPT_OK);
+    CHECK_INT(kept_seq_fork(s, st, NULL, 1, &f, &r.err), KEPT_ARGUMENT);
+    CHECK_INT(kept_seq_fork(s, plain, NULL, 1, &f, &r.err), KEPT_OK);
+    kept_seq_free(f);
+    kept_seq_free(s);
+    kept_strategy_free(st);
+    kept_strategy_free(plain);
+    kept_engine_free(r.engine);
+}
+
 int main(void)
 {
     llama_backend_init();
@@ -266,6 +295,7 @@ int main(void)
     RUN(forks_equal_sequences_alone);
     RUN(chunk_schedule_bounds_the_peak);
     RUN(decode_schedule_holds_the_budget);
+    RUN(moved_keys_are_not_moved_twice);
     unlink(path);
     free(path);
     free(tokens);

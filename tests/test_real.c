@@ -1,13 +1,14 @@
 /* test_real: on real models, quantised as people run them, our argmax equals libllama's wherever
  * libllama is sure: where its top-2 gap exceeds twice the difference between its own two attention
- * paths over the vocabulary at that position. Models: KEPT_MODEL and the catalogue's others beside it, if pulled. */
+ * paths over the vocabulary at that position. Models: KEPT_MODEL and the catalogue's others beside
+ * it, if pulled. */
 #include "engine_util.h"
 #include "test.h"
 
 #include <libgen.h>
 #include <unistd.h>
 
-enum { N = 448, WANT = 200 };
+enum { N = 512, WANT = 200 };
 
 /* Enough ordinary prose for N tokens in any tokenizer. */
 static const char prose[] =
@@ -24,7 +25,8 @@ static const char prose[] =
     "pencil. The two did not agree in a single line. But at the bottom of the right page there was "
     "a small drawing of a bird, and under it the date. The clerk looked at the drawing for a long "
     "time. Birds like that, he said, do not live in the south at all. No, said the harbour master, "
-    "they live on the northern cliffs, and they only rest on a ship that has come past them. So the "
+    "they live on the northern cliffs, and they only rest on a ship that has come past them. So "
+    "the "
     "wine had never seen the south. It had been made in a cellar three days away, and the captain "
     "had been paid twice for it. What happened to him, asked the clerk. Nothing happened to him, "
     "said the old man, but from that day I wrote everything down twice, and I have slept well. In "
@@ -61,12 +63,14 @@ static void compare(const char *path)
     }
     const kept_model_info *info = kept_model_get_info(m);
     const int v = info->n_vocab;
-    int32_t tokens[1024];
+    int32_t tokens[2048];
     int n = 0;
-    CHECK_INT(kept_tokenize(m, prose, strlen(prose), true, false, tokens, 1024, &n), KEPT_OK);
+    char text[2 * sizeof prose + 1]; /* told twice, so that every tokenizer makes N tokens of it */
+    snprintf(text, sizeof text, "%s %s", prose, prose);
+    CHECK_INT(kept_tokenize(m, text, strlen(text), true, false, tokens, 2048, &n), KEPT_OK);
     CHECK(n >= N);
     util_run r = {.n_vocab = v};
-    kept_engine_options o = {.n_threads = 2, .max_tokens = 512};
+    kept_engine_options o = {.n_threads = 2, .max_tokens = 512, .max_batch_tokens = 64};
     kept_seq *s = NULL;
     CHECK_INT(kept_engine_new(m, &o, &r.engine, &r.err), KEPT_OK);
     CHECK_INT(kept_seq_new(r.engine, NULL, NULL, 1, &s, &r.err), KEPT_OK);
@@ -103,10 +107,16 @@ static void compare(const char *path)
 }
 
 static const char *default_model;
-static void smollm2(void) { compare(default_model); }
+static void smollm2(void)
+{
+    compare(default_model);
+}
 
 static char other[4096];
-static void other_model(void) { compare(other); }
+static void other_model(void)
+{
+    compare(other);
+}
 
 int main(void)
 {

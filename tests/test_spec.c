@@ -240,6 +240,8 @@ static void test_errors(void)
     check_error("snapkv(pool=)@20%", 12, "expected one of");
     check_error("snapkv(window=0)@20%", 14, "integer in 1..65536");
     check_error("snapkv(window=1.5)@20%", 14, "not '1.5'");
+    check_error("snapkv(window=65537)@20%", 14, "integer in 1..65536");
+    check_error("expected-attention(epsilon=1.5)@20%", 27, "a number in 0..1");
     check_error("snapkv(window=-1)@20%", 14, "not '-1'");
     check_error("snapkv(window=1e3)@20%", 14, "not '1e3'");
     check_error("snapkv(window=)@20%", 14, "expected a number");

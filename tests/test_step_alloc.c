@@ -68,8 +68,8 @@ static long allocations(const char *const *specs, int n)
     const int32_t token = 5;
     kept_error err;
     kept_engine *e = NULL;
-    kept_engine_options o = {.n_threads = 2, .max_tokens = 1024, .max_seqs = 8,
-                             .pool_bytes = (size_t)64 << 20};
+    kept_engine_options o = {
+        .n_threads = 2, .max_tokens = 1024, .max_seqs = 8, .pool_bytes = (size_t)64 << 20};
     CHECK_INT(kept_engine_new(model, &o, &e, &err), KEPT_OK);
     kept_strategy *st[8];
     kept_seq *s[8];
@@ -109,9 +109,13 @@ static void full_step(void)
 
 static void mixed_batch_step(void)
 {
-    static const char *const specs[] = {"full", "h2o+decode(every=1)@128", "tova+decode(every=4)@25%",
-                                        "streaming+decode(every=1)@100", "keydiff+decode(every=16)@64",
-                                        "snapkv+ada+decode(every=8)@96", "knorm@25%"};
+    static const char *const specs[] = {"full",
+                                        "h2o+decode(every=1)@128",
+                                        "tova+decode(every=4)@25%",
+                                        "streaming+decode(every=1)@100",
+                                        "keydiff+decode(every=16)@64",
+                                        "snapkv+ada+decode(every=8)@96",
+                                        "knorm@25%"};
     CHECK_INT(allocations(specs, 7), 0);
 }
 

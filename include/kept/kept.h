@@ -3,9 +3,10 @@
  * The objects, outermost first:
  *   kept_model     a GGUF file: weights, hyper-parameters, tokenizer. Read-only once open.
  *   kept_strategy  a resolved point in the space of cache strategies ("snapkv(window=32)+ada@25%").
- *   kept_engine    a model made runnable: page pool, threads, graph. One thread at a time may call it.
- *   kept_seq       one sequence: its tokens' cache, its strategy, its account. Belongs to one engine.
- *   kept_batch     what one forward pass computes: any mix of prefill chunks and single tokens.
+ *   kept_engine    a model made runnable: page pool, threads, graph. One thread at a time may call
+ * it. kept_seq       one sequence: its tokens' cache, its strategy, its account. Belongs to one
+ * engine. kept_batch     what one forward pass computes: any mix of prefill chunks and single
+ * tokens.
  *
  * Conventions. Fallible functions return kept_status and, where they take a kept_error, leave one
  * line there that says what, where and what to do; err may be NULL. Whoever calls new/open/parse/
@@ -68,17 +69,17 @@ KEPT_API const char *kept_version(void);              /* KEPT_VERSION of the lin
 typedef struct kept_model kept_model;
 
 typedef struct kept_model_info {
-    char arch[16];         /* "llama", "qwen2", "qwen3", "gemma3" */
-    char name[96];         /* general.name, or the file's base name */
-    char weight_type[24];  /* type of the largest share of weight bytes, e.g. "q4_1" */
+    char arch[16];        /* "llama", "qwen2", "qwen3", "gemma3" */
+    char name[96];        /* general.name, or the file's base name */
+    char weight_type[24]; /* type of the largest share of weight bytes, e.g. "q4_1" */
     int n_layers;
-    int n_heads;           /* query heads per layer */
-    int n_kv_heads;        /* KV heads per layer; n_heads % n_kv_heads == 0 */
-    int head_size;         /* 64, 80, 96, 128 or 256; same for K and V */
+    int n_heads;    /* query heads per layer */
+    int n_kv_heads; /* KV heads per layer; n_heads % n_kv_heads == 0 */
+    int head_size;  /* 64, 80, 96, 128 or 256; same for K and V */
     int n_embd;
     int n_vocab;
-    int n_ctx_train;       /* the context length the file declares */
-    int sliding_window;    /* tokens a windowed layer sees, 0 = no windowed layers */
+    int n_ctx_train;                /* the context length the file declares */
+    int sliding_window;             /* tokens a windowed layer sees, 0 = no windowed layers */
     bool windowed[KEPT_MAX_LAYERS]; /* [n_layers] layer attends only to the last sliding_window */
     uint64_t n_params;
     uint64_t weight_bytes; /* sum of tensor bytes in the file */
@@ -131,9 +132,9 @@ typedef struct kept_engine kept_engine;
 typedef struct kept_seq kept_seq;
 
 typedef struct kept_engine_options {
-    int n_threads;        /* 0: all processors */
-    size_t pool_bytes;    /* K/V pages preallocated; 0: enough for one full sequence of max_tokens */
-    int max_tokens;       /* longest sequence, prompt and output; 0: the model's context */
+    int n_threads;     /* 0: all processors */
+    size_t pool_bytes; /* K/V pages preallocated; 0: enough for one full sequence of max_tokens */
+    int max_tokens;    /* longest sequence, prompt and output; 0: the model's context */
     int max_batch_tokens; /* tokens in one forward pass; 0: 512 */
     int max_seqs;         /* sequences alive at once; 0: 64 */
     const char *isa;      /* NULL: best; "ref", "avx2", "avx512": force a kernel level */
@@ -190,13 +191,13 @@ KEPT_API int kept_seq_mass(const kept_seq *s, int layer, int kv_head, int window
 /* Bytes are what the sequence would hold alone: a page shared with another sequence counts
  * whole. meta: positions, per-slot state, page and block lists, query statistics. */
 typedef struct kept_account {
-    uint64_t kv_bytes;       /* K/V pages held now */
-    uint64_t meta_bytes;     /* everything else held now */
-    uint64_t peak_bytes;     /* most of kv + meta ever held */
-    double byte_steps;       /* integral of kv + meta over forward steps (bytes x tokens seen) */
-    uint64_t n_evicted;      /* slots dropped so far, all layers and KV heads */
-    uint64_t score_ns;       /* time spent scoring, allocating and selecting */
-    uint64_t compact_ns;     /* time spent moving slots and returning pages */
+    uint64_t kv_bytes;   /* K/V pages held now */
+    uint64_t meta_bytes; /* everything else held now */
+    uint64_t peak_bytes; /* most of kv + meta ever held */
+    double byte_steps;   /* integral of kv + meta over forward steps (bytes x tokens seen) */
+    uint64_t n_evicted;  /* slots dropped so far, all layers and KV heads */
+    uint64_t score_ns;   /* time spent scoring, allocating and selecting */
+    uint64_t compact_ns; /* time spent moving slots and returning pages */
 } kept_account;
 KEPT_API void kept_seq_account(const kept_seq *s, kept_account *out);
 /* Bytes of K/V that a full cache of n tokens of this model holds as exact slots (no page
@@ -209,7 +210,7 @@ typedef struct kept_item {
     int n_tokens;          /* >= 1 */
     int n_logits;          /* logits wanted for the last n_logits tokens, 0..n_tokens */
     int n_after;           /* prefill tokens of this prompt still to come; 0 when decoding */
-    bool prefill;          /* true: part of a prompt; false: a decode step (schedules count these) */
+    bool prefill; /* true: part of a prompt; false: a decode step (schedules count these) */
 } kept_item;
 
 /* One forward pass over items[0..n_items), each a different sequence. Afterwards each sequence has
@@ -223,9 +224,9 @@ KEPT_API const float *kept_engine_logits(const kept_engine *e);
 
 /* Pool-wide truth: pages shared by several sequences count once. */
 typedef struct kept_pool_account {
-    uint64_t page_bytes;   /* one page of 64 slots, K and V */
+    uint64_t page_bytes; /* one page of 64 slots, K and V */
     uint64_t n_pages, n_free_pages, peak_pages;
-    uint64_t huge_bytes;   /* bytes of the pool backed by huge pages, 0 if unknown */
+    uint64_t huge_bytes; /* bytes of the pool backed by huge pages, 0 if unknown */
 } kept_pool_account;
 KEPT_API void kept_engine_pool(const kept_engine *e, kept_pool_account *out);
 

@@ -17,7 +17,7 @@
 extern "C" {
 #endif
 
-#define KEPT_POLICY_ABI 1
+#define KEPT_POLICY_ABI  1
 #define KEPT_MAX_OPTIONS 8
 
 typedef enum kept_axis {
@@ -43,49 +43,56 @@ typedef struct kept_option {
 typedef struct kept_part {
     int abi; /* KEPT_POLICY_ABI */
     kept_axis axis;
-    const char *name;       /* unique over all axes and recipes; [a-z0-9-]+ */
-    const char *summary;    /* one line */
-    const char *paper;      /* citation, "" if none */
-    const char *deviations; /* every difference from the paper, "" if none */
+    const char *name;           /* unique over all axes and recipes; [a-z0-9-]+ */
+    const char *summary;        /* one line */
+    const char *paper;          /* citation, "" if none */
+    const char *deviations;     /* every difference from the paper, "" if none */
     const kept_option *options; /* [n_options] */
     int n_options;
 } kept_part;
 
 /* One KV head as a score sees it: live slots in ascending order of original position. */
 typedef struct kept_view_head {
-    int n;                /* live slots, protected ones included */
-    const int32_t *pos;   /* [n] original positions, ascending */
-    const float *mass;    /* [n] this score's mass plane, or NULL */
-    const float *key;     /* [n][D] keys as stored (rotated), if KEPT_NEED_KEYS */
-    const float *value;   /* [n][D] values, if KEPT_NEED_VALUES */
-    const float *q_mean;  /* [G][D] mean of pre-rotation queries, if KEPT_NEED_QUERIES */
-    const float *q_cov;   /* [G][D][D] their covariance, if KEPT_NEED_QUERIES */
+    int n;               /* live slots, protected ones included */
+    const int32_t *pos;  /* [n] original positions, ascending */
+    const float *mass;   /* [n] this score's mass plane, or NULL */
+    const float *key;    /* [n][D] keys as stored (rotated), if KEPT_NEED_KEYS */
+    const float *value;  /* [n][D] values, if KEPT_NEED_VALUES */
+    const float *q_mean; /* [G][D] mean of pre-rotation queries, if KEPT_NEED_QUERIES */
+    const float *q_cov;  /* [G][D][D] their covariance, if KEPT_NEED_QUERIES */
 } kept_view_head;
 
 /* Everything borrowed for the length of one call. */
 typedef struct kept_view {
     int layer, n_layers;
-    int n_heads;          /* KV heads of the layer */
-    int group;            /* G, query heads per KV head */
-    int head_size;        /* D */
-    int32_t next_pos;     /* tokens seen = position of the next token */
+    int n_heads;                 /* KV heads of the layer */
+    int group;                   /* G, query heads per KV head */
+    int head_size;               /* D */
+    int32_t next_pos;            /* tokens seen = position of the next token */
     const kept_view_head *heads; /* [n_heads]; keys and values are filled for the head asked only */
     const double *options;       /* [n_options] resolved values, in the order of the option table */
-    uint64_t seed;        /* differs by sequence, layer and number of evictions so far */
-    /* Rotary embedding: channel pair j turns by pos * rope_freq[j] radians. Pairs are (2j, 2j+1), or
-     * (j, j + n_rope/2) when rope_neox; channels from n_rope on do not turn. */
+    uint64_t seed;               /* differs by sequence, layer and number of evictions so far */
+    /* Rotary embedding: channel pair j turns by pos * rope_freq[j] radians. Pairs are (2j, 2j+1),
+     * or (j, j + n_rope/2) when rope_neox; channels from n_rope on do not turn. */
     const float *rope_freq; /* [n_rope/2] */
     int n_rope;
     bool rope_neox;
-    float *scratch;       /* [n + KEPT_SCRATCH] floats of the head asked, uninitialised */
+    float *scratch; /* [n + KEPT_SCRATCH] floats of the head asked, uninitialised */
 } kept_view;
+
+/* For scores that look ahead: writes the mean over positions [from, from + n) of the rotary factors
+ * exp(i pos rope_freq[j]) to re, im [n_rope/2]; n = 1 gives those of one position. */
+KEPT_API void kept_rope_mean(const kept_view *v, double from, double n, float *re, float *im);
+/* Turns one vector by such factors, in place; its D channels lie `stride` floats apart. */
+KEPT_API void kept_rope_turn(const kept_view *v, const float *re, const float *im, float *x,
+                             int stride);
 
 #define KEPT_SCRATCH 262144 /* floats in view.scratch beyond n */
 
 enum { /* kept_score.needs */
-    KEPT_NEED_KEYS = 1,
-    KEPT_NEED_VALUES = 2,
-    KEPT_NEED_QUERIES = 4
+       KEPT_NEED_KEYS = 1,
+       KEPT_NEED_VALUES = 2,
+       KEPT_NEED_QUERIES = 4
 };
 
 /* A score. Larger means: keep. Values must be finite; ties keep the later position. */
@@ -103,14 +110,14 @@ typedef struct kept_score {
 
 /* What an allocator splits: how many unprotected slots each head may keep. */
 typedef struct kept_split {
-    int n_layers, n_heads;    /* layers that take part, KV heads in each */
-    const int *n;             /* [n_layers][n_heads] unprotected live slots */
-    const float *const *score;/* [n_layers][n_heads] -> [n] their scores (only if needs_scores) */
-    const int *n_protected;   /* [n_layers][n_heads] protected live slots (kept anyway) */
-    int64_t total;            /* slots all heads together may keep, protected ones included */
+    int n_layers, n_heads;     /* layers that take part, KV heads in each */
+    const int *n;              /* [n_layers][n_heads] unprotected live slots */
+    const float *const *score; /* [n_layers][n_heads] -> [n] their scores (only if needs_scores) */
+    const int *n_protected;    /* [n_layers][n_heads] protected live slots (kept anyway) */
+    int64_t total;             /* slots all heads together may keep, protected ones included */
     const double *options;
-    int *scratch;             /* [n_layers * n_heads] of kept_split_shares */
-    double *share;            /* [n_layers * n_heads] for the allocator's own use */
+    int *scratch;  /* [n_layers * n_heads] of kept_split_shares */
+    double *share; /* [n_layers * n_heads] for the allocator's own use */
 } kept_split;
 
 /* An allocator. Writes keep[n_layers][n_heads] with 0 <= keep <= n and

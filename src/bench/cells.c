@@ -335,7 +335,8 @@ static void share_full_speed(json_t *const *row, int n)
     put(row[0], "speed_ratio", m.n ? 1 : NAN);
 }
 
-/* Marks the rows no other row beats in both quality and bytes held; the floor takes no part. */
+/* Marks the rows no other row beats in both quality and bytes held. The floor takes no part, nor
+ * does a row that failed anywhere: its bytes are those of the samples it survived. */
 static void mark_front(json_t *const *row, int n, bool generate, double *gain, double *cost)
 {
     bool front[KEPT_MAX_ROWS];
@@ -344,7 +345,7 @@ static void mark_front(json_t *const *row, int n, bool generate, double *gain, d
         double g = generate ? number(row[v], "score") : -number(row[v], "nll");
         double b = number(row[v], "held_bytes");
         json_object_set_new(row[v], "front", json_false());
-        if (v == 1 || !isfinite(g) || !isfinite(b))
+        if (v == 1 || number(row[v], "failed") > 0 || !isfinite(g) || !isfinite(b))
             continue;
         gain[m] = g;
         cost[m] = b;

@@ -18,8 +18,17 @@
 
 enum { KEPT_VARIANT_FULL, KEPT_VARIANT_FLOOR, KEPT_FIRST_VARIANT };
 
+typedef enum kept_phase {
+    KEPT_PHASE_OPEN, /* model, tasks, engine */
+    KEPT_PHASE_PREFILL,
+    KEPT_PHASE_FORK, /* forks, evictions, evidence, dump */
+    KEPT_PHASE_SPEED,
+    KEPT_PHASE_ANSWER, /* suffix, decoding, comparing, mass */
+    KEPT_N_PHASES
+} kept_phase;
+
 typedef struct kept_variant {
-    const char *name;        /* of the row */
+    const char *name;        /* of the row: as the user wrote it */
     kept_strategy *strategy; /* NULL: full */
     bool own_prefill;        /* evicts between chunks, so it cannot fork the shared prefix */
 } kept_variant;
@@ -51,6 +60,7 @@ typedef struct kept_job {
     int max_prefix; /* longest prefix of any sample */
     size_t pool_bytes;
     uint64_t start_ns;                /* clock when the run began */
+    uint64_t phase_ns[KEPT_N_PHASES]; /* wall time of the run's parts */
     kept_dump *dump;                  /* or NULL */
     double done, part, weight, total; /* work units: finished samples, in this one, of it, all */
     char what[96];                    /* text for the progress line */
@@ -118,6 +128,8 @@ uint64_t kept_free_memory(void); /* bytes this process may still take, UINT64_MA
 kept_status kept_run_sample(kept_job *j, int task, int index, json_t **json, kept_error *err);
 /* Says that `units` of work (about: prefill tokens) are done. CANCELLED: the user wants to stop. */
 kept_status kept_job_tick(kept_job *j, double units);
+/* Adds the time since *since to a phase and moves *since to now. */
+void kept_job_clock(kept_job *j, kept_phase phase, uint64_t *since);
 void kept_outcome_fail(kept_outcome *o, const char *why); /* the first reason stays */
 
 /* ---- answer.c ---- */

@@ -17,7 +17,7 @@
 static bool known(const kept_job *j, const char *name)
 {
     for (int v = 0; v < j->n_variants; v++)
-        if (!strcmp(j->variants[v].name, name))
+        if (j->variants[v].strategy && !strcmp(kept_strategy_name(j->variants[v].strategy), name))
             return true;
     return false;
 }
@@ -69,7 +69,7 @@ kept_status kept_prepare_variants(kept_job *j, kept_error *err)
             continue;
         }
         j->variants[j->n_variants++] = (kept_variant){
-            .name = kept_strategy_name(s),
+            .name = j->o->specs[i],
             .strategy = s,
             .own_prefill = kept_strategy_acts_on_chunks(s),
         };

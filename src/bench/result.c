@@ -115,6 +115,7 @@ static json_t *variants_json(const kept_job *j)
         json_object_set_new(o, "name", text(j->variants[v].name));
         json_object_set_new(o, "role",
                             json_string(roles[v < KEPT_FIRST_VARIANT ? v : KEPT_FIRST_VARIANT]));
+        json_object_set_new(o, "canonical", text(s ? kept_strategy_name(s) : "full"));
         json_object_set_new(o, "resolved", text(s ? kept_strategy_resolved(s) : "full"));
         json_object_set_new(o, "own_prefill", json_boolean(j->variants[v].own_prefill));
         json_array_append_new(list, o);
@@ -180,12 +181,16 @@ json_t *kept_result_head(kept_job *j, kept_error *err)
 
 json_t *kept_result_times(const kept_job *j)
 {
+    static const char *const phases[KEPT_N_PHASES] = {"open_ns", "prefill_ns", "fork_ns",
+                                                      "speed_ns", "answer_ns"};
     kept_engine_times t;
     kept_pool_account p;
     kept_engine_get_times(j->engine, &t);
     kept_engine_pool(j->engine, &p);
     json_t *o = json_object();
     json_object_set_new(o, "wall_ns", integer(kept_clock_ns() - j->start_ns));
+    for (int i = 0; i < KEPT_N_PHASES; i++)
+        json_object_set_new(o, phases[i], integer(j->phase_ns[i]));
     json_object_set_new(o, "forward_ns", integer(t.forward_ns));
     json_object_set_new(o, "attention_ns", integer(t.attention_ns));
     json_object_set_new(o, "policy_ns", integer(t.policy_ns));

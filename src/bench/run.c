@@ -98,6 +98,7 @@ kept_status kept_run(const kept_run_options *o, json_t **result, kept_error *err
     if (s)
         goto out;
     j.start_ns = start;
+    kept_job_clock(&j, KEPT_PHASE_OPEN, &start);
     doc = kept_result_head(&j, err);
     if (!doc || !samples || json_object_set(doc, "samples", samples)) {
         s = doc ? kept_fail(err, KEPT_NOMEM, "out of memory for results") : KEPT_NOMEM;

@@ -24,9 +24,9 @@
 
 #include <jansson.h>
 
-#define KEPT_RESULT_SCHEMA "kept-result"
+#define KEPT_RESULT_SCHEMA  "kept-result"
 #define KEPT_RESULT_VERSION 1
-#define KEPT_MAX_ROWS 512 /* variants of one run, the two full caches included */
+#define KEPT_MAX_ROWS       512 /* variants of one run, the two full caches included */
 
 typedef struct kept_run_options {
     const char *model_path, *model_name;
@@ -34,22 +34,23 @@ typedef struct kept_run_options {
     int n_specs;
     const kept_task_options *tasks; /* [n_tasks] */
     int n_tasks;
-    bool auto_chat;         /* generate tasks use the chat template if the model has one we know */
-    int n_threads;          /* 0: all processors */
+    bool auto_chat; /* generate tasks use the chat template if the model has one we know */
+    int n_threads;  /* 0: all processors */
     uint64_t seed;
-    int chunk;              /* prefill chunk, tokens; 0: 512 */
-    int speed_samples;      /* samples per task on which speed is measured, 0: none */
-    int speed_steps;        /* even number of timed steps per variant; 0: 16 */
-    size_t pool_bytes;      /* 0: as much as the variants' budgets add up to */
-    const char *isa;        /* NULL: best */
-    const char *dump_kept;  /* file for kept positions, NULL: none */
+    int chunk;             /* prefill chunk, tokens; 0: 512 */
+    int speed_samples;     /* samples per task on which speed is measured, 0: none */
+    int speed_steps;       /* even number of timed steps per variant; 0: 16 */
+    size_t pool_bytes;     /* 0: as much as the variants' budgets add up to */
+    const char *isa;       /* NULL: best */
+    const char *dump_kept; /* file for kept positions, NULL: none */
     /* Called after each forward pass: fraction done in [0,1], what is being done. Returning false
      * cancels: the result so far is returned, marked "partial". May be NULL. */
     bool (*progress)(void *ctx, double done, const char *what);
     void *ctx;
 } kept_run_options;
 
-/* *result: new reference. CANCELLED also fills *result (partial: true) with all finished samples. */
+/* *result: new reference. CANCELLED also fills *result (partial: true) with all finished samples.
+ */
 kept_status kept_run(const kept_run_options *o, json_t **result, kept_error *err);
 
 /* Machine description for results: cpu model, isa, ggml version and features, threads, memory. */

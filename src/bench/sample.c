@@ -21,6 +21,13 @@ kept_status kept_job_tick(kept_job *j, double units)
     return KEPT_OK;
 }
 
+void kept_job_clock(kept_job *j, kept_phase phase, uint64_t *since)
+{
+    uint64_t now = kept_clock_ns();
+    j->phase_ns[phase] += now - *since;
+    *since = now;
+}
+
 void kept_outcome_fail(kept_outcome *o, const char *why)
 {
     if (!o->failed)
@@ -101,10 +108,11 @@ static kept_status shared_prefill(kept_work *w, kept_error *err)
     kept_job *j = w->job;
     kept_seq *base = NULL;
     kept_error why = {.text = ""};
-    uint64_t start = kept_clock_ns();
+    uint64_t start = kept_clock_ns(), since = start;
     kept_status s = kept_seq_new(j->engine, NULL, &j->capture, sample_seed(w), &base, &why);
     if (!s)
         s = prefill(w, base, &why);
+    kept_job_clock(j, KEPT_PHASE_PREFILL, &since);
     if (s == KEPT_FULL || s == KEPT_NOMEM) {
         for (int v = 0; v < j->n_variants; v++)
             if (!j->variants[v].own_prefill)
@@ -113,9 +121,10 @@ static kept_status shared_prefill(kept_work *w, kept_error *err)
     } else if (s) {
         kept_fail(err, s, "%s", why.text);
     } else {
-        s = fork_all(w, base, kept_clock_ns() - start, err);
+        s = fork_all(w, base, since - start, err);
     }
     kept_seq_free(base);
+    kept_job_clock(j, KEPT_PHASE_FORK, &since);
     return s;
 }
 
@@ -127,12 +136,13 @@ static kept_status own_prefills(kept_work *w, kept_error *err)
         if (!j->variants[v].own_prefill)
             continue;
         kept_error why = {.text = ""};
-        uint64_t start = kept_clock_ns();
+        uint64_t start = kept_clock_ns(), since = start;
         kept_status s =
             kept_seq_new(j->engine, j->variants[v].strategy, NULL, sample_seed(w), &o->seq, &why);
         if (!s)
             s = prefill(w, o->seq, &why);
-        o->prefill_ns = kept_clock_ns() - start;
+        kept_job_clock(j, KEPT_PHASE_PREFILL, &since);
+        o->prefill_ns = since - start;
         if (s == KEPT_CANCELLED)
             return s;
         if (s)
@@ -246,11 +256,14 @@ kept_status kept_run_sample(kept_job *j, int task, int index, json_t **json, kep
         s = shared_prefill(&w, err);
     if (!s)
         s = own_prefills(&w, err);
+    uint64_t since = kept_clock_ns();
     if (!s && index < j->o->speed_samples)
         s = kept_measure_speed(&w);
+    kept_job_clock(j, KEPT_PHASE_SPEED, &since);
     if (!s)
         s = t->kind == KEPT_TASK_GENERATE ? kept_answer_generate(&w, err)
                                           : kept_answer_score(&w, err);
+    kept_job_clock(j, KEPT_PHASE_ANSWER, &since);
     for (int v = 0; !s && v < j->n_variants; v++)
         if (w.out[v].seq)
             kept_seq_account(w.out[v].seq, &w.out[v].last);

@@ -24,6 +24,28 @@ void kept_cache_note_peak(kept_cache *c)
     const uint64_t now = kept_cache_bytes(c);
     if (now > c->peak_bytes)
         c->peak_bytes = now;
+    if (c->held_pages > c->peak_pages)
+        c->peak_pages = c->held_pages;
+}
+
+/* Until something is evicted every page has one block per plane, so a fork's own past, had it run
+ * alone with its own planes, is exact. Afterwards the past is the source's. */
+void kept_cache_inherit_account(kept_cache *c, const kept_cache *src)
+{
+    const uint64_t per_page = c->pool->page_bytes + KEPT_POS_BYTES +
+                              (uint64_t)c->n_planes * KEPT_BLOCK_BYTES;
+    c->n_evicted = src->n_evicted;
+    c->peak_pages = src->peak_pages;
+    c->page_steps = src->page_steps;
+    c->n_ticks = src->n_ticks;
+    if (src->n_evicted) {
+        c->peak_bytes = src->peak_bytes;
+        c->byte_steps = src->byte_steps;
+    } else {
+        c->peak_bytes = src->peak_pages * per_page + c->own_bytes;
+        c->byte_steps = src->page_steps * (double)per_page + src->n_ticks * (double)c->own_bytes;
+    }
+    kept_cache_note_peak(c);
 }
 
 void kept_cache_set_extra(kept_cache *c, uint64_t extra_meta)
@@ -36,6 +58,8 @@ void kept_cache_tick(kept_cache *c, int n)
 {
     kept_cache_note_peak(c);
     c->byte_steps += (double)kept_cache_bytes(c) * n;
+    c->page_steps += (double)c->held_pages * n;
+    c->n_ticks += n;
 }
 
 void kept_cache_account(const kept_cache *c, kept_account *out)

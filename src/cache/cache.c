@@ -134,10 +134,7 @@ kept_status kept_cache_fork(kept_cache *src, int n_planes, const int *planes, ke
     for (int layer = 0; layer < c->n_layers; layer++)
         for (int head = 0; head < c->n_heads; head++)
             fork_head(c, src, layer, head, planes);
-    c->peak_bytes = src->peak_bytes;
-    c->byte_steps = src->byte_steps;
-    c->n_evicted = src->n_evicted;
-    kept_cache_note_peak(c);
+    kept_cache_inherit_account(c, src);
     *out = c;
     return KEPT_OK;
 }

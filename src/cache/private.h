@@ -55,6 +55,9 @@ struct kept_cache {
     size_t held_pages, held_blocks;
     uint64_t extra_meta, peak_bytes, n_evicted;
     double byte_steps;
+    /* History in pages and tokens, from which a fork with other planes gets its own. */
+    size_t peak_pages;
+    double page_steps, n_ticks;
 };
 
 static inline int kept_pages_for(int n)
@@ -91,6 +94,7 @@ int32_t kept_cache_private_page(kept_cache *c, int32_t id);
 /* Gives back the pages and blocks of a head from its n_pages'th on. */
 void kept_cache_trim(kept_cache *c, int layer, int head, int n_pages);
 void kept_cache_note_peak(kept_cache *c);       /* after anything that grows the bytes held */
+void kept_cache_inherit_account(kept_cache *c, const kept_cache *src); /* c: a new fork of src */
 uint64_t kept_cache_bytes(const kept_cache *c); /* kv + meta now */
 
 #endif

@@ -21,38 +21,41 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define KEPT_PAGE_SLOTS 64
-#define KEPT_SEG_PAGES 8
-#define KEPT_TILE_ROWS 64 /* most rows (queries x group) of a tile */
+#define KEPT_PAGE_SLOTS    64
+#define KEPT_SEG_PAGES     8
+#define KEPT_TILE_ROWS     64 /* most rows (queries x group) of a tile */
 #define KEPT_MAX_HEAD_SIZE 256
 
 typedef uint16_t kept_f16; /* IEEE binary16 bits */
 
-static inline size_t kept_page_bytes(int head_size) { return (size_t)256 * (size_t)head_size; }
+static inline size_t kept_page_bytes(int head_size)
+{
+    return (size_t)256 * (size_t)head_size;
+}
 
 /* One tile: up to KEPT_TILE_ROWS rows of one KV head against one segment of its pages. Row
  * r = t * group + g is query t of query head g. */
 typedef struct kept_attn_tile {
-    int head_size;         /* D */
-    int group;             /* query heads per KV head, 1..16 */
-    int n_q;               /* queries; n_q * group <= KEPT_TILE_ROWS */
-    const float *q;        /* q[t*q_stride_t + g*q_stride_g + d], not scaled */
+    int head_size;  /* D */
+    int group;      /* query heads per KV head, 1..16 */
+    int n_q;        /* queries; n_q * group <= KEPT_TILE_ROWS */
+    const float *q; /* q[t*q_stride_t + g*q_stride_g + d], not scaled */
     size_t q_stride_t, q_stride_g;
-    float scale;           /* softmax scale * log2(e) */
-    const uint8_t *pool;   /* page p starts at pool + p * page_bytes */
+    float scale;         /* softmax scale * log2(e) */
+    const uint8_t *pool; /* page p starts at pool + p * page_bytes */
     size_t page_bytes;
-    const int32_t *pages;  /* [n_pages] the segment's page ids, 1..KEPT_SEG_PAGES of them */
+    const int32_t *pages; /* [n_pages] the segment's page ids, 1..KEPT_SEG_PAGES of them */
     int n_pages;
-    const uint8_t *next;   /* hint: page this thread reads after this tile, to prefetch; or NULL */
-    int first_slot;        /* slot number of the segment's first slot: a multiple of 64 */
-    int visible;           /* query t sees slots [0, visible + t): causal order inside the chunk */
-    int window;            /* 0, or: query t sees only positions > q_pos + t - window */
-    int32_t q_pos;         /* position of query 0 (used with window) */
-    const int32_t *pos;    /* [n_pages*64] positions of the segment's slots; needed with window */
-    float *m, *l;          /* out [rows] running maximum (base 2; -INFINITY: nothing visible), sum */
-    float *acc;            /* out [rows][D] sum of 2^(s-m) * v */
-    kept_f16 *p;           /* out [n_pages][rows][64] 2^(s - p_max), or NULL */
-    float *p_max;          /* out [n_pages][rows] maximum that p of this page is relative to */
+    const uint8_t *next; /* hint: the page this thread reads after this tile; NULL: unknown */
+    int first_slot;      /* slot number of the segment's first slot: a multiple of 64 */
+    int visible;         /* query t sees slots [0, visible + t): causal order inside the chunk */
+    int window;          /* 0, or: query t sees only positions > q_pos + t - window */
+    int32_t q_pos;       /* position of query 0 (used with window) */
+    const int32_t *pos;  /* [n_pages*64] positions of the segment's slots; needed with window */
+    float *m, *l;        /* out [rows] running maximum (base 2; -INFINITY: nothing visible), sum */
+    float *acc;          /* out [rows][D] sum of 2^(s-m) * v */
+    kept_f16 *p;         /* out [n_pages][rows][64] 2^(s - p_max), or NULL */
+    float *p_max;        /* out [n_pages][rows] maximum that p of this page is relative to */
 } kept_attn_tile;
 
 typedef struct kept_kern {

@@ -16,8 +16,14 @@
 /* log2(e): kernels work in base 2. */
 #define LOG2E 1.4426950408889634f
 
-static int imin(int a, int b) { return a < b ? a : b; }
-static int imax(int a, int b) { return a > b ? a : b; }
+static int imin(int a, int b)
+{
+    return a < b ? a : b;
+}
+static int imax(int a, int b)
+{
+    return a > b ? a : b;
+}
 
 typedef struct dims {
     int n_heads, n_kv, group, d;
@@ -29,9 +35,18 @@ static dims dims_of(const kept_engine *e)
     return (dims){i->n_heads, i->n_kv_heads, i->n_heads / i->n_kv_heads, i->head_size};
 }
 
-static int tile_queries(int group) { return imax(1, KEPT_TILE_ROWS / group); }
-static int unit_queries(int group) { return 4 * tile_queries(group); }
-static int pages_of(int slots) { return (slots + KEPT_PAGE_SLOTS - 1) / KEPT_PAGE_SLOTS; }
+static int tile_queries(int group)
+{
+    return imax(1, KEPT_TILE_ROWS / group);
+}
+static int unit_queries(int group)
+{
+    return 4 * tile_queries(group);
+}
+static int pages_of(int slots)
+{
+    return (slots + KEPT_PAGE_SLOTS - 1) / KEPT_PAGE_SLOTS;
+}
 /* Pages missing in front of a head's first segment: windowed layers drop leading pages, and what is
  * left keeps its place in segments. */
 static int phase_of(const kept_job *job, int layer)
@@ -43,7 +58,10 @@ static int segments_of(int slots, int phase)
     return (pages_of(slots) + phase + KEPT_SEG_PAGES - 1) / KEPT_SEG_PAGES;
 }
 /* First page of a segment. */
-static int page_at(int seg, int phase) { return seg ? seg * KEPT_SEG_PAGES - phase : 0; }
+static int page_at(int seg, int phase)
+{
+    return seg ? seg * KEPT_SEG_PAGES - phase : 0;
+}
 
 /* ---- layout -------------------------------------------------------------------------------- */
 
@@ -65,7 +83,10 @@ static totals totals_max(totals a, totals b)
 }
 
 /* Floats of one segment's partial result: m, l and acc of G rows. */
-static size_t part_size(const dims *k) { return (size_t)k->group * (size_t)(k->d + 2); }
+static size_t part_size(const dims *k)
+{
+    return (size_t)k->group * (size_t)(k->d + 2);
+}
 
 /* Writes e->work's offsets for this layer (w NULL: only counts). */
 static totals layout(const kept_engine *e, int layer, const kept_layer_work *w)
@@ -171,9 +192,9 @@ kept_status kept_work_new(kept_engine *e, kept_error *err)
 void kept_work_free(kept_engine *e)
 {
     kept_layer_work *w = &e->work;
-    void *all[] = {w->unit,        w->part,      w->prob,       w->prob_max, w->vec,
-                   e->next_attend, e->next_merge, e->tile_prob, e->tile_buf, e->pos_scratch,
-                   e->parts,       e->vecs,      e->prob_maxes, e->probs};
+    void *all[] = {w->unit,        w->part,       w->prob,       w->prob_max, w->vec,
+                   e->next_attend, e->next_merge, e->tile_prob,  e->tile_buf, e->pos_scratch,
+                   e->parts,       e->vecs,       e->prob_maxes, e->probs};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         free(all[i]);
 }
@@ -245,11 +266,11 @@ void kept_node_store(struct ggml_tensor *dst, int ith, int nth, void *node)
 typedef struct head_ref {
     kept_engine *e;
     const kept_job *job;
-    int layer, h, i;      /* i = j * n_kv + h */
-    int before, slots;    /* live slots before this batch, and with it */
+    int layer, h, i;   /* i = j * n_kv + h */
+    int before, slots; /* live slots before this batch, and with it */
     int phase;
-    const float *q;       /* row 0 of the item, first query head of the group */
-    float *out;           /* the same place in the output */
+    const float *q; /* row 0 of the item, first query head of the group */
+    float *out;     /* the same place in the output */
     int ith;
 } head_ref;
 
@@ -259,14 +280,23 @@ static head_ref head_at(kept_engine *e, int layer, int i, struct ggml_tensor *ds
     const int j = i / k.n_kv, h = i % k.n_kv;
     const kept_job *job = &e->jobs[j];
     const int before = kept_cache_n(job->seq->cache, layer, h);
-    const size_t at = ((size_t)job->tok0 * (size_t)k.n_heads + (size_t)h * (size_t)k.group) *
-                      (size_t)k.d;
+    const size_t at =
+        ((size_t)job->tok0 * (size_t)k.n_heads + (size_t)h * (size_t)k.group) * (size_t)k.d;
     /* Queries are contiguous [D][n_heads][n_tokens] (a rope result), and so is the output. merge
      * works in place on the output and has no queries. */
-    const float *q = dst->op == GGML_OP_CUSTOM && dst->src[1] ? (const float *)dst->src[0]->data
-                                                              : NULL;
-    return (head_ref){e,           job,  layer, h, i, before, before + job->n,
-                      phase_of(job, layer), q ? q + at : NULL, (float *)dst->data + at, ith};
+    const float *q =
+        dst->op == GGML_OP_CUSTOM && dst->src[1] ? (const float *)dst->src[0]->data : NULL;
+    return (head_ref){e,
+                      job,
+                      layer,
+                      h,
+                      i,
+                      before,
+                      before + job->n,
+                      phase_of(job, layer),
+                      q ? q + at : NULL,
+                      (float *)dst->data + at,
+                      ith};
 }
 
 /* Fills t for queries [t0, t0+n_q) against segment seg. False: nothing of it is visible. */
@@ -309,8 +339,27 @@ static bool tile_at(const head_ref *r, int t0, int n_q, int seg, kept_attn_tile 
     return true;
 }
 
+/* First page of unit u, which this thread will probably get after the one at hand (of cell i or a
+ * later one); NULL: none, or not a single token's. */
+static const uint8_t *page_of_unit(const kept_engine *e, int layer, int u, int i)
+{
+    const int n_kv = e->model->info.n_kv_heads, n = e->n_jobs * n_kv;
+    const int *unit = e->work.unit;
+    if (u >= unit[n])
+        return NULL;
+    while (u >= unit[i + 1])
+        i++;
+    const kept_job *job = &e->jobs[i / n_kv];
+    if (job->n != 1)
+        return NULL;
+    const int page = page_at(u - unit[i], phase_of(job, layer));
+    return kept_pool_base(e->pool) +
+           (size_t)kept_cache_pages(job->seq->cache, layer, i % n_kv)[page] *
+               kept_page_bytes(e->model->info.head_size);
+}
+
 /* A single token against one segment: partial result and, if wanted, probabilities. */
-static void attend_segment(const head_ref *r, int seg)
+static void attend_segment(const head_ref *r, int seg, const uint8_t *next)
 {
     kept_engine *e = r->e;
     const dims k = dims_of(e);
@@ -318,6 +367,7 @@ static void attend_segment(const head_ref *r, int seg)
     if (!tile_at(r, 0, 1, seg, &t))
         return; /* cannot happen: the last segment holds the token itself */
     float *part = e->parts + e->work.part[r->i] + (size_t)seg * part_size(&k);
+    t.next = next;
     t.m = part;
     t.l = part + k.group;
     t.acc = part + 2 * k.group;
@@ -341,7 +391,10 @@ static void finish_rows(int rows, int d, const float *L, const float *O, float *
 }
 
 /* First of the item's queries that plane p counts. */
-static int counted_from(const kept_job *job, int p) { return job->n - job->counted[p]; }
+static int counted_from(const kept_job *job, int p)
+{
+    return job->n - job->counted[p];
+}
 
 /* Adds what queries [t0, t0+n_q) gave to every slot to the unit's vectors. */
 static void tile_mass(const head_ref *r, int t0, int n_q, const float *M, const float *L,
@@ -376,7 +429,8 @@ static void attend_tile(const head_ref *r, int t0, int n_q, float *vec)
     }
     memset(O, 0, (size_t)rows * (size_t)k.d * sizeof *O);
     kept_attn_tile t;
-    for (int seg = 0; seg < segments_of(r->slots, r->phase) && tile_at(r, t0, n_q, seg, &t); seg++) {
+    for (int seg = 0; seg < segments_of(r->slots, r->phase) && tile_at(r, t0, n_q, seg, &t);
+         seg++) {
         const size_t page = (size_t)page_at(seg, r->phase);
         t.m = m;
         t.l = l;
@@ -415,7 +469,6 @@ static void attend_group(const head_ref *r, int group_no)
 
 void kept_node_attend(struct ggml_tensor *dst, int ith, int nth, void *node)
 {
-    (void)nth;
     kept_engine *e = ((kept_node *)node)->engine;
     const int layer = ((kept_node *)node)->layer;
     const uint64_t clock0 = kept_clock_ns();
@@ -423,15 +476,14 @@ void kept_node_attend(struct ggml_tensor *dst, int ith, int nth, void *node)
     const int n = e->n_jobs * e->model->info.n_kv_heads;
     kept_kern_enter();
     for (int i = 0;;) {
-        const int u =
-            atomic_fetch_add_explicit(&e->next_attend[layer], 1, memory_order_relaxed);
+        const int u = atomic_fetch_add_explicit(&e->next_attend[layer], 1, memory_order_relaxed);
         if (u >= unit[n])
             break;
         while (u >= unit[i + 1]) /* units are handed out in ascending order */
             i++;
         const head_ref r = head_at(e, layer, i, dst, ith);
         if (r.job->n == 1)
-            attend_segment(&r, u - unit[i]);
+            attend_segment(&r, u - unit[i], page_of_unit(e, layer, u + nth, i));
         else
             attend_group(&r, u - unit[i]);
     }

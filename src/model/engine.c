@@ -65,8 +65,8 @@ static kept_status make_rope(kept_engine *e, kept_error *err)
         return kept_fail(err, KEPT_NOMEM, "no memory for rotary frequencies");
     const float *factor = m->rope_factors ? (const float *)m->rope_factors->data : NULL;
     for (int j = 0; j < m->n_rope / 2; j++) {
-        const double f = pow(m->layers[l].rope_base, -2.0 * j / m->n_rope) *
-                         (double)m->layers[l].rope_scale;
+        const double f =
+            pow(m->layers[l].rope_base, -2.0 * j / m->n_rope) * (double)m->layers[l].rope_scale;
         e->rope_freq[j] = (float)(factor ? f / (double)factor[j] : f);
     }
     return KEPT_OK;
@@ -149,16 +149,20 @@ void kept_engine_free(kept_engine *e)
     kept_pool_free(e->pool);
     kept_work_free(e);
     kept_evict_work_free(e->evict_work);
-    void *all[] = {e->nodes,    e->jobs,   e->tok_buf,  e->pos_buf, e->out_buf,  e->logits,
-                   e->keep_buf, e->mean_buf, e->cov_buf, e->rope_freq};
+    void *all[] = {e->nodes,  e->jobs,     e->tok_buf,  e->pos_buf, e->out_buf,
+                   e->logits, e->keep_buf, e->mean_buf, e->cov_buf, e->rope_freq};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         free(all[i]);
     free(e);
 }
 
-const char *kept_engine_isa(const kept_engine *e) { return e->kern->name; }
+const char *kept_engine_isa(const kept_engine *e)
+{
+    return e->kern->name;
+}
 
-/* ---- one batch -------------------------------------------------------------------------------- */
+/* ---- one batch --------------------------------------------------------------------------------
+ */
 
 static kept_status check_items(kept_engine *e, const kept_item *items, int n_items, kept_error *err)
 {
@@ -212,8 +216,8 @@ static void plan_item(kept_engine *e, int j, const kept_item *it, int tok0)
     for (int i = 0; i < s->capture.n_mass; i++) {
         const int window = s->capture.window[i];
         job->counted[i] = count_queries(window, it);
-        job->reset[i] = window != INT_MAX && job->counted[i] &&
-                        s->counted[i] + job->counted[i] > window;
+        job->reset[i] =
+            window != INT_MAX && job->counted[i] && s->counted[i] + job->counted[i] > window;
     }
     for (int t = 0; t < it->n_tokens; t++) {
         e->tok_buf[tok0 + t] = it->tokens[t];
@@ -238,8 +242,7 @@ static kept_status reserve(kept_engine *e, const kept_item *items, int n_items, 
     for (int i = 0; i < n_items; i++)
         for (int l = 0; l < info->n_layers; l++)
             for (int h = 0; h < info->n_kv_heads; h++) {
-                kept_status st =
-                    kept_cache_reserve(items[i].seq->cache, l, h, items[i].n_tokens);
+                kept_status st = kept_cache_reserve(items[i].seq->cache, l, h, items[i].n_tokens);
                 if (st)
                     return kept_fail(err, st, "no page for layer %d, KV head %d", l, h);
             }
@@ -348,11 +351,17 @@ kept_status kept_engine_forward(kept_engine *e, const kept_item *items, int n_it
     return st;
 }
 
-const float *kept_engine_logits(const kept_engine *e) { return e->logits; }
+const float *kept_engine_logits(const kept_engine *e)
+{
+    return e->logits;
+}
 
 void kept_engine_pool(const kept_engine *e, kept_pool_account *out)
 {
     kept_pool_get_account(e->pool, out);
 }
 
-void kept_engine_get_times(const kept_engine *e, kept_engine_times *out) { *out = e->times; }
+void kept_engine_get_times(const kept_engine *e, kept_engine_times *out)
+{
+    *out = e->times;
+}

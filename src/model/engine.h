@@ -20,43 +20,44 @@
 
 #include <stdatomic.h>
 
-#define KEPT_MAX_PINS 16
-#define KEPT_GRAPHS 4         /* graphs kept for reuse */
-#define KEPT_STATS_SKIP 4     /* queries at positions below this are left out of query statistics */
+#define KEPT_MAX_PINS   16
+#define KEPT_GRAPHS     4 /* graphs kept for reuse */
+#define KEPT_STATS_SKIP 4 /* queries at positions below this are left out of query statistics */
 
 /* Sums for query statistics of all layers of one sequence. */
 typedef struct kept_stats {
-    int64_t count;  /* queries summed */
-    float *sum;     /* [n_layers][n_heads][D] */
-    float *outer;   /* [n_layers][n_heads][D][D] */
+    int64_t count; /* queries summed */
+    float *sum;    /* [n_layers][n_heads][D] */
+    float *outer;  /* [n_layers][n_heads][D][D] */
 } kept_stats;
 
 struct kept_seq {
     kept_engine *engine;
     const kept_strategy *strategy; /* NULL: full */
     kept_cache *cache;
-    kept_capture capture;          /* planes 0..n_mass-1 of the cache */
-    int counted[KEPT_MAX_MASS];    /* queries in the plane's current window */
-    int rope_plane;                /* plane of rotation shifts, or -1 */
-    kept_stats *stats;             /* NULL: not captured */
-    int *trimmed;                  /* [n_layers] leading pages dropped from windowed layers */
+    kept_capture capture;       /* planes 0..n_mass-1 of the cache */
+    int counted[KEPT_MAX_MASS]; /* queries in the plane's current window */
+    int rope_plane;             /* plane of rotation shifts, or -1 */
+    kept_stats *stats;          /* NULL: not captured */
+    int *trimmed;               /* [n_layers] leading pages dropped from windowed layers */
     int32_t n_tokens;
-    int32_t full_tokens;           /* prompt length once prefill ended, else 0 */
-    int steps;                     /* decode tokens since the last eviction */
+    int32_t full_tokens; /* prompt length once prefill ended, else 0 */
+    int steps;           /* decode tokens since the last eviction */
     uint64_t seed, round, score_ns, compact_ns;
     kept_span pins[KEPT_MAX_PINS];
     int n_pins;
-    bool keep_planes;              /* planes were asked for besides the strategy's own */
+    bool keep_planes; /* planes were asked for besides the strategy's own */
+    bool shift_lost;  /* keys have moved and the plane that says how far is gone */
     bool in_batch;
 };
 
 /* One batch item as the nodes see it. */
 typedef struct kept_job {
     kept_seq *seq;
-    int tok0, n;                    /* rows [tok0, tok0+n) of the batch */
-    int32_t pos0;                   /* position of the first */
-    int counted[KEPT_MAX_MASS];     /* trailing queries of this item that each plane counts */
-    bool reset[KEPT_MAX_MASS];      /* the plane starts a new window with this item */
+    int tok0, n;                /* rows [tok0, tok0+n) of the batch */
+    int32_t pos0;               /* position of the first */
+    int counted[KEPT_MAX_MASS]; /* trailing queries of this item that each plane counts */
+    bool reset[KEPT_MAX_MASS];  /* the plane starts a new window with this item */
 } kept_job;
 
 typedef struct kept_node {
@@ -67,7 +68,7 @@ typedef struct kept_node {
 typedef struct kept_graph {
     int n_tokens, n_out;
     bool stats;
-    uint64_t used;                  /* for least recently used */
+    uint64_t used; /* for least recently used */
     void *mem;
     struct ggml_context *ctx;
     struct ggml_cgraph *gf;
@@ -92,29 +93,29 @@ struct kept_engine {
     ggml_backend_t backend;
     struct ggml_threadpool *threadpool;
     void (*threadpool_free)(struct ggml_threadpool *);
-    kept_node *nodes;               /* [n_layers] */
+    kept_node *nodes; /* [n_layers] */
     kept_graph graphs[KEPT_GRAPHS];
     uint64_t graph_clock;
     /* the batch in flight */
-    kept_job *jobs;                 /* [max_seqs] */
+    kept_job *jobs; /* [max_seqs] */
     int n_jobs;
-    kept_layer_work work;           /* of the layer being computed: laid out by its store node */
+    kept_layer_work work; /* of the layer being computed: laid out by its store node */
     atomic_int *next_attend, *next_merge; /* [n_layers] unit counters */
     float *parts, *vecs, *prob_maxes;
     kept_f16 *probs;
     size_t parts_cap, vecs_cap, prob_maxes_cap, probs_cap; /* elements */
-    kept_f16 *tile_prob;            /* [n_threads][tile_prob_size] */
-    float *tile_buf;                /* [n_threads][tile_buf_size] */
+    kept_f16 *tile_prob;                                   /* [n_threads][tile_prob_size] */
+    float *tile_buf;                                       /* [n_threads][tile_buf_size] */
     size_t tile_prob_size, tile_buf_size;
     /* inputs and outputs */
     int32_t *tok_buf, *pos_buf, *out_buf; /* [max_batch] */
-    float *logits;                  /* [max_batch_out][n_vocab] */
-    size_t logits_cap;              /* floats */
+    float *logits;                        /* [max_batch_out][n_vocab] */
+    size_t logits_cap;                    /* floats */
     kept_evict_work *evict_work;
-    float *mean_buf, *cov_buf;      /* query statistics handed to a policy */
-    float *rope_freq;               /* [n_rope/2] */
-    uint8_t *keep_buf;              /* [max_tokens + KEPT_PAGE_SLOTS] */
-    int32_t *pos_scratch;           /* [max_tokens + KEPT_PAGE_SLOTS] */
+    float *mean_buf, *cov_buf; /* query statistics handed to a policy */
+    float *rope_freq;          /* [n_rope/2] */
+    uint8_t *keep_buf;         /* [max_tokens + KEPT_PAGE_SLOTS] */
+    int32_t *pos_scratch;      /* [max_tokens + KEPT_PAGE_SLOTS] */
     kept_engine_times times;
     _Atomic uint64_t busy_ns;
 };

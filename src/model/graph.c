@@ -1,6 +1,6 @@
 /* graph: the forward pass of llama, qwen2, qwen3 and gemma3 as one ggml graph. What differs between
- * them is data (a NULL tensor, a scale), not a branch on the name. Attention and the cache are three
- * custom nodes per layer; everything else is ggml's. */
+ * them is data (a NULL tensor, a scale), not a branch on the name. Attention and the cache are
+ * three custom nodes per layer; everything else is ggml's. */
 #include "model/engine.h"
 
 #include <stdlib.h>
@@ -51,14 +51,13 @@ static struct ggml_tensor *attention(const builder *b, struct ggml_tensor *x, in
     /* The store node also reads the queries before rotation when someone wants their statistics;
      * the attend node names the store node as a source, which orders the two. */
     struct ggml_tensor *store_src[3] = {rotate(b, k, l), v, q};
-    struct ggml_tensor *st = ggml_custom_4d(b->c, GGML_TYPE_F32, 1, 1, 1, 1, store_src,
-                                            b->g->stats ? 3 : 2, kept_node_store,
-                                            GGML_N_TASKS_MAX, node);
+    struct ggml_tensor *st =
+        ggml_custom_4d(b->c, GGML_TYPE_F32, 1, 1, 1, 1, store_src, b->g->stats ? 3 : 2,
+                       kept_node_store, GGML_N_TASKS_MAX, node);
     struct ggml_tensor *attend_src[2] = {rotate(b, q, l), st};
-    struct ggml_tensor *o =
-        ggml_custom_4d(b->c, GGML_TYPE_F32, (int64_t)info->n_heads * info->head_size,
-                       b->g->n_tokens, 1, 1, attend_src, 2, kept_node_attend, GGML_N_TASKS_MAX,
-                       node);
+    struct ggml_tensor *o = ggml_custom_4d(
+        b->c, GGML_TYPE_F32, (int64_t)info->n_heads * info->head_size, b->g->n_tokens, 1, 1,
+        attend_src, 2, kept_node_attend, GGML_N_TASKS_MAX, node);
     return ggml_custom_inplace(b->c, o, NULL, 0, kept_node_merge, GGML_N_TASKS_MAX, node);
 }
 
@@ -67,8 +66,8 @@ static struct ggml_tensor *feed_forward(const builder *b, struct ggml_tensor *x,
 {
     struct ggml_tensor *gate = ggml_mul_mat(b->c, l->gate, x);
     struct ggml_tensor *up = ggml_mul_mat(b->c, l->up, x);
-    struct ggml_tensor *h = b->m->gelu ? ggml_geglu_split(b->c, gate, up)
-                                       : ggml_swiglu_split(b->c, gate, up);
+    struct ggml_tensor *h =
+        b->m->gelu ? ggml_geglu_split(b->c, gate, up) : ggml_swiglu_split(b->c, gate, up);
     return norm(b, ggml_mul_mat(b->c, l->down, h), l->ffn_post_norm);
 }
 

@@ -22,17 +22,17 @@
 
 /* Tensors of one layer; NULL where the architecture has none. Shapes are ggml's (ne0 first). */
 typedef struct kept_layer {
-    struct ggml_tensor *attn_norm;       /* [n_embd] */
-    struct ggml_tensor *q, *k, *v;       /* [n_embd][n_heads*D], [n_embd][n_kv_heads*D] */
+    struct ggml_tensor *attn_norm;                /* [n_embd] */
+    struct ggml_tensor *q, *k, *v;                /* [n_embd][n_heads*D], [n_embd][n_kv_heads*D] */
     struct ggml_tensor *q_bias, *k_bias, *v_bias; /* qwen2 */
-    struct ggml_tensor *q_norm, *k_norm; /* [D] qwen3, gemma3 */
-    struct ggml_tensor *o;               /* [n_heads*D][n_embd] */
-    struct ggml_tensor *attn_post_norm;  /* [n_embd] gemma3 */
-    struct ggml_tensor *ffn_norm;        /* [n_embd] */
+    struct ggml_tensor *q_norm, *k_norm;          /* [D] qwen3, gemma3 */
+    struct ggml_tensor *o;                        /* [n_heads*D][n_embd] */
+    struct ggml_tensor *attn_post_norm;           /* [n_embd] gemma3 */
+    struct ggml_tensor *ffn_norm;                 /* [n_embd] */
     struct ggml_tensor *gate, *up, *down;
-    struct ggml_tensor *ffn_post_norm;   /* [n_embd] gemma3 */
-    float rope_base;                     /* rotary base of this layer */
-    float rope_scale;                    /* rotary frequency scale of this layer, usually 1 */
+    struct ggml_tensor *ffn_post_norm; /* [n_embd] gemma3 */
+    float rope_base;                   /* rotary base of this layer */
+    float rope_scale;                  /* rotary frequency scale of this layer, usually 1 */
 } kept_layer;
 
 struct kept_model {
@@ -41,22 +41,22 @@ struct kept_model {
     char sha256[65]; /* "" until asked for */
     /* hyper-parameters the graph needs beyond info */
     float norm_eps;
-    float attn_scale;  /* softmax scale, 1/sqrt(D) unless the file says otherwise */
-    float embd_scale;  /* gemma3: sqrt(n_embd); else 1 */
-    int n_rope;        /* rotated channels per head, even, <= D */
-    bool rope_neox;    /* pair layout: GGML_ROPE_TYPE_NEOX instead of NORMAL */
-    bool gelu;         /* gemma3: GELU-gated; else SiLU-gated */
+    float attn_scale; /* softmax scale, 1/sqrt(D) unless the file says otherwise */
+    float embd_scale; /* gemma3: sqrt(n_embd); else 1 */
+    int n_rope;       /* rotated channels per head, even, <= D */
+    bool rope_neox;   /* pair layout: GGML_ROPE_TYPE_NEOX instead of NORMAL */
+    bool gelu;        /* gemma3: GELU-gated; else SiLU-gated */
     int n_ff;
     /* weights */
-    struct ggml_tensor *tok_embd;    /* [n_embd][n_vocab], plain layout: get_rows works on it */
-    struct ggml_tensor *output_norm; /* [n_embd] */
-    struct ggml_tensor *output;      /* [n_embd][n_vocab], maybe repacked, maybe tok_embd itself */
-    struct ggml_tensor *rope_factors;/* rope_freqs.weight [n_rope/2] (llama-3 scaling) or NULL */
-    kept_layer *layers;              /* [n_layers] */
-    char buffer_types[96];           /* "CPU 60.1 MiB, CPU_REPACK 33.7 MiB": part of results */
-    ggml_backend_dev_t dev;          /* the CPU device */
-    struct kept_weights *weights;    /* mapping, contexts, buffers: owned by weights.c */
-    struct llama_model *vocab;       /* libllama model opened vocab_only: owned by vocab.c */
+    struct ggml_tensor *tok_embd;     /* [n_embd][n_vocab], plain layout: get_rows works on it */
+    struct ggml_tensor *output_norm;  /* [n_embd] */
+    struct ggml_tensor *output;       /* [n_embd][n_vocab], maybe repacked, maybe tok_embd itself */
+    struct ggml_tensor *rope_factors; /* rope_freqs.weight [n_rope/2] (llama-3 scaling) or NULL */
+    kept_layer *layers;               /* [n_layers] */
+    char buffer_types[96];            /* "CPU 60.1 MiB, CPU_REPACK 33.7 MiB": part of results */
+    ggml_backend_dev_t dev;           /* the CPU device */
+    struct kept_weights *weights;     /* mapping, contexts, buffers: owned by weights.c */
+    struct llama_model *vocab;        /* libllama model opened vocab_only: owned by vocab.c */
 };
 
 /* ---- gguf_check.c ---- */

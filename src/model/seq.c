@@ -70,7 +70,8 @@ static kept_status stats_finish(kept_engine *e, const kept_stats *s, kept_error 
     return KEPT_OK;
 }
 
-/* ---- creation --------------------------------------------------------------------------------- */
+/* ---- creation ---------------------------------------------------------------------------------
+ */
 
 /* own: what strategy needs; want: own and what the caller asked for besides. */
 static kept_status captures(const kept_strategy *strategy, const kept_capture *extra,
@@ -162,6 +163,10 @@ static kept_status fork_planes(const kept_seq *src, kept_seq *s, int *planes, ke
         planes[i] = from;
         s->counted[i] = from >= 0 ? src->counted[from] : 0;
     }
+    if (s->rope_plane >= 0 && src->shift_lost)
+        return kept_fail(err, KEPT_ARGUMENT,
+                         "the prefix moved its keys and no longer knows how far: fork it before");
+    s->shift_lost = src->shift_lost || (src->rope_plane >= 0 && s->rope_plane < 0);
     if (s->rope_plane >= 0)
         planes[s->rope_plane] = src->rope_plane;
     if (s->capture.query_stats && !src->stats)
@@ -224,7 +229,8 @@ kept_status kept_seq_pin(kept_seq *s, int begin, int end)
     return KEPT_OK;
 }
 
-/* ---- eviction --------------------------------------------------------------------------------- */
+/* ---- eviction ---------------------------------------------------------------------------------
+ */
 
 /* full_tokens: what a full cache holds at the point the budget refers to. */
 static kept_status evict(kept_seq *s, int32_t full_tokens, kept_error *err)
@@ -273,6 +279,7 @@ static void forget(kept_seq *s)
         return;
     kept_cache_drop_planes(s->cache, 0);
     s->capture = (kept_capture){0};
+    s->shift_lost |= s->rope_plane >= 0;
     s->rope_plane = -1;
     stats_free(s->stats);
     s->stats = NULL;
@@ -333,9 +340,13 @@ kept_status kept_seq_after(kept_seq *s, const kept_item *item, kept_error *err)
     return st;
 }
 
-/* ---- looking at a sequence ----------------------------------------------------------------------- */
+/* ---- looking at a sequence
+ * ----------------------------------------------------------------------- */
 
-int kept_seq_n_tokens(const kept_seq *s) { return s->n_tokens; }
+int kept_seq_n_tokens(const kept_seq *s)
+{
+    return s->n_tokens;
+}
 
 static bool head_ok(const kept_seq *s, int layer, int kv_head)
 {
@@ -350,9 +361,9 @@ int kept_seq_positions(const kept_seq *s, int layer, int kv_head, int32_t *pos, 
     const int n = kept_cache_n(s->cache, layer, kv_head);
     const int32_t *pages = kept_cache_pages(s->cache, layer, kv_head);
     for (int i = 0; i < n && i < cap; i++)
-        pos[i] = kept_pool_pos(s->engine->pool)[(size_t)pages[i / KEPT_PAGE_SLOTS] *
-                                                    KEPT_PAGE_SLOTS +
-                                                (size_t)(i % KEPT_PAGE_SLOTS)];
+        pos[i] =
+            kept_pool_pos(s->engine->pool)[(size_t)pages[i / KEPT_PAGE_SLOTS] * KEPT_PAGE_SLOTS +
+                                           (size_t)(i % KEPT_PAGE_SLOTS)];
     return n;
 }
 
@@ -364,8 +375,8 @@ int kept_seq_mass(const kept_seq *s, int layer, int kv_head, int window, float *
     const int n = kept_cache_n(s->cache, layer, kv_head);
     const int32_t *blocks = kept_cache_blocks(s->cache, layer, kv_head, plane);
     for (int i = 0; i < n && i < cap; i++)
-        mass[i] = kept_pool_block(s->engine->pool,
-                                  blocks[i / KEPT_PAGE_SLOTS])[i % KEPT_PAGE_SLOTS];
+        mass[i] =
+            kept_pool_block(s->engine->pool, blocks[i / KEPT_PAGE_SLOTS])[i % KEPT_PAGE_SLOTS];
     return n;
 }
 

@@ -60,8 +60,22 @@ uint64_t kept_kth_largest(const uint64_t *key, int n, int k)
             k -= count[b];
         prefix |= (uint64_t)b << shift;
         known |= (uint64_t)255 << shift;
+        for (int i = 0; i < n && count[b] == 1; i++)
+            if (((key[i] ^ prefix) & known) == 0)
+                return key[i];
     }
     return prefix;
+}
+
+static uint64_t second_smallest(const uint64_t *key, int n)
+{
+    uint64_t a = UINT64_MAX, b = UINT64_MAX;
+    for (int i = 0; i < n; i++) {
+        uint64_t more = key[i] > a ? key[i] : a;
+        a = key[i] < a ? key[i] : a;
+        b = more < b ? more : b;
+    }
+    return b;
 }
 
 void kept_select_slots(const float *score, const int32_t *pos, int n, int keep, uint8_t *mask,
@@ -73,7 +87,9 @@ void kept_select_slots(const float *score, const int32_t *pos, int n, int keep, 
             work[m++] = (uint64_t)kept_float_order(score[i]) << 32 | (uint32_t)pos[i];
     if (keep <= 0 || m == 0)
         return;
-    uint64_t least = keep >= m ? 0 : kept_kth_largest(work, m, keep);
+    uint64_t least = keep >= m       ? 0
+                     : keep == m - 1 ? second_smallest(work, m) /* one token per step */
+                                     : kept_kth_largest(work, m, keep);
     m = 0;
     for (int i = 0; i < n; i++)
         if (!mask[i])

@@ -66,7 +66,7 @@ static inline bool kept_strategy_is_full(const kept_strategy *s)
 }
 /* Adds what s needs to cap. ARGUMENT: no room for another window. */
 kept_status kept_strategy_needs(const kept_strategy *s, kept_capture *cap, kept_error *err);
-bool kept_strategy_acts_on_chunks(const kept_strategy *s);   /* evicts between prefill chunks */
+bool kept_strategy_acts_on_chunks(const kept_strategy *s); /* evicts between prefill chunks */
 /* Decode steps between two evictions, 0 if the strategy never acts while decoding. */
 int kept_strategy_decode_every(const kept_strategy *s);
 /* Position "slot": kept_evict needs a rope_plane, zeroed when a token is written. */
@@ -81,20 +81,20 @@ typedef struct kept_span {
 /* What the owner of a sequence (the engine) lends for one eviction. */
 typedef struct kept_evict {
     kept_cache *cache;
-    int n_layers;            /* all layers of the model */
-    const bool *windowed;    /* [n_layers] layers left alone (sliding window), or NULL */
+    int n_layers;         /* all layers of the model */
+    const bool *windowed; /* [n_layers] layers left alone (sliding window), or NULL */
     int n_heads, group, head_size;
-    int32_t next_pos;        /* tokens seen */
-    int32_t full_tokens;     /* tokens the full cache would hold now: what '%' refers to */
+    int32_t next_pos;    /* tokens seen */
+    int32_t full_tokens; /* tokens the full cache would hold now: what '%' refers to */
     const kept_span *pins;
     int n_pins;
-    kept_capture capture;    /* meaning of the cache's first n_mass planes, in this order */
-    int rope_plane;          /* plane of accumulated rotation shift (position=slot), or -1 */
+    kept_capture capture;        /* meaning of the cache's first n_mass planes, in this order */
+    int rope_plane;              /* plane of accumulated rotation shift (position=slot), or -1 */
     const float *q_mean, *q_cov; /* [n_layers][n_heads][G][D], [..][D][D]; NULL if not captured */
-    const float *rope_freq;  /* [n_rope/2] */
+    const float *rope_freq;      /* [n_rope/2] */
     int n_rope;
     bool rope_neox;
-    uint64_t seed, round;    /* round: evictions of this sequence so far */
+    uint64_t seed, round; /* round: evictions of this sequence so far */
 } kept_evict;
 
 /* Reusable scratch for kept_strategy_evict; grows as needed, so reuse makes it allocation-free. */
@@ -110,8 +110,9 @@ void kept_evict_work_free(kept_evict_work *w);
  * recent window shrinks first (oldest first), then the sinks (latest first); pins never do, so pins
  * alone may exceed a budget. Of two candidates with equal scores the later position stays.
  * A layer_shared score gives every head of a layer the mean of what the allocator gave its heads;
- * at most n_heads - 1 slots of the whole sequence stay unused by that. Scores that are not comparable
- * are z-normalised per head before an allocator sees them; the selection uses them as they are.
+ * at most n_heads - 1 slots of the whole sequence stay unused by that. Scores that are not
+ * comparable are z-normalised per head before an allocator sees them; the selection uses them as
+ * they are.
  *
  * ARGUMENT: something that the strategy needs was not captured; nothing changed. NOMEM: nothing
  * changed. FULL: some heads may have been cut and others not; the sequence is sound. */

@@ -24,6 +24,11 @@ bool kept_view_true(const json_t *o, const char *key)
     return json_is_true(json_object_get(o, key));
 }
 
+const json_t *kept_view_at(const json_t *list, double i)
+{
+    return i >= 0 && i < (double)json_array_size(list) ? json_array_get(list, (size_t)i) : NULL;
+}
+
 static void write_fixed(char *buf, double x, int digits)
 {
     if (isfinite(x))
@@ -234,35 +239,45 @@ const kept_column *kept_view_columns(bool generate, int *n)
     return generate ? generate_columns : score_columns;
 }
 
-#define LEGEND_BYTES                                                                               \
-    "  held    KV cache and its bookkeeping right after eviction; of full%, peak% (most ever "     \
-    "held) and byte-step%\n"                                                                       \
-    "          (bytes held x tokens seen, summed) are relative to the full cache\n"
-#define LEGEND_TIMES                                                                               \
-    "  prefl   seconds to read the prompt; shared by all rows except those that evict while "      \
-    "reading\n"                                                                                    \
-    "  tok/s   decoding one sequence alone; x full: speed relative to the full cache, measured "   \
-    "side by side\n"                                                                               \
-    "  evict   milliseconds per sample spent choosing + moving\n"
-
-const char *kept_view_legend(bool generate)
+void kept_view_legend(FILE *out, bool generate, bool score)
 {
+    fputs(
+        "held     MiB of KV cache and its bookkeeping right after the eviction; of full%: relative "
+        "to the full cache\n"
+        "peak%    most bytes ever held, byte-step%: bytes held summed over tokens; both relative "
+        "to the full cache\n",
+        out);
     if (generate)
-        return LEGEND_BYTES
-            "  score   task score in %, with its 95% Wilson range; vs full: change in points; -/+: "
-            "samples lost/gained\n"
-            "  KL      nats between the full cache's and this row's next-token distribution where "
-            "the answer starts; top-1: same favourite\n"
-            "  mass    mass_recall: share of the full cache's attention that falls on tokens still "
-            "held, when the answer starts\n"
-            "  evid    evidence_recall: share of the answer's tokens still held, mean over layers "
-            "and heads\n" LEGEND_TIMES;
-    return LEGEND_BYTES
-        "  ppl     perplexity of the true continuation; NLL vs full: change in nats per token, "
-        "with its 95% range\n"
-        "  KL      nats per token between the full cache's and this row's distribution; top-1: "
-        "same favourite token\n"
-        "  mass    mass_recall: share of the full cache's attention that falls on tokens still "
-        "held; core: without the\n"
-        "          first 4 and last 32 tokens, which nearly every strategy keeps\n" LEGEND_TIMES;
+        fputs(
+            "score    task score in %, with its 95% Wilson range; vs full: change in points; -/+: "
+            "samples lost/gained\n",
+            out);
+    if (score)
+        fputs(
+            "ppl      perplexity of the true text; NLL vs full: change in nats per token, with its "
+            "95% range\n",
+            out);
+    fputs("KL       nats between the full cache's next-token distribution and this row's; top-1: "
+          "same "
+          "favourite token\n",
+          out);
+    if (generate)
+        fputs("         (in answered tasks: where the answer starts)\n", out);
+    fputs("mass     mass_recall: share of the full cache's attention that lies on tokens still "
+          "held\n",
+          out);
+    if (score)
+        fputs("core     mass without the first 4 and last 32 tokens, which nearly every strategy "
+              "keeps\n",
+              out);
+    if (generate)
+        fputs("evid     evidence_recall: share of the answer's tokens still held, mean over layers "
+              "and heads\n",
+              out);
+    fputs("prefl    seconds to read the prompt, shared by all rows but those that evict while "
+          "reading\n"
+          "tok/s    decoding one sequence alone; x full: relative to the full cache timed side by "
+          "side\n"
+          "evict    milliseconds per sample spent choosing + moving\n",
+          out);
 }

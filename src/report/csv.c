@@ -77,8 +77,8 @@ kept_status kept_report_csv(const json_t *result, FILE *out)
     fputc('\n', out);
     json_array_foreach(json_object_get(result, "cells"), i, c)
     {
-        const json_t *task = json_array_get(tasks, (size_t)kept_view_number(c, "task"));
-        const json_t *v = json_array_get(variants, (size_t)kept_view_number(c, "variant"));
+        const json_t *task = kept_view_at(tasks, kept_view_number(c, "task"));
+        const json_t *v = kept_view_at(variants, kept_view_number(c, "variant"));
         print_text(out, kept_view_text(task, "label"));
         fprintf(out, ",%.0f,%d,", kept_view_number(task, "length"),
                 kept_view_true(task, "query_aware"));

@@ -8,8 +8,8 @@
 #include <stdio.h>
 
 typedef struct kept_view_options {
-    bool colour;  /* ANSI colour; only when stdout is a terminal and NO_COLOR is unset */
-    int columns;  /* terminal width, 0: 120 */
+    bool colour; /* ANSI colour; only when stdout is a terminal and NO_COLOR is unset */
+    int columns; /* terminal width, 0: 120 */
 } kept_view_options;
 
 /* Sorted Pareto-first. Every row: strategy, bytes kept now/peak/byte-steps and % of full, score
@@ -18,7 +18,8 @@ typedef struct kept_view_options {
 kept_status kept_report_table(const json_t *result, FILE *out, const kept_view_options *o);
 kept_status kept_report_csv(const json_t *result, FILE *out);
 kept_status kept_report_json(const json_t *result, FILE *out);
-/* Writes atomically (temporary file and rename): no partial output file ever. IO with errno text. */
+/* Writes atomically (temporary file and rename): no partial output file ever. IO with errno text.
+ */
 kept_status kept_report_save(const json_t *result, const char *path, const char *format,
                              kept_error *err);
 

@@ -112,15 +112,21 @@ static void print_heads(const table *t)
     }
 }
 
+/* The first column; a name too long for it takes a line of its own. */
+static void print_name(const table *t, const char *name, bool front)
+{
+    bool fits = (int)strlen(name) <= t->name_width;
+    fprintf(t->out, "%c %-*s", front ? '*' : ' ', fits ? t->name_width : 0, name);
+    if (!fits)
+        fprintf(t->out, "\n  %*s", t->name_width, "");
+}
+
 static void print_row(const table *t, const row *r)
 {
     bool front = kept_view_true(r->cell, "front");
     bool bold = front && t->o && t->o->colour;
-    fprintf(t->out, "%s%c ", bold ? "\033[1m" : "", front ? '*' : ' ');
-    if ((int)strlen(r->name) > t->name_width)
-        fprintf(t->out, "%s\n  %*s", r->name, t->name_width, "");
-    else
-        fprintf(t->out, "%-*s", t->name_width, r->name);
+    fputs(bold ? "\033[1m" : "", t->out);
+    print_name(t, r->name, front);
     for (int k = 0; k < t->n_columns; k++)
         fprintf(t->out, " %*s", t->width[k], r->text[k]);
     fputs(bold ? "\033[0m\n" : "\n", t->out);
@@ -149,7 +155,7 @@ static void print_distances(const table *t)
     }
     fputc('\n', t->out);
     for (int r = 0; r < t->n_rows; r++) {
-        fprintf(t->out, "  %-*s", t->name_width, t->rows[r].name);
+        print_name(t, t->rows[r].name, false);
         json_array_foreach(json_object_get(t->rows[r].cell, "by_distance"), i, d)
             fprintf(t->out, " %7.1f", 100 * kept_view_number(d, "top1"));
         fputc('\n', t->out);
@@ -171,8 +177,10 @@ static const char *common_protection(const json_t *result, int *len)
         if (i < 2)
             continue;
         int n = p ? (int)strcspn(p, ")") + 1 : 0;
-        if (!n || (found && (n != *len || strncmp(p, found, (size_t)n))))
+        if (!n || (found && (n != *len || strncmp(p, found, (size_t)n)))) {
+            *len = 0;
             return "";
+        }
         found = p;
         *len = n;
     }
@@ -194,7 +202,7 @@ static void print_run(const json_t *result, FILE *out)
     if (len)
         fprintf(out, ", every strategy has %.*s\n", len, protect);
     else
-        fprintf(out, ", protection differs: see the specs\n");
+        fprintf(out, "; strategies differ in what they protect (see their specs)\n");
 }
 
 static void print_conditions(const table *t, double n)
@@ -224,9 +232,13 @@ static void print_floor(const table *t)
         return;
     bool zero = is_zero(c, "change") && is_zero(c, "kl_max") && is_zero(c, "diverged") &&
                 is_zero(c, "regressions") && is_zero(c, "improvements");
-    fprintf(t->out, zero ? "  Floor: the full cache run twice differs from itself by exactly 0.\n"
-                         : "  FLOOR NOT 0: the full cache run twice differs from itself; smaller "
-                           "differences mean nothing.\n");
+    fprintf(
+        t->out,
+        zero ? "  Floor: \"full (again)\", which also carries the probe for mass, differs from "
+               "full by "
+               "exactly 0.\n"
+             : "  FLOOR NOT 0: the full cache run twice differs from itself; smaller differences "
+               "mean nothing.\n");
 }
 
 static void print_failures(const table *t)
@@ -286,6 +298,24 @@ static kept_status print_task(const json_t *result, int task, FILE *out, const k
     return KEPT_OK;
 }
 
+static void print_time(const json_t *result, FILE *out)
+{
+    static const char *const parts[][2] = {{"open_ns", "opening"},
+                                           {"prefill_ns", "reading prompts"},
+                                           {"fork_ns", "forking and evicting"},
+                                           {"speed_ns", "timing"},
+                                           {"answer_ns", "answers and comparison"}};
+    const json_t *t = json_object_get(result, "times");
+    double wall = kept_view_number(t, "wall_ns") / 1e9;
+    if (!(wall >= 0))
+        return;
+    fprintf(out, "took %.1f s", wall);
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        fprintf(out, "%s%s %.1f", i ? ", " : ": ", parts[i][1],
+                kept_view_number(t, parts[i][0]) / 1e9);
+    fputs("\n", out);
+}
+
 kept_status kept_report_table(const json_t *result, FILE *out, const kept_view_options *o)
 {
     const json_t *tasks = json_object_get(result, "tasks"), *task;
@@ -299,11 +329,10 @@ kept_status kept_report_table(const json_t *result, FILE *out, const kept_view_o
             return s;
         seen[!strcmp(kept_view_text(task, "kind"), "generate")] = true;
     }
-    for (int g = 1; g >= 0; g--)
-        if (seen[g])
-            fprintf(out, "\ncolumns%s\n%s",
-                    seen[!g] ? g ? " of answered tasks" : " of scored text" : "",
-                    kept_view_legend(g));
+    if (seen[0] || seen[1])
+        fputs("\n", out);
+    kept_view_legend(out, seen[1], seen[0]);
+    print_time(result, out);
     if (kept_view_true(result, "partial"))
         fprintf(out, "\nPARTIAL RESULT: the run was stopped after %zu samples.\n",
                 json_array_size(json_object_get(result, "samples")));

@@ -10,6 +10,9 @@ double kept_view_number(const json_t *o, const char *key);
 const char *kept_view_text(const json_t *o, const char *key);
 bool kept_view_true(const json_t *o, const char *key);
 
+/* Element i of list, NULL if i is no index (NaN included). */
+const json_t *kept_view_at(const json_t *list, double i);
+
 #define KEPT_VIEW_TEXT 24
 
 typedef struct kept_column {
@@ -19,7 +22,7 @@ typedef struct kept_column {
 
 /* Columns of a task of this kind, in order. */
 const kept_column *kept_view_columns(bool generate, int *n);
-/* What the columns mean, one line each. */
-const char *kept_view_legend(bool generate);
+/* What the columns mean, for tables of answered tasks, of scored text, or both. */
+void kept_view_legend(FILE *out, bool generate, bool score);
 
 #endif

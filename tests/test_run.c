@@ -1,0 +1,376 @@
+/* test_run: the main job end to end on a small random model: the floor, determinism, aggregates
+ * against a plain reading of the samples, a cancelled run, a pool that is too small, the dump. */
+#include "bench/run.h"
+#include "mkgguf.h"
+#include "test.h"
+
+#include <unistd.h>
+
+static char *model_path, *text_path, *jsonl_path;
+static const char *const specs[] = {"h2o@25%",          "snapkv+ada@64",    "random@25%",
+                                    "knorm+decode@25%", "knorm+chunks@25%", "full"};
+enum { N_SPECS = sizeof specs / sizeof *specs, N_ROWS = N_SPECS + 1, CHUNK = 128 };
+
+static kept_task_options tasks[2];
+
+static kept_run_options options(void)
+{
+    tasks[0] = (kept_task_options){
+        .name = "jsonl", .length = 600, .n_samples = 2, .seed = 3, .file = jsonl_path};
+    tasks[1] = (kept_task_options){.name = "text",
+                                   .length = 400,
+                                   .n_samples = 3,
+                                   .seed = 3,
+                                   .file = text_path,
+                                   .score_tokens = 24};
+    return (kept_run_options){.model_path = model_path,
+                              .model_name = "random",
+                              .specs = specs,
+                              .n_specs = N_SPECS,
+                              .tasks = tasks,
+                              .n_tasks = 2,
+                              .n_threads = 1,
+                              .seed = 7,
+                              .chunk = CHUNK};
+}
+
+static json_t *run(const kept_run_options *o, kept_status expected)
+{
+    json_t *r = NULL;
+    kept_error err = {.text = ""};
+    kept_status s = kept_run(o, &r, &err);
+    if (s != expected)
+        fprintf(stderr, "kept_run: %s\n", err.text);
+    CHECK_INT(s, expected);
+    return r;
+}
+
+static double number(const json_t *o, const char *key)
+{
+    const json_t *x = json_object_get(o, key);
+    return json_is_number(x) ? json_number_value(x) : NAN;
+}
+
+static const json_t *cell(const json_t *r, int task, int variant)
+{
+    const json_t *c;
+    size_t i;
+    json_array_foreach(json_object_get(r, "cells"), i,
+                       c) if (number(c, "task") == task &&
+                              number(c, "variant") == variant) return c;
+    return NULL;
+}
+
+/* Removes every member that is a time or depends on one. */
+static void strip_times(json_t *x)
+{
+    static const char *const keys[] = {"date",       "times", "prefill_ns",   "score_ns",
+                                       "compact_ns", "speed", "tokens_per_s", "full_tokens_per_s",
+                                       "speed_ratio"};
+    json_t *v;
+    const char *key;
+    void *next;
+    size_t i;
+    if (json_is_object(x)) {
+        for (i = 0; i < sizeof keys / sizeof *keys; i++)
+            json_object_del(x, keys[i]);
+        json_object_foreach_safe(x, next, key, v) strip_times(v);
+    } else if (json_is_array(x)) {
+        json_array_foreach(x, i, v) strip_times(v);
+    }
+}
+
+static json_t *base; /* the result most cases look at */
+
+static void rows_and_records(void)
+{
+    CHECK_STR(json_string_value(json_object_get(base, "schema")), "kept-result");
+    CHECK(json_is_false(json_object_get(base, "partial")));
+    CHECK_INT(json_array_size(json_object_get(base, "variants")), N_ROWS);
+    CHECK_INT(json_array_size(json_object_get(base, "samples")), 5);
+    CHECK_INT(json_array_size(json_object_get(base, "cells")), 2 * N_ROWS);
+    for (int t = 0; t < 2; t++) {
+        double full = number(cell(base, t, 0), "kv_bytes");
+        CHECK(full > 0);
+        for (int v = 2; v < N_ROWS; v++) {
+            const json_t *c = cell(base, t, v);
+            CHECK(number(c, "kv_bytes") < full);
+            CHECK(number(c, "n_evicted") > 0);
+            CHECK(number(c, "mass_recall") > 0 && number(c, "mass_recall") < 1);
+            CHECK(number(c, "kl") > 0);
+            CHECK_INT(number(c, "failed"), 0);
+        }
+        /* Evicting between chunks bounds the peak, evicting once does not. */
+        double once = number(cell(base, t, 2), "peak_pct");
+        CHECK(once > 80 && once < 105);
+        CHECK(number(cell(base, t, 6), "peak_pct") < once - 10);
+    }
+}
+
+static void floor_is_zero(void)
+{
+    for (int t = 0; t < 2; t++) {
+        for (int v = 0; v < 2; v++) {
+            const json_t *c = cell(base, t, v);
+            CHECK(number(c, "kl") == 0);
+            CHECK(number(c, "kl_max") == 0);
+            CHECK(number(c, "change") == 0);
+            CHECK(number(c, "top1") == 1);
+            CHECK(number(c, "mass_recall") == 1);
+        }
+    }
+    const json_t *c = cell(base, 0, 1);
+    CHECK(number(c, "regressions") == 0 && number(c, "improvements") == 0);
+    CHECK(number(c, "diverged") == 0);
+}
+
+/* Means computed here from the samples alone. */
+static void aggregates_match_samples(void)
+{
+    for (int v = 0; v < N_ROWS; v++) {
+        double kv = 0, score = 0, nll = 0, full_nll = 0, kl = 0;
+        int n[2] = {0, 0}, n_kl = 0;
+        const json_t *s;
+        size_t i;
+        json_array_foreach(json_object_get(base, "samples"), i, s)
+        {
+            const json_t *list = json_object_get(s, "outcomes");
+            const json_t *o = json_array_get(list, (size_t)v), *full = json_array_get(list, 0);
+            int t = (int)number(s, "task");
+            n[t]++;
+            if (t == 0) {
+                kv += number(o, "kv_bytes");
+                score += number(o, "score");
+                continue;
+            }
+            size_t m = json_array_size(json_object_get(o, "nll"));
+            double sum = 0, full_sum = 0;
+            CHECK_INT(m, 23);
+            for (size_t k = 0; k < m; k++) {
+                sum += json_number_value(json_array_get(json_object_get(o, "nll"), k));
+                full_sum += json_number_value(json_array_get(json_object_get(full, "nll"), k));
+                kl += json_number_value(json_array_get(json_object_get(o, "kl"), k));
+                n_kl++;
+            }
+            nll += sum / (double)m;
+            full_nll += full_sum / (double)m;
+        }
+        const json_t *g = cell(base, 0, v), *x = cell(base, 1, v);
+        CHECK_NEAR(number(g, "kv_bytes"), kv / n[0], 1e-6);
+        CHECK_NEAR(number(g, "score"), score / n[0], 1e-12);
+        CHECK_NEAR(number(x, "nll"), nll / n[1], 1e-9);
+        CHECK_NEAR(number(x, "ppl"), exp(nll / n[1]), 1e-6);
+        CHECK_NEAR(number(x, "change"), (nll - full_nll) / n[1], 1e-9);
+        CHECK_NEAR(number(x, "kl"), kl / n_kl, 1e-9);
+    }
+}
+
+/* Everything but times and thread counts equals the first run. */
+static void equal_to_base(int n_threads)
+{
+    kept_run_options o = options();
+    o.n_threads = n_threads;
+    o.speed_samples = 1;
+    o.speed_steps = 4;
+    json_t *again = run(&o, KEPT_OK), *first = json_deep_copy(base);
+    json_object_del(json_object_get(first, "machine"), "threads");
+    json_object_del(json_object_get(again, "machine"), "threads");
+    json_object_del(json_object_get(first, "options"), "threads");
+    json_object_del(json_object_get(again, "options"), "threads");
+    strip_times(again);
+    strip_times(first);
+    CHECK(json_equal(first, again));
+    json_decref(first);
+    json_decref(again);
+}
+
+static void same_seed_same_result(void)
+{
+    equal_to_base(1);
+}
+static void threads_do_not_matter(void)
+{
+    equal_to_base(2);
+}
+
+static void seed_matters_to_random_only(void)
+{
+    kept_run_options o = options();
+    o.seed = 8;
+    json_t *r = run(&o, KEPT_OK);
+    CHECK(number(cell(base, 1, 4), "kl") != number(cell(r, 1, 4), "kl"));
+    CHECK(number(cell(base, 1, 2), "kl") == number(cell(r, 1, 2), "kl"));
+    json_decref(r);
+}
+
+static void speed_was_measured(void)
+{
+    for (int v = 0; v < N_ROWS; v++) {
+        CHECK(number(cell(base, 0, v), "tokens_per_s") > 0);
+        CHECK(number(cell(base, 0, v), "speed_ratio") > 0);
+    }
+    CHECK_INT(number(cell(base, 0, 3), "n_speed_steps"), 4);
+}
+
+static bool stop_in_second(void *ctx, double done, const char *what)
+{
+    int *calls = ctx;
+    *calls += 1;
+    CHECK(done >= 0 && done <= 1);
+    return !strstr(what, "sample 2");
+}
+
+static void cancel_leaves_whole_samples(void)
+{
+    kept_run_options o = options();
+    int calls = 0;
+    o.progress = stop_in_second;
+    o.ctx = &calls;
+    json_t *r = run(&o, KEPT_CANCELLED);
+    CHECK(r != NULL);
+    CHECK(calls > 1);
+    CHECK(json_is_true(json_object_get(r, "partial")));
+    CHECK_INT(json_array_size(json_object_get(r, "samples")), 1);
+    CHECK_INT(number(cell(r, 0, 2), "n"), 1);
+    CHECK_INT(number(cell(r, 1, 2), "n"), 0);
+    CHECK(json_is_null(json_object_get(cell(r, 1, 2), "nll")));
+    json_decref(r);
+}
+
+static void small_pool_counts_failures(void)
+{
+    kept_run_options o = options();
+    /* 5 pages of 64 slots for each of 3 x 2 heads: less than a prompt of 376 tokens in full. */
+    o.pool_bytes = (size_t)3 * 2 * 5 * 64 * 64 * 4;
+    o.tasks = tasks + 1;
+    o.n_tasks = 1;
+    json_t *r = run(&o, KEPT_OK);
+    const json_t *sample = json_array_get(json_object_get(r, "samples"), 0);
+    const json_t *first = json_array_get(json_object_get(sample, "outcomes"), 0);
+    CHECK(json_string_length(json_object_get(first, "why")) > 0);
+    for (int v = 0; v < 6; v++) {
+        CHECK_INT(number(cell(r, 0, v), "failed"), 3);
+        CHECK_INT(number(cell(r, 0, v), "n"), 3);
+        CHECK(json_is_null(json_object_get(cell(r, 0, v), "kl")));
+    }
+    /* Evicting while reading is what fits: it goes on alone, without a reference. */
+    CHECK_INT(number(cell(r, 0, 6), "failed"), 0);
+    CHECK(json_is_null(json_object_get(cell(r, 0, 6), "change")));
+    json_decref(r);
+}
+
+static void dump_lists_what_is_kept(void)
+{
+    kept_run_options o = options();
+    char *path = mkgguf_temp(), line[65536];
+    int n_kept = 0, n_variants = 0, ada = 0;
+    bool ended = false;
+    o.dump_kept = path;
+    o.n_tasks = 1;
+    json_decref(run(&o, KEPT_OK));
+    FILE *f = fopen(path, "r");
+    CHECK(f && fgets(line, sizeof line, f) && !strcmp(line, "kept-positions 1\n"));
+    while (f && fgets(line, sizeof line, f)) {
+        int task, sample, variant, layer, head, seen, at = 0, n = 0;
+        char hash[32];
+        n_variants += !strncmp(line, "variant\t", 8);
+        ended |= !strcmp(line, "end\tcomplete\n");
+        if (sscanf(line, "kept\t%d\t%d\t%31s\t%d\t%d\t%d\t%d\t%n", &task, &sample, hash, &variant,
+                   &layer, &head, &seen, &at) < 7)
+            continue;
+        n_kept++;
+        for (char *p = line + at; *p && *p != '\n'; p += *p == ',') {
+            long from = strtol(p, &p, 10), to = *p == '-' ? strtol(p + 1, &p, 10) : from;
+            CHECK(from <= to && to < seen);
+            n += (int)(to - from + 1);
+        }
+        CHECK(variant < 2 ? n == seen : n < seen);
+        ada += variant == 3 && sample == 0 ? n : 0;
+    }
+    if (f)
+        fclose(f);
+    CHECK(ended);
+    CHECK_INT(n_variants, N_ROWS);
+    CHECK_INT(ada, 64 * 3 * 2); /* a budget of 64 per head, split over the heads as ada likes */
+    CHECK_INT(n_kept, 2 * N_ROWS * 3 * 2);
+    unlink(path);
+    free(path);
+}
+
+static void wrong_things_are_refused(void)
+{
+    static const char *const bad[] = {"h2o@20%", "nosuch@20%"};
+    kept_run_options o = options();
+    json_t *r = NULL;
+    kept_error err;
+    o.specs = bad;
+    o.n_specs = 2;
+    CHECK_INT(kept_run(&o, &r, &err), KEPT_ARGUMENT);
+    CHECK(!r);
+    o = options();
+    o.model_path = "/nonexistent.gguf";
+    CHECK_INT(kept_run(&o, &r, &err), KEPT_IO);
+    CHECK(!r);
+    o = options();
+    o.n_tasks = 0;
+    CHECK_INT(kept_run(&o, &r, &err), KEPT_ARGUMENT);
+}
+
+static void write_inputs(void)
+{
+    FILE *f = fopen(text_path, "w");
+    for (int i = 0; f && i < 200; i++)
+        fprintf(f, "Line %d says that %d is a number. ", i, i * 7919 % 1000);
+    if (f)
+        fclose(f);
+    f = fopen(jsonl_path, "w");
+    for (int i = 0; f && i < 2; i++) {
+        fprintf(f, "{\"context\": \"");
+        for (int k = 0; k < 12; k++)
+            fprintf(f, "The box number %d holds item %d. ", k, k * 31 + i);
+        fprintf(f,
+                "\", \"question\": \"What is in box 3?\", \"answers\": [\"%d\"], "
+                "\"max_new_tokens\": 8}\n",
+                93 + i);
+    }
+    if (f)
+        fclose(f);
+}
+
+int main(void)
+{
+    mkgguf_spec spec = mkgguf_default("llama");
+    model_path = mkgguf_temp();
+    text_path = mkgguf_temp();
+    jsonl_path = mkgguf_temp();
+    spec.n_ctx = 2048;
+    spec.qk_gain = 3;
+    if (mkgguf_write(model_path, &spec))
+        SKIP("no room for a temporary model");
+    write_inputs();
+    kept_run_options o = options();
+    o.speed_samples = 1;
+    o.speed_steps = 4;
+    base = run(&o, KEPT_OK);
+    if (base) {
+        RUN(rows_and_records);
+        RUN(floor_is_zero);
+        RUN(aggregates_match_samples);
+        RUN(same_seed_same_result);
+        RUN(threads_do_not_matter);
+        RUN(seed_matters_to_random_only);
+        RUN(speed_was_measured);
+    }
+    RUN(cancel_leaves_whole_samples);
+    RUN(small_pool_counts_failures);
+    RUN(dump_lists_what_is_kept);
+    RUN(wrong_things_are_refused);
+    json_decref(base);
+    unlink(model_path);
+    unlink(text_path);
+    unlink(jsonl_path);
+    free(model_path);
+    free(text_path);
+    free(jsonl_path);
+    TEST_END();
+}
