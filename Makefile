@@ -15,7 +15,7 @@ endif
 # Where llama.cpp is. setup.sh writes this file, and rewrites it only when something changed.
 GOALS := $(or $(MAKECMDGOALS),all)
 ifneq ($(filter-out clean help format uninstall,$(GOALS)),)
-export KEPT_LLAMA_PREFIX KEPT_LLAMA_ISA
+export KEPT_LLAMA_PREFIX KEPT_LLAMA_ISA KEPT_LLAMA_TSAN
 -include $(BUILD)/deps.mk
 STEPS := $(if $(filter demo check setup suite bench,$(GOALS)),packages) \
          $(if $(filter lint,$(GOALS)),packages lint-packages) $(if $(filter fuzz,$(GOALS)),lint-packages)
@@ -110,7 +110,7 @@ syntax: $(addsuffix .syntax,$(wildcard src/*/*.c tests/*.c tests/fuzz/*.c bench/
 ## format     clang-format every C file in place
 format:
 	clang-format -i $$(git ls-files '*.c' '*.h')
-## asan tsan  the tests under AddressSanitizer and UBSan, or ThreadSanitizer
+## asan tsan  every test under AddressSanitizer and UBSan; the engine's under ThreadSanitizer
 asan:
 	@scripts/sanitize.sh address
 tsan:

@@ -9,7 +9,8 @@
 #                                isa            prints what llama.cpp would be built for, and where
 #
 # Environment: BUILD (build), KEPT_CACHE, KEPT_LLAMA_PREFIX (an installed pair to use),
-# KEPT_LLAMA_ISA (base, avx2, avx512: build llama.cpp for less than this CPU has), JOBS.
+# KEPT_LLAMA_ISA (base, avx2, avx512: build llama.cpp for less than this CPU has), KEPT_LLAMA_TSAN
+# (a build of it for ThreadSanitizer), JOBS.
 # Downloads go through pip and apt as they are configured here. They land beside their place, are
 # checked, then renamed: an interrupted run leaves nothing half-done behind.
 set -euo pipefail
@@ -113,6 +114,8 @@ llama_options() {
     printf -- '-D%s\n' CMAKE_BUILD_TYPE=Release BUILD_SHARED_LIBS=ON CMAKE_INSTALL_LIBDIR=lib \
         "CMAKE_INSTALL_RPATH=\$ORIGIN" LLAMA_BUILD_IS_DEV=OFF LLAMA_OPENSSL=OFF GGML_CCACHE=OFF \
         GGML_NATIVE=OFF
+    # ThreadSanitizer must see ggml's barriers, and cannot see OpenMP's.
+    [ -z "${KEPT_LLAMA_TSAN:-}" ] || printf -- '-D%s\n' LLAMA_SANITIZE_THREAD=ON GGML_SANITIZE_THREAD=ON GGML_OPENMP=OFF
     for o in COMMON TESTS TOOLS EXAMPLES SERVER APP; do echo "-DLLAMA_BUILD_$o=OFF"; done
     case $isa in
     base | avx*)
@@ -140,7 +143,7 @@ llama_home() {
 }
 
 at_least() { [ "$(printf '%s\n' "$2" "$1" | sort -V | head -n1)" = "$2" ]; }
-system_llama() { [ -z "${KEPT_LLAMA_ISA:-}" ] && pkg-config --atleast-version=$llama_min llama 2>/dev/null; }
+system_llama() { [ -z "${KEPT_LLAMA_ISA:-}${KEPT_LLAMA_TSAN:-}" ] && pkg-config --atleast-version=$llama_min llama 2>/dev/null; }
 
 fetch_sdist() {
     local dir=$kept_cache/dist
@@ -215,7 +218,7 @@ probe() {
 int main(void) { return printf("%s %s\n", llama_version(), ggml_version()) < 0; }
 C
     # shellcheck disable=SC2086  # lists of flags
-    versions=$(cc $cflags "$dir/p.c" -o "$dir/p" $libs 2>&1 && "$dir/p") || {
+    versions=$(cc ${KEPT_LLAMA_TSAN:+-fsanitize=thread} $cflags "$dir/p.c" -o "$dir/p" $libs 2>&1 && "$dir/p") || {
         rm -rf "$dir"
         die "the installed llama.cpp does not link: $(echo "$versions" | tail -n 1)"
     }

@@ -1,6 +1,7 @@
 /* test_engine: the forward pass against libllama on random models of all four architectures, and
  * against itself: decode against prefill, chunk sizes, threads, neighbours in a batch. */
 #include "engine_util.h"
+#include "kern/kern.h"
 #include "mkgguf.h"
 #include "test.h"
 
@@ -38,6 +39,9 @@ static mkgguf_spec shape(int i)
     return s;
 }
 
+/* Kernel level of the engines: KEPT_ISA, NULL: the best. */
+static const char *isa;
+
 static util_run start(const fixture *f, int threads, int max_seqs)
 {
     util_run r = {.n_vocab = f->info.n_vocab};
@@ -45,6 +49,7 @@ static util_run start(const fixture *f, int threads, int max_seqs)
                              .max_tokens = 1024,
                              .max_batch_tokens = 512,
                              .max_seqs = max_seqs,
+                             .isa = isa,
                              .pool_bytes = (size_t)128 << 20};
     if (kept_engine_new(f->model, &o, &r.engine, &r.err)) {
         fprintf(stderr, "engine: %s\n", r.err.text);
@@ -168,6 +173,23 @@ static void chunks_do_not_matter(void)
             CHECK(d.rel_rms <= rms_bound(&fix[i]));
             free(out);
         }
+}
+
+/* Every kernel level this CPU has gives the same function. */
+static void levels_do_not_matter(void)
+{
+    const char *names[8], *const before = isa;
+    const int n = kept_kern_levels(names, 8);
+    for (int i = 0; i < N_SHAPES; i++)
+        for (int l = 0; l < n; l++) {
+            isa = names[l];
+            float *out = run_prefill(&fix[i], 2, N_ALL);
+            const util_diff d = util_compare(fix[i].own, out, N_ALL, fix[i].info.n_vocab);
+            CHECK(d.rel_rms <= rms_bound(&fix[i]));
+            CHECK(d.worst_gap <= 2 * d.max_abs);
+            free(out);
+        }
+    isa = before;
 }
 
 /* Three sequences of different length and phase in one batch against each alone. */
@@ -333,6 +355,7 @@ static void full_pool_changes_nothing(void)
 int main(void)
 {
     llama_backend_init();
+    isa = getenv("KEPT_ISA");
     for (int i = 0; i < N_SHAPES; i++) {
         fixture *f = &fix[i];
         const mkgguf_spec spec = shape(i);
@@ -350,6 +373,7 @@ int main(void)
     RUN(decode_equals_prefill);
     RUN(threads_do_not_matter);
     RUN(chunks_do_not_matter);
+    RUN(levels_do_not_matter);
     RUN(neighbours_do_not_matter);
     RUN(mass_equals_libllama);
     RUN(bad_batches_are_refused);

@@ -21,7 +21,8 @@ static util_run start(size_t pool_bytes)
                              .max_tokens = 2048,
                              .max_batch_tokens = 1024,
                              .max_seqs = 16,
-                             .pool_bytes = pool_bytes};
+                             .pool_bytes = pool_bytes,
+                             .isa = getenv("KEPT_ISA")};
     if (kept_engine_new(model, &o, &r.engine, &r.err)) {
         fprintf(stderr, "engine: %s\n", r.err.text);
         exit(1);
@@ -253,6 +254,23 @@ static void decode_schedule_holds_the_budget(void)
     kept_engine_free(r.engine);
 }
 
+/* A one-shot by-slot sequence forgets how far its keys moved: it cannot be forked by slot again. */
+static void moved_keys_are_not_moved_twice(void)
+{
+    kept_strategy *st = parse("streaming@128"), *plain = parse("knorm@64");
+    util_run r = start(0);
+    kept_seq *s = new_seq(&r, st), *f = NULL;
+    CHECK_INT(util_prefill(&r, s, tokens, 256, 256, NULL), KEPT_OK);
+    CHECK_INT(kept_seq_end_prefill(s, &r.err), KEPT_OK);
+    CHECK_INT(kept_seq_fork(s, st, NULL, 1, &f, &r.err), KEPT_ARGUMENT);
+    CHECK_INT(kept_seq_fork(s, plain, NULL, 1, &f, &r.err), KEPT_OK);
+    kept_seq_free(f);
+    kept_seq_free(s);
+    kept_strategy_free(st);
+    kept_strategy_free(plain);
+    kept_engine_free(r.engine);
+}
+
 int main(void)
 {
     llama_backend_init();
@@ -277,6 +295,7 @@ int main(void)
     RUN(forks_equal_sequences_alone);
     RUN(chunk_schedule_bounds_the_peak);
     RUN(decode_schedule_holds_the_budget);
+    RUN(moved_keys_are_not_moved_twice);
     unlink(path);
     free(path);
     free(tokens);

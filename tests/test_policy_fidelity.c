@@ -568,45 +568,11 @@ static void test_expected_attention(void)
     over_expected(65, 128, 3);
 }
 
-/* random has no formula: its sets must be what chance gives, and differ between heads and seeds. */
-static void test_random(void)
-{
-    world *w = make(CONSTANT, 128, 64, 1, false);
-    kept_strategy *s = rig_parse("random+protect(sinks=0,recent=0)@50%");
-    int hits[MAX_N] = {0}, both = 0, again = 0;
-    bool last[MAX_N] = {0};
-    for (int seed = 0; seed < 400; seed++) {
-        uint64_t ns = 0;
-        uint8_t a[MAX_N], b[MAX_N];
-        w->r.cache = rig_cache(&w->r, w->n, 0);
-        kept_evict e = rig_evict(&w->r, w->r.cache, w->n);
-        e.seed = (uint64_t)seed;
-        CHECK_INT(kept_strategy_evict(s, &e, w->r.work, &ns, &ns, NULL), KEPT_OK);
-        CHECK_INT(rig_live(&w->r, w->r.cache, 0, 0, a), 64);
-        rig_live(&w->r, w->r.cache, 0, 1, b);
-        for (int i = 0; i < w->n; i++) {
-            hits[i] += a[i];
-            both += a[i] && b[i];
-            again += a[i] && last[i];
-            last[i] = a[i];
-        }
-        kept_cache_free(w->r.cache);
-        w->r.cache = NULL;
-    }
-    for (int i = 0; i < w->n; i++)
-        CHECK(hits[i] > 150 && hits[i] < 250); /* 200 expected, deviation 10 */
-    CHECK_NEAR(both / 400.0, 32, 2);           /* deviation of one draw: 2.8 */
-    CHECK_NEAR(again / 400.0, 32, 2);
-    kept_strategy_free(s);
-    drop(w);
-}
-
 int main(void)
 {
     RUN(test_d64_g1);
     RUN(test_d64_g3);
     RUN(test_d128_g8);
     RUN(test_expected_attention);
-    RUN(test_random);
     TEST_END();
 }

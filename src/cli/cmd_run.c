@@ -124,7 +124,7 @@ static int run(const kept_run_args *a)
         .speed_samples = (int)a->speed_samples,
         .speed_steps = (int)a->speed_steps,
         .pool_bytes = (size_t)a->pool,
-        .isa = a->isa,
+        .isa = a->isa ? a->isa : getenv("KEPT_ISA"),
         .dump_kept = a->dump,
         .progress = on_progress,
         .ctx = &p,

@@ -122,7 +122,7 @@ static const char help[] =
     "  --haystack FILE  --key|--value word|number|uuid  --keys N  --values N   needle tasks\n"
     "  --chat | --raw         with, without the chat template [with, where the model has one]\n"
     "  --query-aware          strategies see the question before they evict (rows are marked)\n"
-    "  --seed N  --threads N  --chunk N (prefill)  --pool SIZE  --isa LEVEL\n"
+    "  --seed N  --threads N  --chunk N (prefill)  --pool SIZE  --isa LEVEL [KEPT_ISA]\n"
     "  --speed-samples N  --speed-steps N   timing of decode steps [1, 16]\n"
     "  --out FILE             result as .json, .csv or .txt    --format table|json|csv   on "
     "stdout\n"

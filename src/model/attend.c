@@ -7,7 +7,7 @@
  *           mass planes
  *
  * ggml calls each on every thread with (ith, nth) and puts a barrier between nodes. */
-#include "model/engine.h"
+#include "model/work.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -15,189 +15,6 @@
 
 /* log2(e): kernels work in base 2. */
 #define LOG2E 1.4426950408889634f
-
-static int imin(int a, int b)
-{
-    return a < b ? a : b;
-}
-static int imax(int a, int b)
-{
-    return a > b ? a : b;
-}
-
-typedef struct dims {
-    int n_heads, n_kv, group, d;
-} dims;
-
-static dims dims_of(const kept_engine *e)
-{
-    const kept_model_info *i = &e->model->info;
-    return (dims){i->n_heads, i->n_kv_heads, i->n_heads / i->n_kv_heads, i->head_size};
-}
-
-static int tile_queries(int group)
-{
-    return imax(1, KEPT_TILE_ROWS / group);
-}
-static int unit_queries(int group)
-{
-    return 4 * tile_queries(group);
-}
-static int pages_of(int slots)
-{
-    return (slots + KEPT_PAGE_SLOTS - 1) / KEPT_PAGE_SLOTS;
-}
-/* Pages missing in front of a head's first segment: windowed layers drop leading pages, and what is
- * left keeps its place in segments. */
-static int phase_of(const kept_job *job, int layer)
-{
-    return job->seq->trimmed[layer] % KEPT_SEG_PAGES;
-}
-static int segments_of(int slots, int phase)
-{
-    return (pages_of(slots) + phase + KEPT_SEG_PAGES - 1) / KEPT_SEG_PAGES;
-}
-/* First page of a segment. */
-static int page_at(int seg, int phase)
-{
-    return seg ? seg * KEPT_SEG_PAGES - phase : 0;
-}
-
-/* ---- layout -------------------------------------------------------------------------------- */
-
-typedef struct totals {
-    size_t parts, probs, prob_maxes, vecs;
-} totals;
-
-static totals totals_max(totals a, totals b)
-{
-    if (b.parts > a.parts)
-        a.parts = b.parts;
-    if (b.probs > a.probs)
-        a.probs = b.probs;
-    if (b.prob_maxes > a.prob_maxes)
-        a.prob_maxes = b.prob_maxes;
-    if (b.vecs > a.vecs)
-        a.vecs = b.vecs;
-    return a;
-}
-
-/* Floats of one segment's partial result: m, l and acc of G rows. */
-static size_t part_size(const dims *k)
-{
-    return (size_t)k->group * (size_t)(k->d + 2);
-}
-
-/* Writes e->work's offsets for this layer (w NULL: only counts). */
-static totals layout(const kept_engine *e, int layer, const kept_layer_work *w)
-{
-    const dims k = dims_of(e);
-    totals t = {0};
-    int unit = 0;
-    for (int j = 0; j < e->n_jobs; j++) {
-        const kept_job *job = &e->jobs[j];
-        const int n_mass = job->seq->capture.n_mass;
-        for (int h = 0; h < k.n_kv; h++) {
-            const int i = j * k.n_kv + h;
-            const int slots = kept_cache_n(job->seq->cache, layer, h) + job->n;
-            const size_t pages = (size_t)pages_of(slots);
-            if (w) {
-                w->unit[i] = unit;
-                w->part[i] = t.parts;
-                w->prob[i] = t.probs;
-                w->prob_max[i] = t.prob_maxes;
-                w->vec[i] = t.vecs;
-            }
-            if (job->n == 1) {
-                const int segs = segments_of(slots, phase_of(job, layer));
-                unit += segs;
-                t.parts += (size_t)segs * part_size(&k);
-                if (n_mass) {
-                    t.probs += pages * (size_t)k.group * KEPT_PAGE_SLOTS;
-                    t.prob_maxes += pages * (size_t)k.group;
-                }
-            } else {
-                const int groups = (job->n + unit_queries(k.group) - 1) / unit_queries(k.group);
-                unit += groups;
-                t.vecs += (size_t)groups * (size_t)n_mass * pages * KEPT_PAGE_SLOTS;
-            }
-        }
-    }
-    if (w)
-        w->unit[e->n_jobs * k.n_kv] = unit;
-    return t;
-}
-
-static bool grow(void **p, size_t *cap, size_t need, size_t size)
-{
-    if (need <= *cap)
-        return true;
-    /* A quarter more, so that a sequence that grows by a token a step does not come back. */
-    size_t want = need + need / 4 + 4096;
-    void *q = aligned_alloc(64, (want * size + 63) / 64 * 64);
-    if (!q)
-        return false;
-    free(*p);
-    *p = q;
-    *cap = want;
-    return true;
-}
-
-kept_status kept_work_prepare(kept_engine *e, kept_error *err)
-{
-    totals t = {0};
-    for (int l = 0; l < e->model->info.n_layers; l++) {
-        atomic_store_explicit(&e->next_attend[l], 0, memory_order_relaxed);
-        atomic_store_explicit(&e->next_merge[l], 0, memory_order_relaxed);
-        t = totals_max(t, layout(e, l, NULL));
-    }
-    if (!grow((void **)&e->parts, &e->parts_cap, t.parts, sizeof(float)) ||
-        !grow((void **)&e->probs, &e->probs_cap, t.probs, sizeof(kept_f16)) ||
-        !grow((void **)&e->prob_maxes, &e->prob_maxes_cap, t.prob_maxes, sizeof(float)) ||
-        !grow((void **)&e->vecs, &e->vecs_cap, t.vecs, sizeof(float)))
-        return kept_fail(err, KEPT_NOMEM, "no memory for attention scratch of %d sequences",
-                         e->n_jobs);
-    return KEPT_OK;
-}
-
-kept_status kept_work_new(kept_engine *e, kept_error *err)
-{
-    const dims k = dims_of(e);
-    const size_t cells = (size_t)e->max_seqs * (size_t)k.n_kv + 1;
-    const size_t pages = (size_t)pages_of(e->max_tokens) + 1;
-    const size_t layers = (size_t)e->model->info.n_layers;
-    kept_layer_work *w = &e->work;
-    w->unit = kept_calloc(cells, sizeof *w->unit);
-    w->part = kept_calloc(cells, sizeof *w->part);
-    w->prob = kept_calloc(cells, sizeof *w->prob);
-    w->prob_max = kept_calloc(cells, sizeof *w->prob_max);
-    w->vec = kept_calloc(cells, sizeof *w->vec);
-    e->next_attend = kept_calloc(layers, sizeof *e->next_attend);
-    e->next_merge = kept_calloc(layers, sizeof *e->next_merge);
-    /* A tile's probabilities and their page maxima, for all pages of the longest sequence. */
-    e->tile_prob_size = pages * KEPT_TILE_ROWS * KEPT_PAGE_SLOTS;
-    /* M, L, m, l, p_max of every page; O and acc. */
-    e->tile_buf_size = KEPT_TILE_ROWS * (4 + pages + 2 * (size_t)k.d) + 64;
-    e->tile_buf_size = (e->tile_buf_size + 15) / 16 * 16;
-    e->tile_prob = aligned_alloc(64, (size_t)e->n_threads * e->tile_prob_size * sizeof(kept_f16));
-    e->tile_buf = aligned_alloc(64, (size_t)e->n_threads * e->tile_buf_size * sizeof(float));
-    e->pos_scratch = kept_calloc((size_t)e->n_threads * KEPT_SEG_PAGES * KEPT_PAGE_SLOTS,
-                                 sizeof *e->pos_scratch);
-    if (!w->unit || !w->part || !w->prob || !w->prob_max || !w->vec || !e->next_attend ||
-        !e->next_merge || !e->tile_prob || !e->tile_buf || !e->pos_scratch)
-        return kept_fail(err, KEPT_NOMEM, "no memory for attention work space");
-    return KEPT_OK;
-}
-
-void kept_work_free(kept_engine *e)
-{
-    kept_layer_work *w = &e->work;
-    void *all[] = {w->unit,        w->part,       w->prob,       w->prob_max, w->vec,
-                   e->next_attend, e->next_merge, e->tile_prob,  e->tile_buf, e->pos_scratch,
-                   e->parts,       e->vecs,       e->prob_maxes, e->probs};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-        free(all[i]);
-}
 
 /* ---- store ---------------------------------------------------------------------------------- */
 
@@ -221,7 +38,7 @@ static void store_heads(kept_engine *e, int layer, const struct ggml_tensor *k,
             for (int t0 = 0; t0 < job->n; t0 += 32, unit++) {
                 if (unit % nth != ith)
                     continue;
-                for (int t = t0; t < imin(job->n, t0 + 32); t++)
+                for (int t = t0; t < kept_min(job->n, t0 + 32); t++)
                     kept_cache_put(c, layer, h, n + t, row_of(k, h, job->tok0 + t),
                                    row_of(v, h, job->tok0 + t), job->pos0 + t);
             }
@@ -231,11 +48,11 @@ static void store_heads(kept_engine *e, int layer, const struct ggml_tensor *k,
 
 static void store_stats(kept_engine *e, int layer, const struct ggml_tensor *q, int ith, int nth)
 {
-    const dims k = dims_of(e);
+    const kept_dims k = kept_dims_of(e);
     for (int j = 0; j < e->n_jobs; j++) {
         const kept_job *job = &e->jobs[j];
         kept_stats *s = job->seq->stats;
-        const int skip = imin(job->n, imax(0, KEPT_STATS_SKIP - job->pos0));
+        const int skip = kept_min(job->n, kept_max(0, KEPT_STATS_SKIP - job->pos0));
         if (!s || skip == job->n)
             continue;
         for (int h = ith; h < k.n_heads; h += nth) {
@@ -253,7 +70,7 @@ void kept_node_store(struct ggml_tensor *dst, int ith, int nth, void *node)
     const uint64_t t0 = kept_clock_ns();
     kept_kern_enter();
     if (ith == 0)
-        layout(e, layer, &e->work);
+        kept_work_lay_out(e, layer);
     store_heads(e, layer, dst->src[0], dst->src[1], ith, nth);
     if (dst->src[2])
         store_stats(e, layer, dst->src[2], ith, nth);
@@ -276,7 +93,7 @@ typedef struct head_ref {
 
 static head_ref head_at(kept_engine *e, int layer, int i, struct ggml_tensor *dst, int ith)
 {
-    const dims k = dims_of(e);
+    const kept_dims k = kept_dims_of(e);
     const int j = i / k.n_kv, h = i % k.n_kv;
     const kept_job *job = &e->jobs[j];
     const int before = kept_cache_n(job->seq->cache, layer, h);
@@ -293,7 +110,7 @@ static head_ref head_at(kept_engine *e, int layer, int i, struct ggml_tensor *ds
                       i,
                       before,
                       before + job->n,
-                      phase_of(job, layer),
+                      kept_phase_of(job, layer),
                       q ? q + at : NULL,
                       (float *)dst->data + at,
                       ith};
@@ -303,14 +120,14 @@ static head_ref head_at(kept_engine *e, int layer, int i, struct ggml_tensor *ds
 static bool tile_at(const head_ref *r, int t0, int n_q, int seg, kept_attn_tile *t)
 {
     kept_engine *e = r->e;
-    const dims k = dims_of(e);
+    const kept_dims k = kept_dims_of(e);
     const kept_model_info *info = &e->model->info;
-    const int page = page_at(seg, r->phase), first = page * KEPT_PAGE_SLOTS;
+    const int page = kept_page_at(seg, r->phase), first = page * KEPT_PAGE_SLOTS;
     const int visible = r->before + 1 + t0;
     if (first >= visible + n_q - 1)
         return false;
     const size_t stride = (size_t)k.n_heads * (size_t)k.d;
-    const int all = pages_of(imin(r->slots, visible + n_q - 1));
+    const int all = kept_pages_of(kept_min(r->slots, visible + n_q - 1));
     *t = (kept_attn_tile){
         .head_size = k.d,
         .group = k.group,
@@ -322,7 +139,7 @@ static bool tile_at(const head_ref *r, int t0, int n_q, int seg, kept_attn_tile 
         .pool = kept_pool_base(e->pool),
         .page_bytes = kept_page_bytes(k.d),
         .pages = kept_cache_pages(r->job->seq->cache, r->layer, r->h) + page,
-        .n_pages = imin(page_at(seg + 1, r->phase), all) - page,
+        .n_pages = kept_min(kept_page_at(seg + 1, r->phase), all) - page,
         .first_slot = first,
         .visible = visible,
         .q_pos = r->job->pos0 + t0,
@@ -352,7 +169,7 @@ static const uint8_t *page_of_unit(const kept_engine *e, int layer, int u, int i
     const kept_job *job = &e->jobs[i / n_kv];
     if (job->n != 1)
         return NULL;
-    const int page = page_at(u - unit[i], phase_of(job, layer));
+    const int page = kept_page_at(u - unit[i], kept_phase_of(job, layer));
     return kept_pool_base(e->pool) +
            (size_t)kept_cache_pages(job->seq->cache, layer, i % n_kv)[page] *
                kept_page_bytes(e->model->info.head_size);
@@ -362,17 +179,17 @@ static const uint8_t *page_of_unit(const kept_engine *e, int layer, int u, int i
 static void attend_segment(const head_ref *r, int seg, const uint8_t *next)
 {
     kept_engine *e = r->e;
-    const dims k = dims_of(e);
+    const kept_dims k = kept_dims_of(e);
     kept_attn_tile t;
     if (!tile_at(r, 0, 1, seg, &t))
         return; /* cannot happen: the last segment holds the token itself */
-    float *part = e->parts + e->work.part[r->i] + (size_t)seg * part_size(&k);
+    float *part = e->parts + e->work.part[r->i] + (size_t)seg * kept_part_size(&k);
     t.next = next;
     t.m = part;
     t.l = part + k.group;
     t.acc = part + 2 * k.group;
     if (r->job->seq->capture.n_mass) {
-        const size_t page = (size_t)page_at(seg, r->phase);
+        const size_t page = (size_t)kept_page_at(seg, r->phase);
         t.p = e->probs + e->work.prob[r->i] + page * (size_t)k.group * KEPT_PAGE_SLOTS;
         t.p_max = e->prob_maxes + e->work.prob_max[r->i] + page * (size_t)k.group;
     }
@@ -401,14 +218,14 @@ static void tile_mass(const head_ref *r, int t0, int n_q, const float *M, const 
                       const float *p_max, float *vec)
 {
     kept_engine *e = r->e;
-    const int group = dims_of(e).group;
+    const int group = kept_dims_of(e).group;
     const kept_f16 *p = e->tile_prob + (size_t)r->ith * e->tile_prob_size;
-    const int pages = pages_of(imin(r->slots, r->before + t0 + n_q));
+    const int pages = kept_pages_of(kept_min(r->slots, r->before + t0 + n_q));
     for (int i = 0; i < r->job->seq->capture.n_mass; i++) {
-        const int from = imax(counted_from(r->job, i), t0) - t0;
+        const int from = kept_max(counted_from(r->job, i), t0) - t0;
         if (from < n_q)
             e->kern->mass(pages, n_q * group, from * group, n_q * group, p, p_max, M, L,
-                          vec + (size_t)i * (size_t)pages_of(r->slots) * KEPT_PAGE_SLOTS);
+                          vec + (size_t)i * (size_t)kept_pages_of(r->slots) * KEPT_PAGE_SLOTS);
     }
 }
 
@@ -416,7 +233,7 @@ static void tile_mass(const head_ref *r, int t0, int n_q, const float *M, const 
 static void attend_tile(const head_ref *r, int t0, int n_q, float *vec)
 {
     kept_engine *e = r->e;
-    const dims k = dims_of(e);
+    const kept_dims k = kept_dims_of(e);
     const int rows = n_q * k.group;
     float *buf = e->tile_buf + (size_t)r->ith * e->tile_buf_size;
     float *O = buf, *acc = O + KEPT_TILE_ROWS * k.d, *M = acc + KEPT_TILE_ROWS * k.d;
@@ -429,9 +246,9 @@ static void attend_tile(const head_ref *r, int t0, int n_q, float *vec)
     }
     memset(O, 0, (size_t)rows * (size_t)k.d * sizeof *O);
     kept_attn_tile t;
-    for (int seg = 0; seg < segments_of(r->slots, r->phase) && tile_at(r, t0, n_q, seg, &t);
+    for (int seg = 0; seg < kept_segments_of(r->slots, r->phase) && tile_at(r, t0, n_q, seg, &t);
          seg++) {
-        const size_t page = (size_t)page_at(seg, r->phase);
+        const size_t page = (size_t)kept_page_at(seg, r->phase);
         t.m = m;
         t.l = l;
         t.acc = acc;
@@ -450,19 +267,19 @@ static void attend_tile(const head_ref *r, int t0, int n_q, float *vec)
 static void attend_group(const head_ref *r, int group_no)
 {
     kept_engine *e = r->e;
-    const int group = dims_of(e).group;
+    const int group = kept_dims_of(e).group;
     const int n_mass = r->job->seq->capture.n_mass;
-    const size_t size = (size_t)n_mass * (size_t)pages_of(r->slots) * KEPT_PAGE_SLOTS;
+    const size_t size = (size_t)n_mass * (size_t)kept_pages_of(r->slots) * KEPT_PAGE_SLOTS;
     float *vec = e->vecs + e->work.vec[r->i] + (size_t)group_no * size;
-    const int t0 = group_no * unit_queries(group);
-    const int t1 = imin(r->job->n, t0 + unit_queries(group));
+    const int t0 = group_no * kept_unit_queries(group);
+    const int t1 = kept_min(r->job->n, t0 + kept_unit_queries(group));
     int first_counted = r->job->n;
     for (int i = 0; i < n_mass; i++)
-        first_counted = imin(first_counted, counted_from(r->job, i));
+        first_counted = kept_min(first_counted, counted_from(r->job, i));
     if (n_mass)
         memset(vec, 0, size * sizeof *vec);
-    for (int t = t0; t < t1; t += tile_queries(group)) {
-        const int n_q = imin(tile_queries(group), t1 - t);
+    for (int t = t0; t < t1; t += kept_tile_queries(group)) {
+        const int n_q = kept_min(kept_tile_queries(group), t1 - t);
         attend_tile(r, t, n_q, first_counted < t + n_q ? vec : NULL);
     }
 }
@@ -496,7 +313,7 @@ void kept_node_attend(struct ggml_tensor *dst, int ith, int nth, void *node)
 static void plane_add(const head_ref *r, int plane, const float *x, bool reset)
 {
     const int32_t *blocks = kept_cache_blocks(r->job->seq->cache, r->layer, r->h, plane);
-    for (int p = 0; p < pages_of(r->slots); p++) {
+    for (int p = 0; p < kept_pages_of(r->slots); p++) {
         float *b = kept_pool_block(r->e->pool, blocks[p]);
         for (int s = 0; s < KEPT_PAGE_SLOTS; s++)
             b[s] = (reset ? 0.0f : b[s]) + (x ? x[p * KEPT_PAGE_SLOTS + s] : 0.0f);
@@ -507,7 +324,7 @@ static void plane_add(const head_ref *r, int plane, const float *x, bool reset)
 static void merge_single(const head_ref *r)
 {
     kept_engine *e = r->e;
-    const dims k = dims_of(e);
+    const kept_dims k = kept_dims_of(e);
     float *buf = e->tile_buf + (size_t)r->ith * e->tile_buf_size;
     float *O = buf, *M = O + KEPT_TILE_ROWS * k.d, *L = M + KEPT_TILE_ROWS;
     for (int g = 0; g < k.group; g++) {
@@ -516,14 +333,14 @@ static void merge_single(const head_ref *r)
     }
     memset(O, 0, (size_t)k.group * (size_t)k.d * sizeof *O);
     const float *part = e->parts + e->work.part[r->i];
-    for (int s = 0; s < segments_of(r->slots, r->phase); s++, part += part_size(&k))
+    for (int s = 0; s < kept_segments_of(r->slots, r->phase); s++, part += kept_part_size(&k))
         e->kern->combine(k.group, k.d, M, L, O, part, part + k.group, part + 2 * k.group);
     finish_rows(k.group, k.d, L, O, r->out, k.group, 0);
     const int n_mass = r->job->seq->capture.n_mass;
     if (!n_mass)
         return;
     /* One query: every plane that counts it receives the same vector. */
-    const int pages = pages_of(r->slots);
+    const int pages = kept_pages_of(r->slots);
     float *vec = (float *)(void *)(e->tile_prob + (size_t)r->ith * e->tile_prob_size);
     memset(vec, 0, (size_t)pages * KEPT_PAGE_SLOTS * sizeof *vec);
     e->kern->mass(pages, k.group, 0, k.group, e->probs + e->work.prob[r->i],
@@ -537,9 +354,9 @@ static void merge_single(const head_ref *r)
 static void merge_mass(const head_ref *r)
 {
     kept_engine *e = r->e;
-    const int group = dims_of(e).group, n_mass = r->job->seq->capture.n_mass;
-    const int groups = (r->job->n + unit_queries(group) - 1) / unit_queries(group);
-    const size_t size = (size_t)pages_of(r->slots) * KEPT_PAGE_SLOTS;
+    const int group = kept_dims_of(e).group, n_mass = r->job->seq->capture.n_mass;
+    const int groups = (r->job->n + kept_unit_queries(group) - 1) / kept_unit_queries(group);
+    const size_t size = (size_t)kept_pages_of(r->slots) * KEPT_PAGE_SLOTS;
     const float *vec = e->vecs + e->work.vec[r->i];
     for (int i = 0; i < n_mass; i++) {
         if (!r->job->counted[i] && !r->job->reset[i])

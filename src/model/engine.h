@@ -47,6 +47,7 @@ struct kept_seq {
     kept_span pins[KEPT_MAX_PINS];
     int n_pins;
     bool keep_planes; /* planes were asked for besides the strategy's own */
+    bool shift_lost;  /* keys have moved and the plane that says how far is gone */
     bool in_batch;
 };
 
@@ -128,6 +129,7 @@ void kept_graph_clear(kept_graph *g);
 void kept_node_store(struct ggml_tensor *dst, int ith, int nth, void *node);
 void kept_node_attend(struct ggml_tensor *dst, int ith, int nth, void *node);
 void kept_node_merge(struct ggml_tensor *dst, int ith, int nth, void *node);
+/* ---- work.c ---- */
 /* Allocates offsets and scratch for e's limits. */
 kept_status kept_work_new(kept_engine *e, kept_error *err);
 void kept_work_free(kept_engine *e);

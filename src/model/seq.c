@@ -163,6 +163,10 @@ static kept_status fork_planes(const kept_seq *src, kept_seq *s, int *planes, ke
         planes[i] = from;
         s->counted[i] = from >= 0 ? src->counted[from] : 0;
     }
+    if (s->rope_plane >= 0 && src->shift_lost)
+        return kept_fail(err, KEPT_ARGUMENT,
+                         "the prefix moved its keys and no longer knows how far: fork it before");
+    s->shift_lost = src->shift_lost || (src->rope_plane >= 0 && s->rope_plane < 0);
     if (s->rope_plane >= 0)
         planes[s->rope_plane] = src->rope_plane;
     if (s->capture.query_stats && !src->stats)
@@ -275,6 +279,7 @@ static void forget(kept_seq *s)
         return;
     kept_cache_drop_planes(s->cache, 0);
     s->capture = (kept_capture){0};
+    s->shift_lost |= s->rope_plane >= 0;
     s->rope_plane = -1;
     stats_free(s->stats);
     s->stats = NULL;
