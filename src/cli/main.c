@@ -5,7 +5,9 @@
 #include "cli/cli.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 const kept_command kept_commands[] = {
     {"run", "--model MODEL [options]", "measure strategies beside the full cache", kept_cmd_run},
@@ -102,8 +104,21 @@ static int dispatch(int argc, char **argv)
     return c ? c->run(argc - 1, argv + 1) : unknown(argv[1]);
 }
 
+/* ggml's threads meet some hundred times per token, and OpenMP lets a waiting thread spin for
+ * milliseconds. When another program takes a core, every meeting then costs a time slice: measured
+ * on two busy cores, decoding falls from 59 to 4 tokens/s. libgomp reads its environment before
+ * main, so saying otherwise takes a second start. Who has set a policy keeps it. */
+static void wait_without_spinning(int argc, char **argv)
+{
+    if (argc < 2 || strcmp(argv[1], "run") || getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT"))
+        return;
+    if (!setenv("OMP_WAIT_POLICY", "passive", 0))
+        execv("/proc/self/exe", argv); /* without /proc: goes on as it is */
+}
+
 int main(int argc, char **argv)
 {
+    wait_without_spinning(argc, argv);
     int rc = dispatch(argc, argv);
     /* A full disk shows up here at the latest; a result that was not written is no success. */
     errno = 0;
