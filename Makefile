@@ -101,7 +101,7 @@ tests: $(TESTS)
 bench: $(BUILD)/kept $(BENCHES)
 	@scripts/bench.sh
 ## suite      the long evaluation: every strategy, several budgets and tasks
-suite: setup
+suite: setup all tests
 	@scripts/suite.sh
 ## lint       layers, sizes, format, warnings of gcc and clang, headers, strings, and lint itself
 lint: $(BUILD)/gen/models.inc
