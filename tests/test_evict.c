@@ -271,6 +271,31 @@ static void moved_keys_are_not_moved_twice(void)
     kept_engine_free(r.engine);
 }
 
+/* A pool without a free page: the eviction after the pass is put off, the token is in, and the next
+ * pass, with the other owner of the pages gone, makes up for it. */
+static void eviction_waits_for_pages(void)
+{
+    kept_strategy *st = parse("random+decode(every=1)@64");
+    const size_t pages = (size_t)(info->n_layers * info->n_kv_heads) * 5;
+    util_run r = start(pages * 256 * (size_t)info->head_size);
+    kept_seq *base = new_seq(&r, NULL), *f = NULL;
+    kept_item it = {.tokens = tokens, .n_tokens = 1, .n_logits = 1};
+    CHECK_INT(util_prefill(&r, base, tokens, 256, 256, NULL), KEPT_OK);
+    CHECK_INT(kept_seq_fork(base, st, NULL, 1, &f, &r.err), KEPT_OK);
+    it.seq = f;
+    CHECK_INT(kept_engine_forward(r.engine, &it, 1, &r.err), KEPT_OK);
+    CHECK_INT(kept_seq_n_tokens(f), 257);
+    CHECK(kept_seq_positions(f, info->n_layers - 1, 0, NULL, 0) > 64);
+    kept_seq_free(base);
+    CHECK_INT(kept_engine_forward(r.engine, &it, 1, &r.err), KEPT_OK);
+    CHECK_INT(kept_seq_n_tokens(f), 258);
+    for (int l = 0; l < info->n_layers; l++)
+        CHECK_INT(kept_seq_positions(f, l, 0, NULL, 0), 64);
+    kept_seq_free(f);
+    kept_strategy_free(st);
+    kept_engine_free(r.engine);
+}
+
 int main(void)
 {
     llama_backend_init();
@@ -296,6 +321,7 @@ int main(void)
     RUN(chunk_schedule_bounds_the_peak);
     RUN(decode_schedule_holds_the_budget);
     RUN(moved_keys_are_not_moved_twice);
+    RUN(eviction_waits_for_pages);
     unlink(path);
     free(path);
     free(tokens);

@@ -162,7 +162,7 @@ static void test_quantized_types(void)
         kept_model *m = open_spec(&s, &path);
         if (m) {
             CHECK_STR(m->info.weight_type, t[i].name);
-            CHECK(strstr(m->buffer_types, "CPU ") != NULL);
+            CHECK(strstr(m->info.buffers, "CPU ") != NULL);
             CHECK_INT(m->output->ne[1], s.n_vocab);
             check_against_libllama(path, &m->info);
         }

@@ -81,6 +81,8 @@ typedef struct kept_model_info {
     int n_ctx_train;                /* the context length the file declares */
     int sliding_window;             /* tokens a windowed layer sees, 0 = no windowed layers */
     bool windowed[KEPT_MAX_LAYERS]; /* [n_layers] layer attends only to the last sliding_window */
+    char buffers[96]; /* where weights lie: "CPU 60.1 MiB, CPU_REPACK 33.7 MiB"; part of results,
+                         because repacked weights run other kernels */
     uint64_t n_params;
     uint64_t weight_bytes; /* sum of tensor bytes in the file */
     uint64_t file_bytes;
@@ -215,7 +217,9 @@ typedef struct kept_item {
 
 /* One forward pass over items[0..n_items), each a different sequence. Afterwards each sequence has
  * grown and its schedule may have evicted. FULL: the pool could not hold the new tokens; then no
- * sequence has changed. ARGUMENT: too many tokens, a sequence too long, a token id out of range. */
+ * sequence has changed. An eviction that needs to copy shared pages while none is free is put off
+ * to the sequence's next pass. ARGUMENT: too many tokens, a sequence too long, a token id out of
+ * range. */
 KEPT_API kept_status kept_engine_forward(kept_engine *e, const kept_item *items, int n_items,
                                          kept_error *err);
 /* Logits of the last forward pass, [sum of n_logits][n_vocab], items in order, tokens ascending.

@@ -73,6 +73,7 @@ static json_t *model_json(kept_job *j, kept_error *err)
     json_object_set_new(o, "sha256", json_string(hex));
     json_object_set_new(o, "arch", text(m->arch));
     json_object_set_new(o, "weight_type", text(m->weight_type));
+    json_object_set_new(o, "buffers", text(m->buffers));
     json_object_set_new(o, "n_params", integer(m->n_params));
     json_object_set_new(o, "weight_bytes", integer(m->weight_bytes));
     json_object_set_new(o, "n_layers", json_integer(m->n_layers));

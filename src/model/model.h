@@ -53,7 +53,6 @@ struct kept_model {
     struct ggml_tensor *output;       /* [n_embd][n_vocab], maybe repacked, maybe tok_embd itself */
     struct ggml_tensor *rope_factors; /* rope_freqs.weight [n_rope/2] (llama-3 scaling) or NULL */
     kept_layer *layers;               /* [n_layers] */
-    char buffer_types[96];            /* "CPU 60.1 MiB, CPU_REPACK 33.7 MiB": part of results */
     ggml_backend_dev_t dev;           /* the CPU device */
     struct kept_weights *weights;     /* mapping, contexts, buffers: owned by weights.c */
     struct llama_model *vocab;        /* libllama model opened vocab_only: owned by vocab.c */

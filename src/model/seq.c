@@ -267,9 +267,11 @@ static kept_status evict(kept_seq *s, int32_t full_tokens, kept_error *err)
     }
     kept_status st =
         kept_strategy_evict(s->strategy, &x, e->evict_work, &s->score_ns, &s->compact_ns, err);
+    if (st)
+        return st;
     s->round++;
     s->steps = 0;
-    return st;
+    return KEPT_OK;
 }
 
 /* A strategy that will not act again gives back what it remembered. */
@@ -331,13 +333,15 @@ kept_status kept_seq_after(kept_seq *s, const kept_item *item, kept_error *err)
     if (item->prefill) {
         if (kept_strategy_acts_on_chunks(s->strategy) && s->full_tokens == 0)
             st = evict(s, s->n_tokens + item->n_after, err);
-        return st;
+    } else {
+        const int every = kept_strategy_decode_every(s->strategy);
+        s->steps += item->n_tokens;
+        if (every && s->steps >= every)
+            st = evict(s, s->full_tokens ? s->full_tokens : s->n_tokens, err);
     }
-    const int every = kept_strategy_decode_every(s->strategy);
-    s->steps += item->n_tokens;
-    if (every && s->steps >= every)
-        st = evict(s, s->full_tokens ? s->full_tokens : s->n_tokens, err);
-    return st;
+    /* The tokens are in. Shared pages that cannot be copied now are tried again after the next
+     * pass; if the pool stays full, that pass is refused before it changes anything. */
+    return st == KEPT_FULL ? KEPT_OK : st;
 }
 
 /* ---- looking at a sequence

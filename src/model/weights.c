@@ -352,9 +352,9 @@ static void describe(struct kept_model *m)
     size_t n = 0;
     for (int i = w->n_groups - 1; i >= 0; i--) {
         char size[32];
-        if (!w->groups[i].bytes || n >= sizeof m->buffer_types)
+        if (!w->groups[i].bytes || n >= sizeof m->info.buffers)
             continue;
-        n += (size_t)snprintf(m->buffer_types + n, sizeof m->buffer_types - n, "%s%s %s",
+        n += (size_t)snprintf(m->info.buffers + n, sizeof m->info.buffers - n, "%s%s %s",
                               n ? ", " : "", ggml_backend_buft_name(w->groups[i].type),
                               kept_format_bytes(w->groups[i].bytes, size, sizeof size));
     }
