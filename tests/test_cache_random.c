@@ -19,6 +19,8 @@ typedef struct model {
     slot slots[ALL][MAX_SLOTS + 64];
     uint64_t own, extra, peak, evicted;
     double steps;
+    uint64_t most_pages;      /* ever held */
+    double page_steps, ticks; /* what a fork's own past is told from until it evicts */
 } model;
 
 typedef struct world {
@@ -116,6 +118,9 @@ static void update_peak(const world *w, model *m)
     const uint64_t now = expected_kv(w, m) + expected_meta(w, m);
     if (now > m->peak)
         m->peak = now;
+    const uint64_t pages = expected_kv(w, m) / (256u * (uint64_t)w->d);
+    if (pages > m->most_pages)
+        m->most_pages = pages;
 }
 
 /* Counts references of all pages and blocks by walking every list. Free counts must agree. */
@@ -301,6 +306,11 @@ static void op_fork(world *w, model *m)
     kept_cache_account(c, &a);
     to->own = 0;
     to->own = a.meta_bytes - expected_meta(w, to);
+    if (!m->evicted) { /* as if it had run alone with its own planes */
+        const uint64_t page = 256u * (uint64_t)(w->d + 1 + n_planes);
+        to->peak = m->most_pages * page + to->own;
+        to->steps = m->page_steps * (double)page + m->ticks * (double)to->own;
+    }
     update_peak(w, to);
 }
 
@@ -343,6 +353,8 @@ static void op_account(world *w, model *m)
     const int n = 1 + below(w, 10);
     kept_cache_tick(m->c, n);
     m->steps += (double)(expected_kv(w, m) + expected_meta(w, m)) * n;
+    m->page_steps += (double)(expected_kv(w, m) / (256u * (uint64_t)w->d)) * n;
+    m->ticks += n;
 }
 
 static void op_read(world *w, model *m)

@@ -41,8 +41,9 @@ kept_status kept_cache_new(kept_pool *p, const kept_kern *kern, int n_layers, in
                            int n_planes, int max_slots, kept_cache **out, kept_error *err);
 void kept_cache_free(kept_cache *c); /* every page and block goes back to the pool */
 /* planes[i] = plane of src that becomes plane i of the copy, or -1: a zeroed plane. The copy
- * inherits peak, byte_steps and n_evicted, not extra_meta. Slots that src has only reserved stay
- * with src, which must reserve them again before it writes them. FULL: blocks. */
+ * inherits n_evicted, and peak and byte_steps as if it had run alone with its own planes (exact
+ * until src evicts; afterwards they are src's), not extra_meta. Slots that src has only reserved
+ * stay with src, which must reserve them again before it writes them. FULL: blocks. */
 kept_status kept_cache_fork(kept_cache *src, int n_planes, const int *planes, kept_cache **out,
                             kept_error *err);
 
