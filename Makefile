@@ -62,26 +62,28 @@ $(BUILD)/gen/models.inc: share/models.tsv
 	@mkdir -p $(@D)
 	@sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/.*/"&",/' $< >$@
 $(BUILD)/src/cli/catalogue.o src/cli/catalogue.c.syntax: $(BUILD)/gen/models.inc
+# One short line a command; V=1 shows the commands themselves.
+run = $(if $(V),,@echo "  $(1) $(2)" &&)
 $(BUILD)/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS_ALL) $(ISA) -MMD -MP -c $< -o $@
+	$(call run,CC,$<) $(CC) $(CFLAGS_ALL) $(ISA) -MMD -MP -c $< -o $@
 $(BUILD)/libkept.a: $(LIB_OBJ)
 $(BUILD)/libkept_app.a: $(APP_OBJ)
 $(BUILD)/libkept_cli.a: $(CLIA)
 %.a:
 	@rm -f $@
-	ar rcs $@ $^
+	$(call run,AR,$@) ar rcs $@ $^
 $(LIBSO): $(LIB_OBJ)
-	$(CC) -shared $(SAN) -pthread -Wl,-soname,libkept.so.$(ABI) -o $@ $^ $(LIBS)
+	$(call run,LD,$@) $(CC) -shared $(SAN) -pthread -Wl,-soname,libkept.so.$(ABI) -o $@ $^ $(LIBS)
 	@ln -sf $(@F) $(BUILD)/libkept.so.$(ABI) && ln -sf $(@F) $(BUILD)/libkept.so
 $(BUILD)/kept: $(CLI_OBJ) $(LIBA)
-	$(CC) $(SAN) -pthread -o $@ $^ $(LIBS)
+	$(call run,LD,$@) $(CC) $(SAN) -pthread -o $@ $^ $(LIBS)
 $(BUILD)/tests/fuzz/%: $(BUILD)/tests/fuzz/%.o $(TEST_LIB) $(BUILD)/libkept_cli.a $(LIBA)
-	$(CC) $(SAN) -fsanitize=fuzzer -pthread -o $@ $^ $(LIBS)
+	$(call run,LD,$@) $(CC) $(SAN) -fsanitize=fuzzer -pthread -o $@ $^ $(LIBS)
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(TEST_LIB) $(BUILD)/libkept_cli.a $(LIBA)
-	$(CC) $(SAN) -pthread -o $@ $^ $(LIBS)
+	$(call run,LD,$@) $(CC) $(SAN) -pthread -o $@ $^ $(LIBS)
 $(BUILD)/bench/%: $(BUILD)/bench/%.o $(LIBA)
-	$(CC) $(SAN) -pthread -o $@ $^ $(LIBS)
+	$(call run,LD,$@) $(CC) $(SAN) -pthread -o $@ $^ $(LIBS)
 %.syntax: %
 	$(CC) $(CFLAGS_ALL) $(ISA) -Werror -fsyntax-only $<
 
