@@ -112,6 +112,9 @@ syntax: $(addsuffix .syntax,$(wildcard src/*/*.c tests/*.c tests/fuzz/*.c bench/
 ## format     clang-format every C file in place
 format:
 	clang-format -i $$(git ls-files '*.c' '*.h')
+## rows       rewrite the table of docs/strategies.md from the registry
+rows: $(BUILD)/tests/test_spec
+	@scripts/strategies-doc.sh $(BUILD)
 ## asan tsan  every test under AddressSanitizer and UBSan; the engine's under ThreadSanitizer
 asan:
 	@scripts/sanitize.sh address
@@ -134,7 +137,7 @@ help:
 	@sed -n 's/^## /make /p' Makefile
 
 FORCE:
-.PHONY: all setup demo check tests bench suite lint syntax format asan tsan fuzz fuzzers install \
+.PHONY: all setup demo check tests bench suite lint syntax format rows asan tsan fuzz fuzzers install \
         uninstall clean help FORCE
 .SECONDARY:
 -include $(wildcard $(BUILD)/src/*/*.d $(BUILD)/tests/*.d $(BUILD)/tests/fuzz/*.d $(BUILD)/bench/*.d)

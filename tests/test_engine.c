@@ -8,6 +8,8 @@
 #include <limits.h>
 #include <unistd.h>
 
+#define MASS(n) ((kept_plane){.kind = KEPT_PLANE_MASS, .window = (n)})
+
 enum { N_PREFILL = 200, N_ALL = 240, N_SHAPES = 5 };
 
 typedef struct fixture {
@@ -273,21 +275,21 @@ static void mass_equals_libllama(void)
         float *ref = rows(f, N_PREFILL);
         CHECK(m && util_llama(m, f->tokens, N_PREFILL, N_PREFILL, false, on_node, &p, ref));
         util_run r = start(f, 2, 4);
-        const kept_capture cap = {.n_mass = 3, .window = {1, 32, INT_MAX}};
+        const kept_capture cap = {.n_planes = 3, .plane = {MASS(1), MASS(32), MASS(INT_MAX)}};
         kept_seq *s = new_seq(&r, &cap);
         CHECK_INT(util_prefill(&r, s, f->tokens, N_PREFILL, 77, NULL), KEPT_OK);
         float mass[N_PREFILL + 64];
         int32_t pos[N_PREFILL + 64];
         for (int h = 0; h < p.n_kv; h++) {
-            const int n = kept_seq_mass(s, p.layer, h, INT_MAX, mass, N_PREFILL + 64);
+            const int n = kept_seq_plane(s, p.layer, h, MASS(INT_MAX), mass, N_PREFILL + 64);
             CHECK_INT(kept_seq_positions(s, p.layer, h, pos, N_PREFILL + 64), n);
             CHECK_INT(n, N_PREFILL);
             CHECK(l1(p.sum + h * N_PREFILL, mass, n) <= 2e-3 * N_PREFILL * p.group);
-            CHECK_INT(kept_seq_mass(s, p.layer, h, 1, mass, N_PREFILL + 64), n);
+            CHECK_INT(kept_seq_plane(s, p.layer, h, MASS(1), mass, N_PREFILL + 64), n);
             for (int j = 0; j < n; j++)
                 CHECK_NEAR(mass[j], p.last[h * N_PREFILL + pos[j]], 4e-3);
             double w = 0;
-            kept_seq_mass(s, p.layer, h, 32, mass, N_PREFILL + 64);
+            kept_seq_plane(s, p.layer, h, MASS(32), mass, N_PREFILL + 64);
             for (int j = 0; j < n; j++)
                 w += (double)mass[j];
             CHECK_NEAR(w, 32.0 * p.group, 0.05);

@@ -300,9 +300,9 @@ static void missing_state(const char *pair)
     kept_evict e = rig_evict(&r, r.cache, N);
     kept_capture cap = {0};
     CHECK_INT(kept_strategy_needs(s, &cap, &err), KEPT_OK);
-    e.capture.n_mass = 0;
+    e.capture.n_planes = 0;
     e.q_mean = NULL;
-    bool needs = cap.n_mass || cap.query_stats;
+    bool needs = cap.n_planes || cap.query_stats;
     CHECK_INT(kept_strategy_evict(s, &e, r.work, &ns, &ns, &err), needs ? KEPT_ARGUMENT : KEPT_OK);
     CHECK_INT(live_slots(&r, r.cache) == 4 * N, needs);
     kept_strategy_free(s);

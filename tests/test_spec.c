@@ -156,10 +156,10 @@ static void test_spellings(void)
 {
     check_spelling("full", "full", "full");
     check_spelling("h2o@20%", "h2o@20%",
-                   "h2o(norm=off)+uniform+protect(sinks=4,recent=32)+prefill+original@20%");
+                   "h2o(norm=off)+unweighted+tokens+uniform+protect(sinks=4,recent=32)+prefill+original@20%");
     check_spelling("decode(every=16)+slot+ada+snapkv(window=64,pool=avg)@64MiB",
-                   "snapkv(window=64,pool=avg)+ada+decode(every=16)+slot@64MiB",
-                   "snapkv(window=64,kernel=7,pool=avg)+ada(alpha=0.2)+protect(sinks=4,recent=32)"
+                   "snapkv(window=64,pool=avg)+unweighted+tokens+ada+decode(every=16)+slot@64MiB",
+                   "snapkv(window=64,kernel=7,pool=avg)+unweighted+tokens+ada(alpha=0.2)+protect(sinks=4,recent=32)"
                    "+decode(every=16)+slot@64MiB");
     check_spelling("window@512", "recency+protect(sinks=0,recent=0)@512", NULL);
     check_spelling("streaming@512", "recency+protect(recent=0)+slot@512", NULL);
@@ -302,17 +302,19 @@ static void test_needs(void)
     for (int i = 0; i < 7; i++)
         CHECK_INT(kept_strategy_parse(spec[i], &s[i], NULL), KEPT_OK);
     CHECK_INT(kept_capture_union((const kept_strategy *const *)s, 7, &cap, &err), KEPT_OK);
-    CHECK_INT(cap.n_mass, 4);
-    CHECK(cap.window[0] == 1 && cap.window[1] == 32 && cap.window[2] == 64);
-    CHECK_INT(cap.window[3], INT32_MAX);
+    CHECK_INT(cap.n_planes, 4);
+    CHECK(cap.plane[0].window == 1 && cap.plane[1].window == 32 && cap.plane[2].window == 64);
+    CHECK_INT(cap.plane[3].window, INT32_MAX);
     CHECK(!cap.query_stats);
+    for (int i = 0; cap.n_planes < KEPT_MAX_CAPTURED; i++)
+        CHECK_INT(kept_capture_add(&cap, (kept_plane){.window = 1000 + i}, &err), KEPT_OK);
     CHECK_INT(kept_strategy_parse("snapkv(window=8)@5%", &s[7], NULL), KEPT_OK);
-    CHECK_INT(kept_capture_union((const kept_strategy *const *)s, 8, &cap, &err), KEPT_ARGUMENT);
+    CHECK_INT(kept_strategy_needs(s[7], &cap, &err), KEPT_ARGUMENT);
     for (int i = 0; i < 8; i++)
         kept_strategy_free(s[i]);
     CHECK_INT(kept_strategy_parse("expected-attention@5%", &s[0], NULL), KEPT_OK);
     CHECK_INT(kept_capture_union((const kept_strategy *const *)s, 1, &cap, &err), KEPT_OK);
-    CHECK(cap.n_mass == 0 && cap.query_stats);
+    CHECK(cap.n_planes == 0 && cap.query_stats);
     kept_strategy_free(s[0]);
 }
 
@@ -379,7 +381,7 @@ static void put_needs(char *row, const kept_part *p)
     const struct {
         bool is;
         const char *name;
-    } need[] = {{s->mass_window != NULL, "attention mass"},
+    } need[] = {{s->plane != NULL, "attention mass"},
                 {(s->needs & KEPT_NEED_KEYS) != 0, "keys"},
                 {(s->needs & KEPT_NEED_VALUES) != 0, "values"},
                 {(s->needs & KEPT_NEED_QUERIES) != 0, "query statistics"}};

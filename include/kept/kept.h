@@ -148,19 +148,63 @@ KEPT_API kept_status kept_engine_new(kept_model *model, const kept_engine_option
 KEPT_API void kept_engine_free(kept_engine *e); /* after all of its sequences */
 KEPT_API const char *kept_engine_isa(const kept_engine *e);
 
-/* What a sequence records while attention runs, beyond K, V and positions. A mass plane holds for
- * each slot the attention probability it received, summed over the query heads of its KV head and
- * over the plane's window of most recent queries (INT32_MAX: all queries so far). A finite window
- * tumbles: when it is full the next query starts a new one. */
-#define KEPT_MAX_MASS 4
+/* ---- trained files ------------------------------------------------------------------------- */
+
+/* What `kept train` and `kept calibrate` write: named float arrays of one kind ("kvzap", "ranker",
+ * "duo", "headkv", "qfilters", "triattention", "expected", "lu-kv") for one model. */
+typedef struct kept_trained kept_trained;
+/* Opens PATH. FORMAT: not such a file, truncated, a checksum that does not fit, or of a newer
+ * version. */
+KEPT_API kept_status kept_trained_open(const char *path, kept_trained **out, kept_error *err);
+KEPT_API void kept_trained_free(kept_trained *t);
+KEPT_API const char *kept_trained_kind(const kept_trained *t);
+KEPT_API const char *kept_trained_model_sha256(const kept_trained *t);
+/* Array `name` of n floats, owned by t; NULL: there is none. */
+KEPT_API const float *kept_trained_array(const kept_trained *t, const char *name, size_t *n);
+/* Lends t to e, which strategies of e read from now on; t must outlive e. ARGUMENT: of another
+ * model (by SHA-256), or arrays that do not fit its shape; one of the same kind is replaced. */
+KEPT_API kept_status kept_engine_add_trained(kept_engine *e, const kept_trained *t,
+                                             kept_error *err);
+
+/* ---- sequences ------------------------------------------------------------------------------ */
+
+/* What a sequence records while it runs, beyond K, V and positions. A plane holds one value per
+ * slot (split: one per slot and query head of the KV head). Attention probability is summed over
+ * the query heads of the KV head unless the plane is split. */
+typedef enum kept_plane_kind {
+    /* Sum of the attention probability that the slot received over the plane's window of most
+     * recent queries (INT32_MAX: all queries so far). A finite window tumbles: when it is full the
+     * next query starts a new one. */
+    KEPT_PLANE_MASS,
+    KEPT_PLANE_FUTURE,    /* the same sum over the queries of a look-ahead: kept_seq_foresee */
+    KEPT_PLANE_ECHO,      /* maximum over all queries that repeat the context: kept_seq_echo */
+    KEPT_PLANE_ECHO_PLUS, /* the same of p / ||x||, x the hidden state of the query's token */
+    /* Column sums of softmax(q k / sqrt(D)) inside blocks of `window` positions without a causal
+     * mask; a block that a forward pass cuts is scored from the parts that pass saw. */
+    KEPT_PLANE_LOCAL,
+    KEPT_PLANE_PREDICTED /* what the trained file "kvzap" says of the token's hidden state */
+} kept_plane_kind;
+typedef struct kept_plane {
+    kept_plane_kind kind;
+    int window; /* queries of a MASS plane, positions of a LOCAL block; 0 for the others */
+    bool split; /* one value per query head; MASS only */
+} kept_plane;
+
+#define KEPT_MAX_CAPTURED 12
 typedef struct kept_capture {
-    int n_mass;
-    int window[KEPT_MAX_MASS]; /* [n_mass] queries each plane sums over, ascending, distinct */
-    bool query_stats;          /* mean and covariance of pre-rotation queries, per query head */
+    int n_planes;
+    kept_plane plane[KEPT_MAX_CAPTURED]; /* ascending by kind, window, split; distinct */
+    int n_recent;      /* rotated queries of the last n_recent tokens, per query head */
+    bool query_stats;  /* mean and covariance of pre-rotation queries, per query head */
+    bool layer_cosine; /* mean cosine between the input of a layer and that plus its attention */
 } kept_capture;
 
+/* Adds plane p to c, in its place. ARGUMENT: more than KEPT_MAX_CAPTURED distinct planes. */
+KEPT_API kept_status kept_capture_add(kept_capture *c, kept_plane p, kept_error *err);
+/* Index of plane p in c, or -1. */
+KEPT_API int kept_capture_find(const kept_capture *c, kept_plane p);
 /* The union of what the strategies need, for a prefix that all of them will fork.
- * ARGUMENT: more than KEPT_MAX_MASS distinct windows. */
+ * ARGUMENT: more than KEPT_MAX_CAPTURED distinct planes. */
 KEPT_API kept_status kept_capture_union(const kept_strategy *const *s, int n, kept_capture *out,
                                         kept_error *err);
 
@@ -182,13 +226,24 @@ KEPT_API kept_status kept_seq_pin(kept_seq *s, int begin, int end);
 /* Tells s that its prefill is over: strategies of schedule "prefill" evict now. */
 KEPT_API kept_status kept_seq_end_prefill(kept_seq *s, kept_error *err);
 
+/* Fills the FUTURE plane of s: a fork of it reads tokens[0..n) (what will come: the question and
+ * the answer) and what its queries pay each slot of s is summed. s itself does not change
+ * otherwise. For the oracle score only. ARGUMENT: s does not capture it. FULL as for forward. */
+KEPT_API kept_status kept_seq_foresee(kept_seq *s, const int32_t *tokens, int n, kept_error *err);
+/* Fills the ECHO planes of s (arXiv 2505.23416): forks of s are asked to repeat the context,
+ * chunk by chunk. kept_seq_end_prefill calls it by itself where a strategy needs it and it was not
+ * done; call it on a prefix before forking so that all forks share the work. The time it took
+ * counts as score_ns of s and of its forks. ARGUMENT: s does not capture it. */
+KEPT_API kept_status kept_seq_echo(kept_seq *s, kept_error *err);
+
 KEPT_API int kept_seq_n_tokens(const kept_seq *s); /* tokens seen = position of the next token */
 /* Live slots of a KV head, and their original positions in slot order (not sorted). Returns the
  * number of slots; writes at most cap positions. */
 KEPT_API int kept_seq_positions(const kept_seq *s, int layer, int kv_head, int32_t *pos, int cap);
-/* Mass plane with this window, in slot order. Returns the number of slots, or -1: not captured. */
-KEPT_API int kept_seq_mass(const kept_seq *s, int layer, int kv_head, int window, float *mass,
-                           int cap);
+/* A captured plane, in slot order; a split one as [G][cap]. Returns the number of slots, or -1: not
+ * captured. */
+KEPT_API int kept_seq_plane(const kept_seq *s, int layer, int kv_head, kept_plane plane, float *out,
+                            int cap);
 
 /* Bytes are what the sequence would hold alone: a page shared with another sequence counts
  * whole. meta: positions, per-slot state, page and block lists, query statistics. */

@@ -16,6 +16,9 @@
 
 #include <stdio.h>
 
+/* The plane that mass_recall reads: it looks at the last query only. */
+#define KEPT_PROBE ((kept_plane){.kind = KEPT_PLANE_MASS, .window = 1})
+
 enum { KEPT_VARIANT_FULL, KEPT_VARIANT_FLOOR, KEPT_FIRST_VARIANT };
 
 typedef enum kept_phase {

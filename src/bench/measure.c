@@ -62,7 +62,7 @@ static void add_mass(const kept_work *w, masses *m, int32_t p)
 static bool head_shares(kept_work *w, kept_seq *probe, int layer, int head)
 {
     int cap = w->job->max_tokens;
-    int n = kept_seq_mass(probe, layer, head, 1, w->mass, cap);
+    int n = kept_seq_plane(probe, layer, head, KEPT_PROBE, w->mass, cap);
     masses total = {0};
     if (n < 1 || kept_seq_positions(probe, layer, head, w->pos, cap) != n)
         return false;

@@ -140,7 +140,7 @@ static layout layout_of(const kept_strategy *s, const kept_model_info *info, int
     uint64_t kv = (uint64_t)info->n_kv_heads, d = (uint64_t)info->head_size;
     if (!kept_strategy_is_full(s)) {
         (void)kept_strategy_needs(s, &cap, NULL); /* an empty capture has room for one strategy */
-        l.n_planes = cap.n_mass + kept_strategy_moves_keys(s);
+        l.n_planes = cap.n_planes + kept_strategy_moves_keys(s);
     }
     l.windowed_heads = kv * (uint64_t)n_windowed(info);
     l.heads = kv * (uint64_t)info->n_layers - l.windowed_heads;

@@ -37,14 +37,7 @@ static kept_status prepare_capture(kept_job *j, kept_error *err)
         return s;
     /* The probe's plane starts empty at the fork, but its window must be one the prefix has. */
     kept_capture *c = &j->capture;
-    if (c->n_mass && c->window[0] == 1) {
-        j->probe = true;
-    } else if (c->n_mass < KEPT_MAX_MASS) {
-        memmove(c->window + 1, c->window, (size_t)c->n_mass * sizeof *c->window);
-        c->window[0] = 1;
-        c->n_mass++;
-        j->probe = true;
-    }
+    j->probe = !kept_capture_add(c, KEPT_PROBE, NULL);
     return KEPT_OK;
 }
 

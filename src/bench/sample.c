@@ -8,8 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PROBE_WINDOW 1 /* mass_recall looks at the last query only */
-
 kept_status kept_job_tick(kept_job *j, double units)
 {
     j->part += units;
@@ -84,7 +82,7 @@ static kept_status settle(kept_work *w, int v, kept_error *err)
 static kept_status fork_all(kept_work *w, kept_seq *base, uint64_t prefill_ns, kept_error *err)
 {
     kept_job *j = w->job;
-    kept_capture probe = {.n_mass = 1, .window = {PROBE_WINDOW}};
+    kept_capture probe = {.n_planes = 1, .plane = {KEPT_PROBE}};
     for (int v = 0; v < j->n_variants; v++) {
         kept_outcome *o = &w->out[v];
         if (j->variants[v].own_prefill)

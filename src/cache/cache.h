@@ -17,7 +17,7 @@
 #include "base/base.h"
 #include "kern/kern.h"
 
-#define KEPT_MAX_PLANES 6
+#define KEPT_MAX_PLANES 48
 
 typedef struct kept_pool kept_pool;
 

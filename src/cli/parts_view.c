@@ -16,7 +16,7 @@ static void add(char *buf, size_t cap, const char *what)
 const char *kept_score_needs(const kept_score *s, const double *options, char *buf, size_t cap)
 {
     char mass[64];
-    int window = s->mass_window ? s->mass_window(options) : 0;
+    int window = s->plane ? s->plane(options).window : 0;
     buf[0] = '\0';
     if (s->needs & KEPT_NEED_KEYS)
         add(buf, cap, "keys");

@@ -188,7 +188,7 @@ static void attend_segment(const head_ref *r, int seg, const uint8_t *next)
     t.m = part;
     t.l = part + k.group;
     t.acc = part + 2 * k.group;
-    if (r->job->seq->capture.n_mass) {
+    if (r->job->seq->capture.n_planes) {
         const size_t page = (size_t)kept_page_at(seg, r->phase);
         t.p = e->probs + e->work.prob[r->i] + page * (size_t)k.group * KEPT_PAGE_SLOTS;
         t.p_max = e->prob_maxes + e->work.prob_max[r->i] + page * (size_t)k.group;
@@ -221,7 +221,7 @@ static void tile_mass(const head_ref *r, int t0, int n_q, const float *M, const 
     const int group = kept_dims_of(e).group;
     const kept_f16 *p = e->tile_prob + (size_t)r->ith * e->tile_prob_size;
     const int pages = kept_pages_of(kept_min(r->slots, r->before + t0 + n_q));
-    for (int i = 0; i < r->job->seq->capture.n_mass; i++) {
+    for (int i = 0; i < r->job->seq->capture.n_planes; i++) {
         const int from = kept_max(counted_from(r->job, i), t0) - t0;
         if (from < n_q)
             e->kern->mass(pages, n_q * group, from * group, n_q * group, p, p_max, M, L,
@@ -268,7 +268,7 @@ static void attend_group(const head_ref *r, int group_no)
 {
     kept_engine *e = r->e;
     const int group = kept_dims_of(e).group;
-    const int n_mass = r->job->seq->capture.n_mass;
+    const int n_mass = r->job->seq->capture.n_planes;
     const size_t size = (size_t)n_mass * (size_t)kept_pages_of(r->slots) * KEPT_PAGE_SLOTS;
     float *vec = e->vecs + e->work.vec[r->i] + (size_t)group_no * size;
     const int t0 = group_no * kept_unit_queries(group);
@@ -336,7 +336,7 @@ static void merge_single(const head_ref *r)
     for (int s = 0; s < kept_segments_of(r->slots, r->phase); s++, part += kept_part_size(&k))
         e->kern->combine(k.group, k.d, M, L, O, part, part + k.group, part + 2 * k.group);
     finish_rows(k.group, k.d, L, O, r->out, k.group, 0);
-    const int n_mass = r->job->seq->capture.n_mass;
+    const int n_mass = r->job->seq->capture.n_planes;
     if (!n_mass)
         return;
     /* One query: every plane that counts it receives the same vector. */
@@ -354,7 +354,7 @@ static void merge_single(const head_ref *r)
 static void merge_mass(const head_ref *r)
 {
     kept_engine *e = r->e;
-    const int group = kept_dims_of(e).group, n_mass = r->job->seq->capture.n_mass;
+    const int group = kept_dims_of(e).group, n_mass = r->job->seq->capture.n_planes;
     const int groups = (r->job->n + kept_unit_queries(group) - 1) / kept_unit_queries(group);
     const size_t size = (size_t)kept_pages_of(r->slots) * KEPT_PAGE_SLOTS;
     const float *vec = e->vecs + e->work.vec[r->i];

@@ -213,8 +213,8 @@ static void plan_item(kept_engine *e, int j, const kept_item *it, int tok0)
     kept_seq *s = it->seq;
     kept_job *job = &e->jobs[j];
     *job = (kept_job){.seq = s, .tok0 = tok0, .n = it->n_tokens, .pos0 = s->n_tokens};
-    for (int i = 0; i < s->capture.n_mass; i++) {
-        const int window = s->capture.window[i];
+    for (int i = 0; i < s->capture.n_planes; i++) {
+        const int window = s->capture.plane[i].window;
         job->counted[i] = count_queries(window, it);
         job->reset[i] =
             window != INT_MAX && job->counted[i] && s->counted[i] + job->counted[i] > window;
@@ -292,8 +292,8 @@ static void commit_item(const kept_engine *e, const kept_item *it, const kept_jo
     for (int l = 0; l < info->n_layers; l++)
         for (int h = 0; h < info->n_kv_heads; h++)
             kept_cache_commit(s->cache, l, h, it->n_tokens);
-    for (int i = 0; i < s->capture.n_mass; i++) {
-        if (s->capture.window[i] != INT_MAX)
+    for (int i = 0; i < s->capture.n_planes; i++) {
+        if (s->capture.plane[i].window != INT_MAX)
             s->counted[i] = job->counted[i] + (job->reset[i] ? 0 : s->counted[i]);
     }
     if (s->stats) {

@@ -35,11 +35,11 @@ struct kept_seq {
     kept_engine *engine;
     const kept_strategy *strategy; /* NULL: full */
     kept_cache *cache;
-    kept_capture capture;       /* planes 0..n_mass-1 of the cache */
-    int counted[KEPT_MAX_MASS]; /* queries in the plane's current window */
-    int rope_plane;             /* plane of rotation shifts, or -1 */
-    kept_stats *stats;          /* NULL: not captured */
-    int *trimmed;               /* [n_layers] leading pages dropped from windowed layers */
+    kept_capture capture;           /* planes 0..n_planes-1 of the cache */
+    int counted[KEPT_MAX_CAPTURED]; /* queries in the plane's current window */
+    int rope_plane;                 /* plane of rotation shifts, or -1 */
+    kept_stats *stats;              /* NULL: not captured */
+    int *trimmed;                   /* [n_layers] leading pages dropped from windowed layers */
     int32_t n_tokens;
     int32_t full_tokens; /* prompt length once prefill ended, else 0 */
     int steps;           /* decode tokens since the last eviction */
@@ -54,10 +54,10 @@ struct kept_seq {
 /* One batch item as the nodes see it. */
 typedef struct kept_job {
     kept_seq *seq;
-    int tok0, n;                /* rows [tok0, tok0+n) of the batch */
-    int32_t pos0;               /* position of the first */
-    int counted[KEPT_MAX_MASS]; /* trailing queries of this item that each plane counts */
-    bool reset[KEPT_MAX_MASS];  /* the plane starts a new window with this item */
+    int tok0, n;                    /* rows [tok0, tok0+n) of the batch */
+    int32_t pos0;                   /* position of the first */
+    int counted[KEPT_MAX_CAPTURED]; /* trailing queries of this item that each plane counts */
+    bool reset[KEPT_MAX_CAPTURED];  /* the plane starts a new window with this item */
 } kept_job;
 
 typedef struct kept_node {

@@ -78,7 +78,11 @@ static kept_status captures(const kept_strategy *strategy, const kept_capture *e
                             kept_capture *want, kept_error *err)
 {
     *want = extra ? *extra : (kept_capture){0};
-    return strategy ? kept_strategy_needs(strategy, want, err) : KEPT_OK;
+    kept_status st = strategy ? kept_strategy_needs(strategy, want, err) : KEPT_OK;
+    for (int i = 0; i < want->n_planes && !st; i++)
+        if (want->plane[i].kind != KEPT_PLANE_MASS || want->plane[i].split)
+            return kept_fail(err, KEPT_UNSUPPORTED, "the engine does not record this yet");
+    return st;
 }
 
 static kept_seq *seq_alloc(kept_engine *e, const kept_strategy *strategy, const kept_capture *cap,
@@ -90,7 +94,7 @@ static kept_seq *seq_alloc(kept_engine *e, const kept_strategy *strategy, const 
     s->engine = e;
     s->strategy = strategy && !kept_strategy_is_full(strategy) ? strategy : NULL;
     s->capture = *cap;
-    s->rope_plane = s->strategy && kept_strategy_moves_keys(s->strategy) ? cap->n_mass : -1;
+    s->rope_plane = s->strategy && kept_strategy_moves_keys(s->strategy) ? cap->n_planes : -1;
     s->keep_planes = keep_planes;
     s->seed = seed;
     s->trimmed = kept_calloc((size_t)e->model->info.n_layers, sizeof *s->trimmed);
@@ -112,7 +116,7 @@ static void seq_destroy(kept_seq *s)
 
 static int n_planes(const kept_seq *s)
 {
-    return s->capture.n_mass + (s->rope_plane >= 0 ? 1 : 0);
+    return s->capture.n_planes + (s->rope_plane >= 0 ? 1 : 0);
 }
 
 kept_status kept_seq_new(kept_engine *e, const kept_strategy *strategy, const kept_capture *capture,
@@ -143,23 +147,15 @@ kept_status kept_seq_new(kept_engine *e, const kept_strategy *strategy, const ke
     return KEPT_OK;
 }
 
-static int plane_of_window(const kept_seq *s, int window)
-{
-    for (int i = 0; i < s->capture.n_mass; i++)
-        if (s->capture.window[i] == window)
-            return i;
-    return -1;
-}
-
 /* Which plane of src becomes which plane of s. */
 static kept_status fork_planes(const kept_seq *src, kept_seq *s, int *planes, kept_error *err)
 {
-    for (int i = 0; i < s->capture.n_mass; i++) {
-        const int from = plane_of_window(src, s->capture.window[i]);
+    for (int i = 0; i < s->capture.n_planes; i++) {
+        const int from = kept_capture_find(&src->capture, s->capture.plane[i]);
         if (from < 0 && src->n_tokens > 0)
             return kept_fail(err, KEPT_ARGUMENT,
                              "the prefix did not record attention over a window of %d queries",
-                             s->capture.window[i]);
+                             s->capture.plane[i].window);
         planes[i] = from;
         s->counted[i] = from >= 0 ? src->counted[from] : 0;
     }
@@ -371,16 +367,15 @@ int kept_seq_positions(const kept_seq *s, int layer, int kv_head, int32_t *pos, 
     return n;
 }
 
-int kept_seq_mass(const kept_seq *s, int layer, int kv_head, int window, float *mass, int cap)
+int kept_seq_plane(const kept_seq *s, int layer, int kv_head, kept_plane want, float *out, int cap)
 {
-    const int plane = plane_of_window(s, window);
+    const int plane = kept_capture_find(&s->capture, want);
     if (plane < 0 || !head_ok(s, layer, kv_head))
         return -1;
     const int n = kept_cache_n(s->cache, layer, kv_head);
     const int32_t *blocks = kept_cache_blocks(s->cache, layer, kv_head, plane);
     for (int i = 0; i < n && i < cap; i++)
-        mass[i] =
-            kept_pool_block(s->engine->pool, blocks[i / KEPT_PAGE_SLOTS])[i % KEPT_PAGE_SLOTS];
+        out[i] = kept_pool_block(s->engine->pool, blocks[i / KEPT_PAGE_SLOTS])[i % KEPT_PAGE_SLOTS];
     return n;
 }
 

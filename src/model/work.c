@@ -28,7 +28,7 @@ static totals layout(const kept_engine *e, int layer, const kept_layer_work *w)
     int unit = 0;
     for (int j = 0; j < e->n_jobs; j++) {
         const kept_job *job = &e->jobs[j];
-        const int n_mass = job->seq->capture.n_mass;
+        const int n_mass = job->seq->capture.n_planes;
         for (int h = 0; h < k.n_kv; h++) {
             const int i = j * k.n_kv + h;
             const int slots = kept_cache_n(job->seq->cache, layer, h) + job->n;

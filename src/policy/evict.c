@@ -113,15 +113,18 @@ static void count_slots(kept_pass *p)
 static kept_status check(kept_pass *p, kept_error *err)
 {
     const kept_evict *e = p->e;
-    const double *option = p->s->option[KEPT_AXIS_SCORE];
-    int window = p->score->mass_window ? p->score->mass_window(option) : 0;
     p->plane = -1;
-    for (int i = 0; window && i < e->capture.n_mass; i++)
-        if (e->capture.window[i] == window)
-            p->plane = i;
-    if (window && p->plane < 0)
-        return kept_fail(err, KEPT_ARGUMENT, "'%s' needs attention mass that was not captured",
-                         p->s->name);
+    if (p->score->plane) {
+        kept_plane want = p->score->plane(p->s->option[KEPT_AXIS_SCORE]);
+        int at = kept_capture_find(&e->capture, want);
+        p->rows = want.split ? e->group : 1;
+        if (at < 0)
+            return kept_fail(err, KEPT_ARGUMENT, "'%s' needs attention that was not captured",
+                             p->s->name);
+        p->plane = 0;
+        for (int i = 0; i < at; i++)
+            p->plane += e->capture.plane[i].split ? e->group : 1;
+    }
     if (p->score->needs & KEPT_NEED_QUERIES && !(e->q_mean && e->q_cov))
         return kept_fail(err, KEPT_ARGUMENT, "'%s' needs query statistics that were not captured",
                          p->s->name);

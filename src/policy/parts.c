@@ -5,6 +5,31 @@
 
 #define ANY_POSITION 1048576
 
+const kept_part kept_part_unweighted = {
+    .abi = KEPT_POLICY_ABI,
+    .axis = KEPT_AXIS_WEIGHT,
+    .name = "unweighted",
+    .summary = "scores count as they are",
+    .paper = "",
+    .deviations = "",
+};
+static const char *const value_kinds[] = {"l2", "output", "max", NULL};
+static const kept_option values_options[] = {
+    {"kind", 0, 0, 2, true, value_kinds,
+     "l2: length of v; output: 1-norm of W_o v; max: largest 1-norm of a v in the head"},
+    {"epsilon", 0, 0, 1, false, NULL, "added to the score first"},
+};
+const kept_part kept_part_values = {
+    .abi = KEPT_POLICY_ABI,
+    .axis = KEPT_AXIS_WEIGHT,
+    .name = "values",
+    .summary = "scores are multiplied by how much the value of the token can change the output",
+    .paper = "arXiv 2406.12335 (l2), 2502.03805 (output), 2509.09754 (max)",
+    .deviations = "a score that can be negative counts from the lowest one of the head",
+    .options = values_options,
+    .n_options = 2,
+};
+
 static const kept_option protect_options[] = {
     {"sinks", 4, 0, ANY_POSITION, true, NULL, "first positions never evicted"},
     {"recent", 32, 0, ANY_POSITION, true, NULL, "last positions never evicted"},

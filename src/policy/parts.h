@@ -21,6 +21,9 @@
     X(keydiff)                                                                                     \
     X(expected_attention)
 
+/* X(identifier): const kept_wrapper kept_wrap_IDENTIFIER, in wrap_IDENTIFIER.c */
+#define KEPT_WRAP_LIST(X) X(tokens)
+
 /* X(identifier): const kept_allocator kept_alloc_IDENTIFIER, in alloc_IDENTIFIER.c */
 #define KEPT_ALLOC_LIST(X)                                                                         \
     X(uniform)                                                                                     \
@@ -31,6 +34,8 @@
 /* X(identifier): const kept_part kept_part_IDENTIFIER, in parts.c: the axes that the engine itself
  * carries out, so that a part is only a name and its options. */
 #define KEPT_PART_LIST(X)                                                                          \
+    X(unweighted)                                                                                  \
+    X(values)                                                                                      \
     X(protect)                                                                                     \
     X(prefill)                                                                                     \
     X(decode)                                                                                      \
@@ -50,6 +55,9 @@
 #define KEPT_DECLARE(id) extern const kept_score kept_score_##id;
 KEPT_SCORE_LIST(KEPT_DECLARE)
 #undef KEPT_DECLARE
+#define KEPT_DECLARE(id) extern const kept_wrapper kept_wrap_##id;
+KEPT_WRAP_LIST(KEPT_DECLARE)
+#undef KEPT_DECLARE
 #define KEPT_DECLARE(id) extern const kept_allocator kept_alloc_##id;
 KEPT_ALLOC_LIST(KEPT_DECLARE)
 #undef KEPT_DECLARE
@@ -61,6 +69,8 @@ KEPT_RECIPE_LIST(KEPT_DECLARE)
 #undef KEPT_DECLARE
 
 /* Options of the engine's own parts, in the order of their tables. */
+enum { KEPT_VALUES_KIND, KEPT_VALUES_EPSILON };
+enum { KEPT_WEIGHT_L2, KEPT_WEIGHT_OUTPUT, KEPT_WEIGHT_MAX }; /* choices of values(kind=) */
 enum { KEPT_PROTECT_SINKS, KEPT_PROTECT_RECENT };
 enum { KEPT_DECODE_EVERY };
 enum { KEPT_CHUNKS_DECODE };
@@ -72,6 +82,10 @@ const kept_part *kept_part_default(kept_axis a);
 static inline const kept_score *kept_strategy_score(const kept_strategy *s)
 {
     return (const kept_score *)(const void *)s->part[KEPT_AXIS_SCORE];
+}
+static inline const kept_wrapper *kept_strategy_wrapper(const kept_strategy *s)
+{
+    return (const kept_wrapper *)(const void *)s->part[KEPT_AXIS_WRAPPER];
 }
 static inline const kept_allocator *kept_strategy_allocator(const kept_strategy *s)
 {

@@ -12,7 +12,8 @@ typedef struct kept_pass {
     const kept_allocator *alloc;
     int n_layers, n_heads, n_all; /* layers that evict, heads of a layer, heads of all of them */
     int layer[KEPT_MAX_LAYERS];   /* [n_layers] */
-    int plane;                    /* mass plane of the score, or -1 */
+    int plane;                    /* first state plane of the score, or -1 */
+    int rows;                     /* of it: G if it is split, else 1 */
     int max_n, limit;             /* most slots of a head; most slots protected in a head */
     int64_t n_slots, total;       /* slots live now, slots allowed */
     /* over all heads */

@@ -7,11 +7,14 @@ static const kept_part *const parts[] = {
 #define KEPT_ENTRY(id) &kept_score_##id.part,
     KEPT_SCORE_LIST(KEPT_ENTRY)
 #undef KEPT_ENTRY
+#define KEPT_ENTRY(id) &kept_wrap_##id.part,
+        KEPT_WRAP_LIST(KEPT_ENTRY)
+#undef KEPT_ENTRY
 #define KEPT_ENTRY(id) &kept_alloc_##id.part,
-        KEPT_ALLOC_LIST(KEPT_ENTRY)
+            KEPT_ALLOC_LIST(KEPT_ENTRY)
 #undef KEPT_ENTRY
 #define KEPT_ENTRY(id) &kept_part_##id,
-            KEPT_PART_LIST(KEPT_ENTRY)
+                KEPT_PART_LIST(KEPT_ENTRY)
 #undef KEPT_ENTRY
 };
 
@@ -42,6 +45,10 @@ const kept_part *kept_part_find(kept_axis axis, const char *name)
 const kept_part *kept_part_default(kept_axis a)
 {
     switch (a) {
+    case KEPT_AXIS_WEIGHT:
+        return &kept_part_unweighted;
+    case KEPT_AXIS_WRAPPER:
+        return &kept_wrap_tokens.part;
     case KEPT_AXIS_ALLOCATOR:
         return &kept_alloc_uniform.part;
     case KEPT_AXIS_PROTECTION:
@@ -59,8 +66,8 @@ const kept_part *kept_part_default(kept_axis a)
 
 const char *kept_axis_name(kept_axis a)
 {
-    static const char *const names[KEPT_N_AXES] = {"score", "allocator", "protection", "schedule",
-                                                   "position"};
+    static const char *const names[KEPT_N_AXES] = {"score",      "weight",   "wrapper", "allocator",
+                                                   "protection", "schedule", "position"};
     return (unsigned)a < KEPT_N_AXES ? names[a] : "?";
 }
 

@@ -13,10 +13,10 @@
 
 enum { NORM };
 
-static int window(const double *options)
+static kept_plane plane(const double *options)
 {
     (void)options;
-    return INT32_MAX;
+    return (kept_plane){.kind = KEPT_PLANE_MASS, .window = INT32_MAX};
 }
 
 static void score(const kept_view *v, int head, float *out)
@@ -42,7 +42,7 @@ const kept_score kept_score_h2o = {
                            "the budget is the fixed window of protect",
              .options = options,
              .n_options = 1},
-    .mass_window = window,
+    .plane = plane,
     .comparable = true,
     .score = score,
 };

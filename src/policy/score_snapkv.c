@@ -14,9 +14,9 @@
 
 enum { WINDOW, KERNEL, POOL };
 
-static int window(const double *options)
+static kept_plane plane(const double *options)
 {
-    return (int)options[WINDOW];
+    return (kept_plane){.kind = KEPT_PLANE_MASS, .window = (int)options[WINDOW]};
 }
 
 /* Pools x[0..n) into out. */
@@ -66,7 +66,7 @@ const kept_score kept_score_snapkv = {
                            "counts zeros beyond an edge",
              .options = options,
              .n_options = 3},
-    .mass_window = window,
+    .plane = plane,
     .comparable = true,
     .score = score,
 };

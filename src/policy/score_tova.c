@@ -7,10 +7,10 @@
  */
 #include "kept/policy.h"
 
-static int window(const double *options)
+static kept_plane plane(const double *options)
 {
     (void)options;
-    return 1;
+    return (kept_plane){.kind = KEPT_PLANE_MASS, .window = 1};
 }
 
 static void score(const kept_view *v, int head, float *out)
@@ -39,7 +39,7 @@ const kept_score kept_score_tova = {
              .summary = "attention of the last query, averaged over the heads of the layer",
              .paper = "arXiv 2401.06104",
              .deviations = "the paper drops one token at every step: add decode(every=1) for that"},
-    .mass_window = window,
+    .plane = plane,
     .layer_shared = true,
     .comparable = true,
     .score = score,

@@ -4,26 +4,54 @@
 #include <math.h>
 #include <string.h>
 
+/* Order of planes in a capture. */
+static int compare(kept_plane a, kept_plane b)
+{
+    if (a.kind != b.kind)
+        return a.kind < b.kind ? -1 : 1;
+    if (a.window != b.window)
+        return a.window < b.window ? -1 : 1;
+    return (int)a.split - (int)b.split;
+}
+
+int kept_capture_find(const kept_capture *c, kept_plane p)
+{
+    for (int i = 0; i < c->n_planes; i++)
+        if (!compare(c->plane[i], p))
+            return i;
+    return -1;
+}
+
+kept_status kept_capture_add(kept_capture *c, kept_plane p, kept_error *err)
+{
+    int i = 0;
+    if (kept_capture_find(c, p) >= 0)
+        return KEPT_OK;
+    if (c->n_planes == KEPT_MAX_CAPTURED)
+        return kept_fail(err, KEPT_ARGUMENT,
+                         "more than %d different kinds and windows of attention are wanted at "
+                         "once; use fewer window sizes together",
+                         KEPT_MAX_CAPTURED);
+    while (i < c->n_planes && compare(c->plane[i], p) < 0)
+        i++;
+    memmove(&c->plane[i + 1], &c->plane[i], (size_t)(c->n_planes - i) * sizeof p);
+    c->plane[i] = p;
+    c->n_planes++;
+    return KEPT_OK;
+}
+
 kept_status kept_strategy_needs(const kept_strategy *s, kept_capture *cap, kept_error *err)
 {
     const kept_score *score = kept_strategy_score(s);
-    int window = score->mass_window ? score->mass_window(s->option[KEPT_AXIS_SCORE]) : 0, i = 0;
-    cap->query_stats |= (score->needs & KEPT_NEED_QUERIES) != 0;
-    if (!window)
-        return KEPT_OK;
-    while (i < cap->n_mass && cap->window[i] < window)
-        i++;
-    if (i < cap->n_mass && cap->window[i] == window)
-        return KEPT_OK;
-    if (cap->n_mass == KEPT_MAX_MASS)
-        return kept_fail(err, KEPT_ARGUMENT,
-                         "'%s' needs a mass window of its own, but %d different windows are "
-                         "captured already; use fewer window sizes together",
-                         s->name, KEPT_MAX_MASS);
-    memmove(&cap->window[i + 1], &cap->window[i], (size_t)(cap->n_mass - i) * sizeof window);
-    cap->window[i] = window;
-    cap->n_mass++;
-    return KEPT_OK;
+    const kept_allocator *alloc = kept_strategy_allocator(s);
+    const double *option = s->option[KEPT_AXIS_SCORE];
+    int recent = score->recent ? score->recent(option) : 0;
+    int other = alloc->recent ? alloc->recent(s->option[KEPT_AXIS_ALLOCATOR]) : 0;
+    recent = other > recent ? other : recent;
+    cap->n_recent = recent > cap->n_recent ? recent : cap->n_recent;
+    cap->query_stats |= ((score->needs | alloc->needs) & KEPT_NEED_QUERIES) != 0;
+    cap->layer_cosine |= (alloc->needs & KEPT_NEED_COSINE) != 0;
+    return score->plane ? kept_capture_add(cap, score->plane(option), err) : KEPT_OK;
 }
 
 kept_status kept_capture_union(const kept_strategy *const *s, int n, kept_capture *out,

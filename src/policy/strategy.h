@@ -42,7 +42,7 @@ struct kept_strategy {
     double option[KEPT_N_AXES][KEPT_MAX_OPTIONS]; /* resolved values */
     kept_budget_kind budget_kind;
     double budget; /* percent, tokens per head, or bytes */
-    char name[256], resolved[640];
+    char name[512], resolved[1280];
 };
 
 /* ---- registry: parts and recipes, in the order of parts.h -------------------------------- */
@@ -88,10 +88,24 @@ typedef struct kept_evict {
     int32_t full_tokens; /* tokens the full cache would hold now: what '%' refers to */
     const kept_span *pins;
     int n_pins;
-    kept_capture capture;        /* meaning of the cache's first n_mass planes, in this order */
-    int rope_plane;              /* plane of accumulated rotation shift (position=slot), or -1 */
+    kept_capture capture; /* meaning of the cache's first state planes, in this order: one each, G
+                             where split */
+    int rope_plane;       /* plane of accumulated rotation shift (position=slot), or -1 */
     const float *q_mean, *q_cov; /* [n_layers][n_heads][G][D], [..][D][D]; NULL if not captured */
-    const float *rope_freq;      /* [n_rope/2] */
+    const float *recent; /* [n_layers][n_recent][n_heads][G][D] rotated queries of the last n_recent
+                            tokens, oldest first; NULL if not captured */
+    int n_recent;        /* <= capture.n_recent, fewer while the sequence is shorter */
+    const double *cosine; /* [n_layers] capture.layer_cosine, or NULL */
+    /* W_o of a layer as floats [n_embd][n_heads*G*D], valid until the next call; NULL: cannot be
+     * read. w_o NULL: nor can any. */
+    const float *(*w_o)(void *ctx, int layer);
+    void *w_o_ctx;
+    int n_embd;
+    const kept_trained *const *trained; /* [n_trained] */
+    int n_trained;
+    const struct kept_kern *kern;
+    float attn_scale;       /* softmax scale, usually 1/sqrt(D) */
+    const float *rope_freq; /* [n_rope/2] */
     int n_rope;
     bool rope_neox;
     uint64_t seed, round; /* round: evictions of this sequence so far */
