@@ -29,6 +29,7 @@
 
 #include "cache/cache.h"
 #include "kept/policy.h"
+#include "kept/trained.h"
 
 typedef enum kept_budget_kind {
     KEPT_BUDGET_NONE,
@@ -66,6 +67,11 @@ static inline bool kept_strategy_is_full(const kept_strategy *s)
 }
 /* Adds what s needs to cap. ARGUMENT: no room for another window. */
 kept_status kept_strategy_needs(const kept_strategy *s, kept_capture *cap, kept_error *err);
+/* KEPT_NEED_* of all parts of s together. */
+int kept_strategy_needs_of(const kept_strategy *s);
+/* Kinds of trained files that the score and the allocator of s read, or NULL. */
+const char *kept_score_trained(const kept_strategy *s);
+const char *kept_allocator_trained(const kept_strategy *s);
 bool kept_strategy_acts_on_chunks(const kept_strategy *s); /* evicts between prefill chunks */
 /* Decode steps between two evictions, 0 if the strategy never acts while decoding. */
 int kept_strategy_decode_every(const kept_strategy *s);
