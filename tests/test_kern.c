@@ -25,11 +25,12 @@ struct problem {
     int32_t *pages, *pos;
     double *k, *v;              /* [n][D] what the pages hold */
     double *out, *mass, *slack; /* oracle: [nq*G][D], [n_pages*64], [nq*G] */
+    double *peak[2];            /* [n_pages*64] oracle: without weights, with row_weight */
     int *live;                  /* [nq*G] slots seen */
 };
 
 struct result {
-    float *M, *L, *O, *mass;
+    float *M, *L, *O, *mass, *peak[2];
 };
 
 static uint64_t seed = 1;
@@ -60,6 +61,12 @@ static void release(void *p, size_t bytes)
         bad |= b[i] != 0x5a || b[GUARD + bytes + (size_t)i] != 0x5a;
     CHECK(!bad);
     free(b);
+}
+
+/* Weights of rows for peak: between 0 and 2, none the same. */
+static float row_weight(int row)
+{
+    return (float)(row * 37 % 101) / 50.0f;
 }
 
 static double value(kept_f16 h)
@@ -118,6 +125,8 @@ static void oracle_row(struct problem *x, int t, int g, double *score)
         double p = x->live[row] ? exp(score[s] - top) / sum : 0;
 
         x->mass[s] += p;
+        x->peak[0][s] = fmax(x->peak[0][s], p);
+        x->peak[1][s] = fmax(x->peak[1][s], p * (double)row_weight(t * x->G + g));
         for (int d = 0; p > 0 && d < x->D; d++)
             o[d] += p * x->v[s * x->D + d];
     }
@@ -149,6 +158,8 @@ static struct problem make(int D, int G, int n, int nq, enum mode mode)
     x.pos = malloc(slots * sizeof *x.pos);
     x.out = calloc(rows * (size_t)D, sizeof *x.out);
     x.mass = calloc(slots, sizeof *x.mass);
+    x.peak[0] = calloc(slots, sizeof(double));
+    x.peak[1] = calloc(slots, sizeof(double));
     x.slack = calloc(rows, sizeof *x.slack);
     x.live = calloc(rows, sizeof *x.live);
     x.k = malloc((size_t)(n * D) * sizeof *x.k);
@@ -181,6 +192,7 @@ static void solve(struct problem *x)
 static void drop(struct problem *x)
 {
     free(x->q), free(x->pool), free(x->pages), free(x->pos);
+    free(x->peak[0]), free(x->peak[1]);
     free(x->out), free(x->mass), free(x->slack), free(x->live);
     free(x->k), free(x->v);
 }
@@ -235,6 +247,16 @@ static void run_queries(const kept_kern *k, const struct problem *x, int t0, int
         k->mass(x->n_pages, (int)rows, part ? half : 0, part ? (int)rows : half, p, top,
                 y->M + first, y->L + first, mass);
     memcpy(y->mass, mass, np * 64 * 4);
+    for (int part = 0; part < 2; part++) {
+        float *w = guarded(rows * 4);
+
+        for (size_t r = 0; r < rows; r++)
+            w[r] = row_weight((int)(first + r));
+        memcpy(mass, y->peak[part], np * 64 * 4);
+        k->peak(x->n_pages, (int)rows, p, top, y->M + first, y->L + first, part ? w : NULL, mass);
+        memcpy(y->peak[part], mass, np * 64 * 4);
+        release(w, rows * 4);
+    }
     release(m, rows * 4), release(l, rows * 4), release(acc, rows * D * 4);
     release(top, np * rows * 4), release(mass, np * 64 * 4), release(p, pn);
 }
@@ -263,7 +285,9 @@ static void check_result(const struct problem *x, const struct result *y)
         sum += y->mass[s];
         off += fabs(y->mass[s] - x->mass[s]);
         if (s >= x->n)
-            CHECK(y->mass[s] == 0);
+            CHECK(y->mass[s] == 0 && y->peak[0][s] == 0 && y->peak[1][s] == 0);
+        for (int part = 0; part < 2; part++) /* one weight, through F16 */
+            CHECK_NEAR(y->peak[part][s], x->peak[part][s], 2e-3 * x->peak[part][s] + 1e-6);
     }
     CHECK(fabs(sum - expected) <= 1e-3 * expected);
     CHECK(off <= 1e-3 * expected);
@@ -272,15 +296,18 @@ static void check_result(const struct problem *x, const struct result *y)
 static void check_level(const kept_kern *k, const struct problem *x)
 {
     size_t rows = (size_t)(x->nq * x->G), D = (size_t)x->D, step = (size_t)(KEPT_TILE_ROWS / x->G);
-    struct result y = {calloc(rows, 4), calloc(rows, 4), calloc(rows * D, 4),
-                       calloc((size_t)x->n_pages * 64, 4)};
+    struct result y = {calloc(rows, 4),
+                       calloc(rows, 4),
+                       calloc(rows * D, 4),
+                       calloc((size_t)x->n_pages * 64, 4),
+                       {calloc((size_t)x->n_pages * 64, 4), calloc((size_t)x->n_pages * 64, 4)}};
 
     for (size_t r = 0; r < rows; r++)
         y.M[r] = -INFINITY;
     for (int t = 0; t < x->nq; t += (int)step)
         run_queries(k, x, t, x->nq - t < (int)step ? x->nq - t : (int)step, &y);
     check_result(x, &y);
-    free(y.M), free(y.L), free(y.O), free(y.mass);
+    free(y.M), free(y.L), free(y.O), free(y.mass), free(y.peak[0]), free(y.peak[1]);
 }
 
 static void check_all(struct problem *x)

@@ -71,6 +71,10 @@ typedef struct kept_kern {
      * n_pages*64 slots of p. rows is the row count p was written with. */
     void (*mass)(int n_pages, int rows, int row0, int row1, const kept_f16 *p, const float *p_max,
                  const float *M, const float *L, float *out);
+    /* out[slot] = the greater of out[slot] and weight[row] * p * 2^(p_max - M) / L of every row;
+     * weight [rows] NULL: 1. Otherwise as mass. */
+    void (*peak)(int n_pages, int rows, const kept_f16 *p, const float *p_max, const float *M,
+                 const float *L, const float *weight, float *out);
     /* Writes one token's K and V (D floats each, rounded to nearest even) into slot of page. */
     void (*put)(uint8_t *page, int head_size, int slot, const float *k, const float *v);
     /* Copies slot src of page from to slot dst of page to (bit copy). */

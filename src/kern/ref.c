@@ -189,6 +189,24 @@ static void ref_mass(int n_pages, int rows, int row0, int row1, const kept_f16 *
     }
 }
 
+static void ref_peak(int n_pages, int rows, const kept_f16 *p, const float *p_max, const float *M,
+                     const float *L, const float *weight, float *out)
+{
+    for (int i = 0; i < n_pages; i++, out += KEPT_PAGE_SLOTS) {
+        for (int r = 0; r < rows; r++) {
+            size_t at = (size_t)i * (size_t)rows + (size_t)r;
+            float c = L[r] > 0 ? exp2_cut(p_max[at] - M[r]) / L[r] : 0.0f;
+
+            c = weight ? c * weight[r] : c;
+            for (int j = 0; j < KEPT_PAGE_SLOTS; j++) {
+                float x = kept_f16_to_f32(p[at * KEPT_PAGE_SLOTS + (size_t)j]) * c;
+
+                out[j] = x > out[j] ? x : out[j];
+            }
+        }
+    }
+}
+
 static void ref_put(uint8_t *page, int head_size, int slot, const float *k, const float *v)
 {
     kept_f16 *kp = (kept_f16 *)(void *)page + kept_k_at(head_size, slot);
@@ -270,6 +288,7 @@ const kept_kern *kept_kern_ref(void)
         .attend = ref_attend,
         .combine = ref_combine,
         .mass = ref_mass,
+        .peak = ref_peak,
         .put = ref_put,
         .move = kept_kern_move,
         .get = ref_get,

@@ -20,6 +20,20 @@ static void simd_combine(int rows, int head_size, float *M, float *L, float *O, 
     }
 }
 
+/* share[r - row0] = 2^(p_max - M) / L, what a row's p must be multiplied by; 0 for a row that saw
+ * nothing. share has room for W more. */
+INLINE void row_shares(int row0, int row1, const float *p_max, const float *M, const float *L,
+                       float *share)
+{
+    for (int r = row0; r < row1; r += W) {
+        int n = row1 - r;
+        vec sum = v_load_n(L + r, n);
+        vec c = v_exp2(v_sub(v_load_n(p_max + r, n), v_load_n(M + r, n)));
+
+        v_store(share + r - row0, v_if_positive(sum, v_div(c, sum)));
+    }
+}
+
 static void simd_mass(int n_pages, int rows, int row0, int row1, const kept_f16 *p,
                       const float *p_max, const float *M, const float *L, float *out)
 {
@@ -28,13 +42,7 @@ static void simd_mass(int n_pages, int rows, int row0, int row1, const kept_f16 
     for (int i = 0; i < n_pages; i++, out += P64, p += (size_t)rows * P64, p_max += rows) {
         vec x[P64 / W];
 
-        for (int r = row0; r < row1; r += W) {
-            int n = row1 - r;
-            vec sum = v_load_n(L + r, n);
-            vec c = v_exp2(v_sub(v_load_n(p_max + r, n), v_load_n(M + r, n)));
-
-            v_store(share + r - row0, v_if_positive(sum, v_div(c, sum)));
-        }
+        row_shares(row0, row1, p_max, M, L, share);
         UNROLL
         for (int c = 0; c < P64 / W; c++)
             x[c] = v_load(out + c * W);
@@ -44,6 +52,31 @@ static void simd_mass(int n_pages, int rows, int row0, int row1, const kept_f16 
             UNROLL
             for (int c = 0; c < P64 / W; c++)
                 x[c] = v_fma(v_wide(p + (size_t)r * P64 + c * W), y, x[c]);
+        }
+        UNROLL
+        for (int c = 0; c < P64 / W; c++)
+            v_store(out + c * W, x[c]);
+    }
+}
+
+static void simd_peak(int n_pages, int rows, const kept_f16 *p, const float *p_max, const float *M,
+                      const float *L, const float *weight, float *out)
+{
+    ALIGNED float share[KEPT_TILE_ROWS + W];
+
+    for (int i = 0; i < n_pages; i++, out += P64, p += (size_t)rows * P64, p_max += rows) {
+        vec x[P64 / W];
+
+        row_shares(0, rows, p_max, M, L, share);
+        UNROLL
+        for (int c = 0; c < P64 / W; c++)
+            x[c] = v_load(out + c * W);
+        for (int r = 0; r < rows; r++) {
+            vec y = v_set(weight ? share[r] * weight[r] : share[r]);
+
+            UNROLL
+            for (int c = 0; c < P64 / W; c++)
+                x[c] = v_max(v_mul(v_wide(p + (size_t)r * P64 + c * W), y), x[c]);
         }
         UNROLL
         for (int c = 0; c < P64 / W; c++)
@@ -233,8 +266,8 @@ static void simd_dots(int m, int n, int k, const float *a, const float *b, float
 #define SIMD_TABLE(isa)                                                                            \
     {                                                                                              \
         .name = isa, .attend = simd_attend, .combine = simd_combine, .mass = simd_mass,            \
-        .put = simd_put, .move = kept_kern_move, .get = simd_get, .outer = simd_outer,             \
-        .dots = simd_dots                                                                          \
+        .peak = simd_peak, .put = simd_put, .move = kept_kern_move, .get = simd_get,               \
+        .outer = simd_outer, .dots = simd_dots                                                     \
     }
 
 #endif

@@ -213,6 +213,33 @@ static int counted_from(const kept_job *job, int p)
     return job->n - job->counted[p];
 }
 
+static bool is_echo(const kept_job *job, int p)
+{
+    const kept_plane_kind kind = job->seq->capture.plane[p].kind;
+    return kind == KEPT_PLANE_ECHO || kind == KEPT_PLANE_ECHO_PLUS;
+}
+
+/* Probabilities of queries [t0, t0+n_q) of an item, as the kernels leave them. */
+typedef struct probs {
+    int t0, n_q;
+    const kept_f16 *p;
+    const float *p_max, *M, *L;
+} probs;
+
+/* vec = the greater of vec and what these queries of a repeating fork gave to every slot, for its
+ * plane i. */
+static void echo_peak(const head_ref *r, int i, const probs *x, float *vec)
+{
+    const kept_engine *e = r->e;
+    const int group = kept_dims_of(e).group, rows = x->n_q * group;
+    const bool plus = r->job->seq->capture.plane[i].kind == KEPT_PLANE_ECHO_PLUS;
+    float weight[KEPT_TILE_ROWS];
+    for (int row = 0; plus && row < rows; row++)
+        weight[row] = e->inv_norm[r->job->tok0 + x->t0 + row / group];
+    e->kern->peak(kept_pages_of(kept_min(r->slots, r->before + x->t0 + x->n_q)), rows, x->p,
+                  x->p_max, x->M, x->L, plus ? weight : NULL, vec);
+}
+
 /* Adds what queries [t0, t0+n_q) gave to every slot to the unit's vectors. */
 static void tile_mass(const head_ref *r, int t0, int n_q, const float *M, const float *L,
                       const float *p_max, float *vec)
@@ -223,7 +250,10 @@ static void tile_mass(const head_ref *r, int t0, int n_q, const float *M, const 
     const int pages = kept_pages_of(kept_min(r->slots, r->before + t0 + n_q));
     for (int i = 0; i < r->job->seq->capture.n_planes; i++) {
         const int from = kept_max(counted_from(r->job, i), t0) - t0;
-        if (from < n_q)
+        if (from < n_q && is_echo(r->job, i))
+            echo_peak(r, i, &(probs){t0, n_q, p, p_max, M, L},
+                      vec + (size_t)i * (size_t)kept_pages_of(r->slots) * KEPT_PAGE_SLOTS);
+        else if (from < n_q)
             e->kern->mass(pages, n_q * group, from * group, n_q * group, p, p_max, M, L,
                           vec + (size_t)i * (size_t)kept_pages_of(r->slots) * KEPT_PAGE_SLOTS);
     }
@@ -320,6 +350,17 @@ static void plane_add(const head_ref *r, int plane, const float *x, bool reset)
     }
 }
 
+/* plane = the greater of plane and x, over all pages of a head. */
+static void plane_max(const head_ref *r, int plane, const float *x)
+{
+    const int32_t *blocks = kept_cache_blocks(r->job->seq->cache, r->layer, r->h, plane);
+    for (int p = 0; p < kept_pages_of(r->slots); p++) {
+        float *b = kept_pool_block(r->e->pool, blocks[p]);
+        for (int s = 0; s < KEPT_PAGE_SLOTS; s++)
+            b[s] = x[p * KEPT_PAGE_SLOTS + s] > b[s] ? x[p * KEPT_PAGE_SLOTS + s] : b[s];
+    }
+}
+
 /* Folds the segments of a single-token item and books its mass. */
 static void merge_single(const head_ref *r)
 {
@@ -346,7 +387,15 @@ static void merge_single(const head_ref *r)
     e->kern->mass(pages, k.group, 0, k.group, e->probs + e->work.prob[r->i],
                   e->prob_maxes + e->work.prob_max[r->i], M, L, vec);
     for (int i = 0; i < n_mass; i++)
-        if (r->job->counted[i] || r->job->reset[i])
+        if (is_echo(r->job, i) && r->job->counted[i]) {
+            float *one = vec + (size_t)pages * KEPT_PAGE_SLOTS;
+            memset(one, 0, (size_t)pages * KEPT_PAGE_SLOTS * sizeof *one);
+            echo_peak(r, i,
+                      &(probs){0, 1, e->probs + e->work.prob[r->i],
+                               e->prob_maxes + e->work.prob_max[r->i], M, L},
+                      one);
+            plane_max(r, i, one);
+        } else if (r->job->counted[i] || r->job->reset[i])
             plane_add(r, i, r->job->counted[i] ? vec : NULL, r->job->reset[i]);
 }
 
@@ -361,9 +410,13 @@ static void merge_mass(const head_ref *r)
     for (int i = 0; i < n_mass; i++) {
         if (!r->job->counted[i] && !r->job->reset[i])
             continue;
-        for (int u = 0; u < groups; u++)
-            plane_add(r, i, vec + ((size_t)u * (size_t)n_mass + (size_t)i) * size,
-                      u == 0 && r->job->reset[i]);
+        for (int u = 0; u < groups; u++) {
+            const float *x = vec + ((size_t)u * (size_t)n_mass + (size_t)i) * size;
+            if (is_echo(r->job, i))
+                plane_max(r, i, x);
+            else
+                plane_add(r, i, x, u == 0 && r->job->reset[i]);
+        }
     }
 }
 

@@ -82,8 +82,9 @@ static kept_status make_buffers(kept_engine *e, kept_error *err)
     e->out_buf = kept_calloc((size_t)e->max_batch, sizeof *e->out_buf);
     e->keep_buf = kept_calloc((size_t)e->max_tokens + KEPT_PAGE_SLOTS, 1);
     e->evict_work = kept_evict_work_new();
-    if (!e->nodes || !e->jobs || !e->tok_buf || !e->pos_buf || !e->out_buf || !e->keep_buf ||
-        !e->evict_work)
+    e->inv_norm = kept_calloc((size_t)e->max_batch, sizeof *e->inv_norm);
+    if (!e->inv_norm || !e->nodes || !e->jobs || !e->tok_buf || !e->pos_buf || !e->out_buf ||
+        !e->keep_buf || !e->evict_work)
         return kept_fail(err, KEPT_NOMEM, "no memory for an engine of %d tokens", e->max_tokens);
     for (int l = 0; l < i->n_layers; l++)
         e->nodes[l] = (kept_node){e, l};
@@ -149,8 +150,8 @@ void kept_engine_free(kept_engine *e)
     kept_pool_free(e->pool);
     kept_work_free(e);
     kept_evict_work_free(e->evict_work);
-    void *all[] = {e->nodes,  e->jobs,     e->tok_buf,  e->pos_buf, e->out_buf,
-                   e->logits, e->keep_buf, e->mean_buf, e->cov_buf, e->rope_freq};
+    void *all[] = {e->nodes,    e->jobs,     e->tok_buf, e->pos_buf,   e->out_buf, e->logits,
+                   e->keep_buf, e->mean_buf, e->cov_buf, e->rope_freq, e->inv_norm};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         free(all[i]);
     free(e);
@@ -218,9 +219,14 @@ static kept_status check_items(kept_engine *e, const kept_item *items, int n_ite
     return KEPT_OK;
 }
 
-/* Trailing queries of the item that a plane of this window counts. */
-static int count_queries(int window, const kept_item *it)
+/* Trailing queries of the item that a plane counts. */
+static int count_queries(kept_plane p, const kept_item *it)
 {
+    const int window = p.window;
+    if (p.kind == KEPT_PLANE_ECHO || p.kind == KEPT_PLANE_ECHO_PLUS)
+        return it->seq->echoing ? it->n_tokens : 0;
+    if (p.kind != KEPT_PLANE_MASS)
+        return 0;
     if (window == INT_MAX)
         return it->n_tokens;
     /* While a prompt is being read only its last `window` queries count; n_after says how many
@@ -235,10 +241,10 @@ static void plan_item(kept_engine *e, int j, const kept_item *it, int tok0)
     kept_job *job = &e->jobs[j];
     *job = (kept_job){.seq = s, .tok0 = tok0, .n = it->n_tokens, .pos0 = s->n_tokens};
     for (int i = 0; i < s->capture.n_planes; i++) {
-        const int window = s->capture.plane[i].window;
-        job->counted[i] = count_queries(window, it);
-        job->reset[i] =
-            window != INT_MAX && job->counted[i] && s->counted[i] + job->counted[i] > window;
+        const kept_plane p = s->capture.plane[i];
+        job->counted[i] = count_queries(p, it);
+        job->reset[i] = p.kind == KEPT_PLANE_MASS && p.window != INT_MAX && job->counted[i] &&
+                        s->counted[i] + job->counted[i] > p.window;
     }
     for (int t = 0; t < it->n_tokens; t++) {
         e->tok_buf[tok0 + t] = it->tokens[t];
@@ -284,9 +290,9 @@ static kept_status grow_logits(kept_engine *e, int n_out, kept_error *err)
     return KEPT_OK;
 }
 
-static kept_status compute(kept_engine *e, int n_tokens, int n_out, bool stats, kept_error *err)
+static kept_status compute(kept_engine *e, int n_tokens, int n_out, int extras, kept_error *err)
 {
-    kept_graph *g = kept_graph_get(e, n_tokens, n_out, stats);
+    kept_graph *g = kept_graph_get(e, n_tokens, n_out, extras);
     if (!g)
         return kept_fail(err, KEPT_NOMEM, "no memory for a graph of %d tokens", n_tokens);
     ggml_backend_tensor_set(g->tokens, e->tok_buf, 0, (size_t)n_tokens * sizeof(int32_t));
@@ -322,6 +328,8 @@ static void commit_item(const kept_engine *e, const kept_item *it, const kept_jo
         const int32_t to = s->n_tokens + it->n_tokens;
         s->stats->count += to > from ? to - from : 0;
     }
+    if (s->log)
+        memcpy(s->log + s->n_tokens, it->tokens, (size_t)it->n_tokens * sizeof *s->log);
     s->n_tokens += it->n_tokens;
     kept_cache_tick(s->cache, it->n_tokens);
 }
@@ -348,13 +356,14 @@ kept_status kept_engine_forward(kept_engine *e, const kept_item *items, int n_it
     if (st)
         return st;
     int n = 0, n_out = 0;
-    bool stats = false;
+    int extras = 0;
     for (int i = 0; i < n_items; i++) {
         plan_item(e, i, &items[i], n);
         n += items[i].n_tokens;
         for (int o = items[i].n_logits; o > 0; o--)
             e->out_buf[n_out++] = n - o;
-        stats |= items[i].seq->stats != NULL;
+        extras |= items[i].seq->stats ? KEPT_GRAPH_STATS : 0;
+        extras |= kept_ahead_extras(items[i].seq);
     }
     e->n_jobs = n_items;
     atomic_store(&e->busy_ns, 0);
@@ -362,7 +371,7 @@ kept_status kept_engine_forward(kept_engine *e, const kept_item *items, int n_it
     if (!st)
         st = grow_logits(e, n_out, err);
     if (!st)
-        st = compute(e, n, n_out, stats, err);
+        st = compute(e, n, n_out, extras, err);
     if (!st)
         st = finish(e, items, n_items, err);
     e->times.attention_ns += atomic_load(&e->busy_ns) / (uint64_t)e->n_threads;

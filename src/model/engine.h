@@ -15,6 +15,7 @@
 #define MODEL_ENGINE_H
 
 #include "cache/cache.h"
+#include "model/ahead.h"
 #include "model/model.h"
 #include "policy/strategy.h"
 
@@ -50,6 +51,13 @@ struct kept_seq {
     bool keep_planes; /* planes were asked for besides the strategy's own */
     bool shift_lost;  /* keys have moved and the plane that says how far is gone */
     bool in_batch;
+    /* ahead.c */
+    int32_t *log;         /* [max_tokens] tokens seen; NULL unless an echo plane is captured */
+    int32_t echoed;       /* tokens that the echo planes know of; 0: not echoed */
+    uint64_t ahead_bytes; /* most that the echo held besides, for the peak of forks */
+    bool foreseen;        /* the future plane is filled */
+    bool echoing;         /* a fork that repeats: its echo planes take maxima now */
+    bool scratch;         /* a fork of the engine's own */
 };
 
 /* One batch item as the nodes see it. */
@@ -66,9 +74,15 @@ typedef struct kept_node {
     int layer;
 } kept_node;
 
+/* What a graph computes besides. */
+enum {
+    KEPT_GRAPH_STATS = 1, /* the store node sees queries before rotation */
+    KEPT_GRAPH_HIDDEN = 2 /* the hidden node sees what enters the layer */
+};
+
 typedef struct kept_graph {
     int n_tokens, n_out;
-    bool stats;
+    int extras;    /* KEPT_GRAPH_* */
     uint64_t used; /* for least recently used */
     void *mem;
     struct ggml_context *ctx;
@@ -119,13 +133,17 @@ struct kept_engine {
     int32_t *pos_scratch;                          /* [max_tokens + KEPT_PAGE_SLOTS] */
     const kept_trained *trained[KEPT_MAX_TRAINED]; /* lent by kept_engine_add_trained */
     int n_trained;
+    /* ahead.c */
+    kept_hidden_fn *tap;
+    void *tap_ctx;
+    float *inv_norm; /* [max_batch] 1 / length of the layer's input, for ECHO_PLUS */
     kept_engine_times times;
     _Atomic uint64_t busy_ns;
 };
 
 /* ---- graph.c ---- */
 /* A graph for this batch shape, built or reused. NULL: out of memory. */
-kept_graph *kept_graph_get(kept_engine *e, int n_tokens, int n_out, bool stats);
+kept_graph *kept_graph_get(kept_engine *e, int n_tokens, int n_out, int extras);
 void kept_graph_clear(kept_graph *g);
 
 /* ---- attend.c: custom nodes, called on every thread ---- */
@@ -142,5 +160,28 @@ kept_status kept_work_prepare(kept_engine *e, kept_error *err);
 /* ---- seq.c ---- */
 /* After a forward pass: schedules, windowed layers, account. */
 kept_status kept_seq_after(kept_seq *s, const kept_item *item, kept_error *err);
+/* A fork of the engine's own, which no limit counts: planes as for kept_cache_fork. */
+kept_status kept_seq_scratch(kept_seq *src, const kept_capture *cap, const int *planes,
+                             kept_seq **out, kept_error *err);
+void kept_seq_scratch_free(kept_seq *s);
+/* s held that many bytes besides for a moment: they count in its peak. */
+void kept_seq_note_held(kept_seq *s, uint64_t more);
+
+/* ---- ahead.c ---- */
+/* Whether a sequence of this strategy (NULL: full) may record `want`. */
+kept_status kept_ahead_check(const kept_engine *e, const kept_strategy *strategy,
+                             const kept_capture *want, kept_error *err);
+/* Allocates and frees what s holds for its planes. from: the sequence forked, or NULL. */
+bool kept_ahead_init(kept_seq *s, const kept_seq *from);
+void kept_ahead_clear(kept_seq *s);
+uint64_t kept_ahead_bytes(const kept_seq *s); /* of it */
+/* First state plane of plane i of what s captures. */
+int kept_ahead_plane(const kept_seq *s, int i);
+/* Before an eviction: fills what must be filled. ARGUMENT: nobody foresaw. */
+kept_status kept_ahead_ready(kept_seq *s, kept_error *err);
+/* KEPT_GRAPH_* of what s needs in the coming pass. */
+int kept_ahead_extras(const kept_seq *s);
+/* Custom node: src[0] what enters the layer, src[1] the same normalised. */
+void kept_node_hidden(struct ggml_tensor *dst, int ith, int nth, void *node);
 
 #endif

@@ -39,25 +39,38 @@ static struct ggml_tensor *rotate(const builder *b, struct ggml_tensor *x, const
                          l->rope_base, l->rope_scale, 0.0f, 1.0f, 32.0f, 1.0f);
 }
 
-/* Attention of layer il on normalised input x: [n_heads*D][n_tokens], before the output matrix. */
-static struct ggml_tensor *attention(const builder *b, struct ggml_tensor *x, int il)
+/* Shows what enters layer il (in), and that after its norm (x), to who asks for it. */
+static struct ggml_tensor *hidden(const builder *b, struct ggml_tensor *in, struct ggml_tensor *x,
+                                  int il)
+{
+    struct ggml_tensor *src[2] = {in, x};
+    return ggml_custom_4d(b->c, GGML_TYPE_F32, 1, 1, 1, 1, src, 2, kept_node_hidden,
+                          GGML_N_TASKS_MAX, &b->e->nodes[il]);
+}
+
+/* Attention of layer il on its input: [n_heads*D][n_tokens], before the output matrix. */
+static struct ggml_tensor *attention(const builder *b, struct ggml_tensor *in, int il)
 {
     const kept_model_info *info = &b->m->info;
     const kept_layer *l = &b->m->layers[il];
     kept_node *node = &b->e->nodes[il];
+    struct ggml_tensor *x = norm(b, in, l->attn_norm);
     struct ggml_tensor *q = project(b, l->q, l->q_bias, l->q_norm, x, info->n_heads);
     struct ggml_tensor *k = project(b, l->k, l->k_bias, l->k_norm, x, info->n_kv_heads);
     struct ggml_tensor *v = project(b, l->v, l->v_bias, NULL, x, info->n_kv_heads);
     /* The store node also reads the queries before rotation when someone wants their statistics;
      * the attend node names the store node as a source, which orders the two. */
     struct ggml_tensor *store_src[3] = {rotate(b, k, l), v, q};
-    struct ggml_tensor *st =
-        ggml_custom_4d(b->c, GGML_TYPE_F32, 1, 1, 1, 1, store_src, b->g->stats ? 3 : 2,
-                       kept_node_store, GGML_N_TASKS_MAX, node);
-    struct ggml_tensor *attend_src[2] = {rotate(b, q, l), st};
+    struct ggml_tensor *st = ggml_custom_4d(b->c, GGML_TYPE_F32, 1, 1, 1, 1, store_src,
+                                            b->g->extras & KEPT_GRAPH_STATS ? 3 : 2,
+                                            kept_node_store, GGML_N_TASKS_MAX, node);
+    struct ggml_tensor *attend_src[3] = {rotate(b, q, l), st};
+    int n_src = 2;
+    if (b->g->extras & KEPT_GRAPH_HIDDEN)
+        attend_src[n_src++] = hidden(b, in, x, il);
     struct ggml_tensor *o = ggml_custom_4d(
         b->c, GGML_TYPE_F32, (int64_t)info->n_heads * info->head_size, b->g->n_tokens, 1, 1,
-        attend_src, 2, kept_node_attend, GGML_N_TASKS_MAX, node);
+        attend_src, n_src, kept_node_attend, GGML_N_TASKS_MAX, node);
     return ggml_custom_inplace(b->c, o, NULL, 0, kept_node_merge, GGML_N_TASKS_MAX, node);
 }
 
@@ -88,7 +101,7 @@ static void build(const builder *b)
         x = ggml_scale(c, x, m->embd_scale);
     for (int il = 0; il < m->info.n_layers; il++) {
         const kept_layer *l = &m->layers[il];
-        struct ggml_tensor *o = attention(b, norm(b, x, l->attn_norm), il);
+        struct ggml_tensor *o = attention(b, x, il);
         if (il == m->info.n_layers - 1) {
             if (g->n_out == 0) { /* nobody reads the rest of the last layer */
                 ggml_build_forward_expand(g->gf, o);
@@ -134,12 +147,12 @@ static bool graph_make(kept_engine *e, kept_graph *g)
     return g->alloc && ggml_gallocr_alloc_graph(g->alloc, g->gf);
 }
 
-kept_graph *kept_graph_get(kept_engine *e, int n_tokens, int n_out, bool stats)
+kept_graph *kept_graph_get(kept_engine *e, int n_tokens, int n_out, int extras)
 {
     kept_graph *victim = &e->graphs[0];
     for (int i = 0; i < KEPT_GRAPHS; i++) {
         kept_graph *g = &e->graphs[i];
-        if (g->gf && g->n_tokens == n_tokens && g->n_out == n_out && g->stats == stats) {
+        if (g->gf && g->n_tokens == n_tokens && g->n_out == n_out && g->extras == extras) {
             g->used = ++e->graph_clock;
             return g;
         }
@@ -149,7 +162,7 @@ kept_graph *kept_graph_get(kept_engine *e, int n_tokens, int n_out, bool stats)
     kept_graph_clear(victim);
     victim->n_tokens = n_tokens;
     victim->n_out = n_out;
-    victim->stats = stats;
+    victim->extras = extras;
     if (!graph_make(e, victim)) {
         kept_graph_clear(victim);
         return NULL;

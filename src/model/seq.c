@@ -74,15 +74,15 @@ static kept_status stats_finish(kept_engine *e, const kept_stats *s, kept_error 
  */
 
 /* own: what strategy needs; want: own and what the caller asked for besides. */
-static kept_status captures(const kept_strategy *strategy, const kept_capture *extra,
-                            kept_capture *want, kept_error *err)
+static kept_status captures(const kept_engine *e, const kept_strategy *strategy,
+                            const kept_capture *extra, kept_capture *want, kept_error *err)
 {
     *want = extra ? *extra : (kept_capture){0};
     kept_status st = strategy ? kept_strategy_needs(strategy, want, err) : KEPT_OK;
     for (int i = 0; i < want->n_planes && !st; i++)
-        if (want->plane[i].kind != KEPT_PLANE_MASS || want->plane[i].split)
+        if (want->plane[i].split)
             return kept_fail(err, KEPT_UNSUPPORTED, "the engine does not record this yet");
-    return st;
+    return st ? st : kept_ahead_check(e, strategy, want, err);
 }
 
 static kept_seq *seq_alloc(kept_engine *e, const kept_strategy *strategy, const kept_capture *cap,
@@ -110,8 +110,15 @@ static void seq_destroy(kept_seq *s)
 {
     kept_cache_free(s->cache);
     stats_free(s->stats);
+    kept_ahead_clear(s);
     free(s->trimmed);
     free(s);
+}
+
+/* Bytes beside the cache. */
+static uint64_t extra_bytes(const kept_seq *s)
+{
+    return (s->stats ? stats_bytes(s->engine) : 0) + kept_ahead_bytes(s);
 }
 
 static int n_planes(const kept_seq *s)
@@ -119,11 +126,17 @@ static int n_planes(const kept_seq *s)
     return s->capture.n_planes + (s->rope_plane >= 0 ? 1 : 0);
 }
 
+void kept_seq_note_held(kept_seq *s, uint64_t more)
+{
+    kept_cache_set_extra(s->cache, extra_bytes(s) + more);
+    kept_cache_set_extra(s->cache, extra_bytes(s));
+}
+
 kept_status kept_seq_new(kept_engine *e, const kept_strategy *strategy, const kept_capture *capture,
                          uint64_t seed, kept_seq **out, kept_error *err)
 {
     kept_capture cap;
-    kept_status st = captures(strategy, capture, &cap, err);
+    kept_status st = captures(e, strategy, capture, &cap, err);
     if (st)
         return st;
     if (e->n_seqs >= e->max_seqs)
@@ -137,11 +150,13 @@ kept_status kept_seq_new(kept_engine *e, const kept_strategy *strategy, const ke
                         e->max_tokens, &s->cache, err);
     if (!st && cap.query_stats && !(s->stats = stats_new(e, NULL)))
         st = kept_fail(err, KEPT_NOMEM, "no memory for query statistics");
+    if (!st && !kept_ahead_init(s, NULL))
+        st = kept_fail(err, KEPT_NOMEM, "no memory for the tokens of a sequence");
     if (st) {
         seq_destroy(s);
         return st;
     }
-    kept_cache_set_extra(s->cache, s->stats ? stats_bytes(e) : 0);
+    kept_cache_set_extra(s->cache, extra_bytes(s));
     e->n_seqs++;
     *out = s;
     return KEPT_OK;
@@ -176,7 +191,7 @@ kept_status kept_seq_fork(kept_seq *src, const kept_strategy *strategy, const ke
     kept_engine *e = src->engine;
     kept_capture cap;
     int planes[KEPT_MAX_PLANES];
-    kept_status st = captures(strategy, extra, &cap, err);
+    kept_status st = captures(e, strategy, extra, &cap, err);
     if (st)
         return st;
     if (e->n_seqs >= e->max_seqs)
@@ -190,11 +205,13 @@ kept_status kept_seq_fork(kept_seq *src, const kept_strategy *strategy, const ke
         st = kept_cache_fork(src->cache, n_planes(s), planes, &s->cache, err);
     if (!st && cap.query_stats && !(s->stats = stats_new(e, src->stats)))
         st = kept_fail(err, KEPT_NOMEM, "no memory for query statistics");
+    if (!st && !kept_ahead_init(s, src))
+        st = kept_fail(err, KEPT_NOMEM, "no memory for the tokens of a sequence");
     if (st) {
         seq_destroy(s);
         return st;
     }
-    kept_cache_set_extra(s->cache, s->stats ? stats_bytes(e) : 0);
+    kept_seq_note_held(s, s->ahead_bytes);
     s->n_tokens = src->n_tokens;
     s->full_tokens = src->full_tokens;
     s->score_ns = src->score_ns;
@@ -205,6 +222,31 @@ kept_status kept_seq_fork(kept_seq *src, const kept_strategy *strategy, const ke
     e->n_seqs++;
     *out = s;
     return KEPT_OK;
+}
+
+kept_status kept_seq_scratch(kept_seq *src, const kept_capture *cap, const int *planes,
+                             kept_seq **out, kept_error *err)
+{
+    kept_engine *e = src->engine;
+    kept_seq *s = seq_alloc(e, NULL, cap, true, src->seed);
+    if (!s)
+        return kept_fail(err, KEPT_NOMEM, "no memory for a sequence");
+    kept_status st = kept_cache_fork(src->cache, n_planes(s), planes, &s->cache, err);
+    if (st) {
+        seq_destroy(s);
+        return st;
+    }
+    s->scratch = true;
+    s->n_tokens = src->n_tokens;
+    memcpy(s->trimmed, src->trimmed, (size_t)e->model->info.n_layers * sizeof *s->trimmed);
+    *out = s;
+    return KEPT_OK;
+}
+
+void kept_seq_scratch_free(kept_seq *s)
+{
+    if (s)
+        seq_destroy(s);
 }
 
 void kept_seq_free(kept_seq *s)
@@ -233,6 +275,9 @@ static kept_status evict(kept_seq *s, int32_t full_tokens, kept_error *err)
 {
     kept_engine *e = s->engine;
     const struct kept_model *m = e->model;
+    kept_status st = kept_ahead_ready(s, err);
+    if (st)
+        return st;
     kept_evict x = {
         .cache = s->cache,
         .n_layers = m->info.n_layers,
@@ -258,15 +303,13 @@ static kept_status evict(kept_seq *s, int32_t full_tokens, kept_error *err)
     };
     if (s->stats) {
         const uint64_t t0 = kept_clock_ns();
-        kept_status st = stats_finish(e, s->stats, err);
-        if (st)
+        if ((st = stats_finish(e, s->stats, err)))
             return st;
         x.q_mean = e->mean_buf;
         x.q_cov = e->cov_buf;
         s->score_ns += kept_clock_ns() - t0;
     }
-    kept_status st =
-        kept_strategy_evict(s->strategy, &x, e->evict_work, &s->score_ns, &s->compact_ns, err);
+    st = kept_strategy_evict(s->strategy, &x, e->evict_work, &s->score_ns, &s->compact_ns, err);
     if (st)
         return st;
     s->round++;
@@ -285,6 +328,7 @@ static void forget(kept_seq *s)
     s->rope_plane = -1;
     stats_free(s->stats);
     s->stats = NULL;
+    kept_ahead_clear(s);
     kept_cache_set_extra(s->cache, 0);
 }
 

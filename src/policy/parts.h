@@ -19,7 +19,10 @@
     X(snapkv)                                                                                      \
     X(knorm)                                                                                       \
     X(keydiff)                                                                                     \
-    X(expected_attention)
+    X(expected_attention)                                                                          \
+    X(kvzip)                                                                                       \
+    X(kvzip_plus)                                                                                  \
+    X(oracle)
 
 /* X(identifier): const kept_wrapper kept_wrap_IDENTIFIER, in wrap_IDENTIFIER.c */
 #define KEPT_WRAP_LIST(X) X(tokens)

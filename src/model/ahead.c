@@ -1,0 +1,325 @@
+/* ahead: planes that are not attention of the past: what a look-ahead pays (foresee), what
+ * repeating the context pays (echo), and what is computed from hidden states. The contracts are in
+ * kept/kept.h and ahead.h.
+ *
+ * Foresee and echo run forks of the sequence and copy a plane of the fork back. A fork's first
+ * slots are the sequence's, in the same order, because a fork of the engine's own never evicts;
+ * only windowed layers drop pages, and these are left out.
+ */
+#include "model/engine.h"
+
+#include <limits.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static bool is_echo(kept_plane p)
+{
+    return p.kind == KEPT_PLANE_ECHO || p.kind == KEPT_PLANE_ECHO_PLUS;
+}
+
+/* Whether c holds a plane of one of two kinds. */
+static bool has(const kept_capture *c, kept_plane_kind a, kept_plane_kind b)
+{
+    for (int i = 0; i < c->n_planes; i++)
+        if (c->plane[i].kind == a || c->plane[i].kind == b)
+            return true;
+    return false;
+}
+
+static bool has_echo(const kept_capture *c)
+{
+    return has(c, KEPT_PLANE_ECHO, KEPT_PLANE_ECHO_PLUS);
+}
+
+/* ---- for seq.c ------------------------------------------------------------------------------ */
+
+kept_status kept_ahead_check(const kept_engine *e, const kept_strategy *strategy,
+                             const kept_capture *want, kept_error *err)
+{
+    (void)e;
+    kept_capture own = {0};
+    kept_status st = strategy ? kept_strategy_needs(strategy, &own, err) : KEPT_OK;
+    if (st)
+        return st;
+    if (strategy && kept_strategy_acts_on_chunks(strategy) &&
+        (has_echo(&own) || has(&own, KEPT_PLANE_FUTURE, KEPT_PLANE_FUTURE)))
+        return kept_fail(err, KEPT_ARGUMENT,
+                         "'%s' must have read the whole prompt before it can evict, so it cannot "
+                         "evict between chunks; use the schedule prefill or decode",
+                         kept_strategy_name(strategy));
+    if (has(want, KEPT_PLANE_LOCAL, KEPT_PLANE_PREDICTED))
+        return kept_fail(err, KEPT_UNSUPPORTED, "the engine does not record this yet");
+    return KEPT_OK;
+}
+
+bool kept_ahead_init(kept_seq *s, const kept_seq *from)
+{
+    const size_t n = (size_t)s->engine->max_tokens;
+    if (from && has(&s->capture, KEPT_PLANE_FUTURE, KEPT_PLANE_FUTURE))
+        s->foreseen = from->foreseen;
+    if (!has_echo(&s->capture))
+        return true;
+    s->log = kept_calloc(n, sizeof *s->log);
+    if (!s->log)
+        return false;
+    if (from && from->log) {
+        memcpy(s->log, from->log, (size_t)from->n_tokens * sizeof *s->log);
+        s->echoed = from->echoed;
+        s->ahead_bytes = from->ahead_bytes;
+    }
+    return true;
+}
+
+void kept_ahead_clear(kept_seq *s)
+{
+    free(s->log);
+    s->log = NULL;
+}
+
+uint64_t kept_ahead_bytes(const kept_seq *s)
+{
+    return s->log ? (uint64_t)s->engine->max_tokens * sizeof *s->log : 0;
+}
+
+int kept_ahead_plane(const kept_seq *s, int i)
+{
+    const kept_model_info *info = &s->engine->model->info;
+    int at = 0;
+    for (int p = 0; p < i; p++)
+        at += s->capture.plane[p].split ? info->n_heads / info->n_kv_heads : 1;
+    return at;
+}
+
+kept_status kept_ahead_ready(kept_seq *s, kept_error *err)
+{
+    kept_capture own = {0};
+    kept_status st = kept_strategy_needs(s->strategy, &own, err);
+    if (st)
+        return st;
+    if (has(&own, KEPT_PLANE_FUTURE, KEPT_PLANE_FUTURE) && !s->foreseen)
+        return kept_fail(err, KEPT_ARGUMENT,
+                         "'%s' must be told what will come (kept_seq_foresee): it runs only where "
+                         "the question and the answer are known",
+                         kept_strategy_name(s->strategy));
+    return has_echo(&own) && !s->echoed ? kept_seq_echo(s, err) : KEPT_OK;
+}
+
+/* ---- forks that read ------------------------------------------------------------------------ */
+
+/* Feeds tokens to a fork. FULL: the line says for what pages are missing. */
+static kept_status read_all(kept_seq *fork, const int32_t *tokens, int n, kept_error *err)
+{
+    kept_engine *e = fork->engine;
+    for (int at = 0; at < n;) {
+        const int k = n - at < e->max_batch ? n - at : e->max_batch;
+        const kept_item it = {.seq = fork,
+                              .tokens = tokens + at,
+                              .n_tokens = k,
+                              .n_after = n - at - k,
+                              .prefill = true};
+        kept_status st = kept_engine_forward(e, &it, 1, err);
+        if (st)
+            return st;
+        at += k;
+    }
+    return KEPT_OK;
+}
+
+/* Plane `from` of a fork becomes plane `to` of s, for the slots of s. */
+static void copy_plane(const kept_seq *fork, int from, kept_seq *s, int to)
+{
+    const kept_model_info *info = &s->engine->model->info;
+    kept_pool *pool = s->engine->pool;
+    for (int l = 0; l < info->n_layers; l++)
+        for (int h = 0; h < info->n_kv_heads && !info->windowed[l]; h++) {
+            const int32_t *a = kept_cache_blocks(fork->cache, l, h, from);
+            const int32_t *b = kept_cache_blocks(s->cache, l, h, to);
+            for (int at = 0; at < kept_cache_n(s->cache, l, h); at += KEPT_PAGE_SLOTS) {
+                const int n = kept_cache_n(s->cache, l, h) - at;
+                memcpy(kept_pool_block(pool, b[at / KEPT_PAGE_SLOTS]),
+                       kept_pool_block(pool, a[at / KEPT_PAGE_SLOTS]),
+                       (size_t)(n < KEPT_PAGE_SLOTS ? n : KEPT_PAGE_SLOTS) * sizeof(float));
+            }
+        }
+}
+
+kept_status kept_seq_foresee(kept_seq *s, const int32_t *tokens, int n, kept_error *err)
+{
+    const kept_capture all = {.n_planes = 1,
+                              .plane = {{.kind = KEPT_PLANE_MASS, .window = INT_MAX}}};
+    const int none = -1;
+    const int at = kept_capture_find(&s->capture, (kept_plane){.kind = KEPT_PLANE_FUTURE});
+    kept_seq *fork = NULL;
+    if (at < 0)
+        return kept_fail(err, KEPT_ARGUMENT, "the sequence has no plane for what will come");
+    if (n < 0)
+        return kept_fail(err, KEPT_ARGUMENT, "%d tokens cannot be foreseen", n);
+    kept_status st = kept_seq_scratch(s, &all, &none, &fork, err);
+    if (!st)
+        st = read_all(fork, tokens, n, err);
+    if (!st) {
+        copy_plane(fork, 0, s, kept_ahead_plane(s, at));
+        s->foreseen = true;
+    }
+    kept_seq_scratch_free(fork);
+    return st;
+}
+
+/* ---- echo ------------------------------------------------------------------------------------ */
+
+/* The words are the paper's; no chat template is put around them. */
+#define ASK_FIRST "\n\nRepeat the previous context exactly:\n"
+#define ASK_NEXT  "\n\nRepeat the part of the previous context exactly, starting with: "
+enum { ASK_MOST = 256 }; /* bytes, so tokens, of either */
+
+int kept_echo_tokens(const kept_seq *s, int begin, int end, int32_t *out, int cap)
+{
+    const char *ask = begin ? ASK_NEXT : ASK_FIRST;
+    const int tail = begin < KEPT_ECHO_TAIL ? begin : KEPT_ECHO_TAIL;
+    int32_t words[ASK_MOST];
+    int n = 0;
+    if (!s->log ||
+        kept_tokenize(s->engine->model, ask, strlen(ask), false, false, words, ASK_MOST, &n))
+        return -1;
+    const int from = begin - tail;
+    for (int i = 0; i < n + end - from && i < cap; i++)
+        out[i] = i < n ? words[i] : s->log[from + i - n];
+    return n + end - from;
+}
+
+/* What a fork holds beside the pages it shares with s, which held free_before free pages. */
+static void note_peak(kept_seq *s, const kept_seq *fork, size_t free_before)
+{
+    kept_pool *pool = s->engine->pool;
+    kept_account a;
+    kept_cache_account(fork->cache, &a);
+    const uint64_t pages = free_before - kept_pool_free_pages(pool);
+    const uint64_t bytes = a.meta_bytes + pages * kept_page_bytes(s->engine->model->info.head_size);
+    s->ahead_bytes = bytes > s->ahead_bytes ? bytes : s->ahead_bytes;
+    kept_seq_note_held(s, s->ahead_bytes);
+}
+
+/* One chunk: a fork repeats positions [begin, end), and its maxima become those of s. */
+static kept_status echo_chunk(kept_seq *s, int begin, int end, int32_t *tokens, kept_error *err)
+{
+    kept_capture cap = {0};
+    int planes[2], to[2];
+    for (int i = 0; i < s->capture.n_planes; i++)
+        if (is_echo(s->capture.plane[i])) {
+            to[cap.n_planes] = planes[cap.n_planes] = kept_ahead_plane(s, i);
+            cap.plane[cap.n_planes++] = s->capture.plane[i];
+        }
+    const size_t free_before = kept_pool_free_pages(s->engine->pool);
+    const int n = kept_echo_tokens(s, begin, end, tokens, s->engine->max_tokens);
+    kept_seq *fork = NULL;
+    kept_status st = kept_seq_scratch(s, &cap, planes, &fork, err);
+    if (st)
+        return st;
+    fork->echoing = true;
+    st = read_all(fork, tokens, n, err);
+    if (!st) {
+        note_peak(s, fork, free_before);
+        for (int i = 0; i < cap.n_planes; i++)
+            copy_plane(fork, i, s, to[i]);
+    }
+    kept_seq_scratch_free(fork);
+    return st;
+}
+
+static void clear_echo(kept_seq *s)
+{
+    const kept_model_info *info = &s->engine->model->info;
+    for (int i = 0; i < s->capture.n_planes; i++)
+        for (int l = 0; l < info->n_layers && is_echo(s->capture.plane[i]); l++)
+            for (int h = 0; h < info->n_kv_heads; h++) {
+                const int32_t *b = kept_cache_blocks(s->cache, l, h, kept_ahead_plane(s, i));
+                for (int at = 0; at < kept_cache_n(s->cache, l, h); at += KEPT_PAGE_SLOTS)
+                    memset(kept_pool_block(s->engine->pool, b[at / KEPT_PAGE_SLOTS]), 0,
+                           KEPT_PAGE_SLOTS * sizeof(float));
+            }
+}
+
+/* Tokens of the longest chunk's fork. */
+static int echo_need(const kept_seq *s, int chunk)
+{
+    int most = 0;
+    for (int at = 0; at < s->n_tokens; at += chunk) {
+        const int end = at + chunk < s->n_tokens ? at + chunk : s->n_tokens;
+        const int n = kept_echo_tokens(s, at, end, NULL, 0);
+        if (n < 0)
+            return -1;
+        most = n > most ? n : most;
+    }
+    return most;
+}
+
+kept_status kept_seq_echo_by(kept_seq *s, int chunk, kept_error *err)
+{
+    kept_engine *e = s->engine;
+    const uint64_t t0 = kept_clock_ns();
+    if (!s->log)
+        return kept_fail(err, KEPT_ARGUMENT, "the sequence has no plane for its own repetition");
+    const int need = echo_need(s, chunk);
+    if (need < 0)
+        return kept_fail(err, KEPT_ARGUMENT, "this model's tokenizer cannot ask for a repetition");
+    if (need > e->max_tokens - s->n_tokens)
+        return kept_fail(err, KEPT_ARGUMENT,
+                         "repeating %d tokens needs %d more, but max_tokens is %d: make it at "
+                         "least %d",
+                         s->n_tokens, need, e->max_tokens, s->n_tokens + need);
+    int32_t *tokens = kept_calloc((size_t)need + 1, sizeof *tokens);
+    if (!tokens)
+        return kept_fail(err, KEPT_NOMEM, "no memory for %d tokens to repeat", need);
+    clear_echo(s);
+    kept_status st = KEPT_OK;
+    for (int at = 0; at < s->n_tokens && !st; at += chunk)
+        st = echo_chunk(s, at, at + chunk < s->n_tokens ? at + chunk : s->n_tokens, tokens, err);
+    free(tokens);
+    if (!st)
+        s->echoed = s->n_tokens;
+    s->score_ns += kept_clock_ns() - t0;
+    return st;
+}
+
+kept_status kept_seq_echo(kept_seq *s, kept_error *err)
+{
+    return kept_seq_echo_by(s, KEPT_ECHO_CHUNK, err);
+}
+
+/* ---- hidden states --------------------------------------------------------------------------- */
+
+void kept_engine_tap(kept_engine *e, kept_hidden_fn *fn, void *ctx)
+{
+    e->tap = fn;
+    e->tap_ctx = ctx;
+}
+
+int kept_ahead_extras(const kept_seq *s)
+{
+    const bool plus = s->echoing && has(&s->capture, KEPT_PLANE_ECHO_PLUS, KEPT_PLANE_ECHO_PLUS);
+    return plus || (s->engine->tap && !s->scratch) ? KEPT_GRAPH_HIDDEN : 0;
+}
+
+static const float *row(const struct ggml_tensor *x, int t)
+{
+    return (const float *)(const void *)((const char *)x->data + (size_t)t * x->nb[1]);
+}
+
+void kept_node_hidden(struct ggml_tensor *dst, int ith, int nth, void *node)
+{
+    kept_engine *e = ((kept_node *)node)->engine;
+    const int layer = ((kept_node *)node)->layer;
+    const struct ggml_tensor *in = dst->src[0], *x = dst->src[1];
+    for (int j = 0; j < e->n_jobs; j++) {
+        const kept_job *job = &e->jobs[j];
+        if (e->tap && !job->seq->scratch && ith == 0)
+            e->tap(e->tap_ctx, job->seq, layer, job->pos0, job->n, row(x, job->tok0));
+        for (int t = job->tok0 + ith; job->seq->echoing && t < job->tok0 + job->n; t += nth) {
+            double sum = 0;
+            for (int i = 0; i < e->model->info.n_embd; i++)
+                sum += (double)row(in, t)[i] * (double)row(in, t)[i];
+            e->inv_norm[t] = sum > 0 ? (float)(1 / sqrt(sum)) : 0.0f;
+        }
+    }
+}
