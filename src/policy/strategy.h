@@ -60,6 +60,22 @@ typedef struct kept_recipe {
 int kept_recipe_count(void);
 const kept_recipe *kept_recipe_at(int i);
 
+/* What a part asks of the engine, in words, and what that costs. */
+typedef struct kept_profile {
+    /* "window" (positions alone), "attention", "keys" (also values), "passes" (extra forward
+     * passes), "learned", "oracle", "allocation"; "" for the other axes */
+    const char *family;
+    /* the dearest thing it does: "none", "state" (a number per slot, kept while attending), "rows"
+     * (reads keys or values once), "queries" (slots times queries), "passes" */
+    const char *cost;
+    char needs[240]; /* "keys, attention mass of all queries"; "" for none */
+    int planes;      /* numbers per slot that the engine keeps for it: 0 or 1, and if split as many
+                        per query head */
+    bool split;
+} kept_profile;
+/* options NULL: the defaults. */
+void kept_part_profile(const kept_part *part, const double *options, kept_profile *out);
+
 /* ---- what a strategy needs and when it acts ----------------------------------------------- */
 static inline bool kept_strategy_is_full(const kept_strategy *s)
 {
