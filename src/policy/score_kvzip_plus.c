@@ -8,6 +8,9 @@
  */
 #include "kept/policy.h"
 
+#include <float.h>
+#include <math.h>
+
 static kept_plane plane(const double *options)
 {
     (void)options;
@@ -18,7 +21,7 @@ static void score(const kept_view *v, int head, float *out)
 {
     const kept_view_head *h = &v->heads[head];
     for (int i = 0; i < h->n; i++)
-        out[i] = h->mass[i] * h->weight[i];
+        out[i] = fminf(h->mass[i] * fminf(h->weight[i], FLT_MAX), FLT_MAX);
 }
 
 const kept_score kept_score_kvzip_plus = {
