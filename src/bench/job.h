@@ -149,9 +149,9 @@ kept_status kept_answer_score(kept_work *w, kept_error *err);
 
 /* ---- measure.c ---- */
 void kept_measure_evidence(kept_work *w, int variant);
-void kept_measure_mass(kept_work *w);         /* adds one measurement to every living variant */
+void kept_measure_mass(kept_work *w); /* adds one measurement to every living variant */
 kept_status kept_measure_regret(kept_work *w, kept_error *err); /* once all have been added */
-kept_status kept_measure_speed(kept_work *w); /* OK or CANCELLED */
+kept_status kept_measure_speed(kept_work *w);                   /* OK or CANCELLED */
 
 /* ---- dump.c ---- */
 kept_status kept_dump_open(const kept_job *j, kept_dump **out, kept_error *err);
