@@ -24,13 +24,13 @@ struct problem {
     uint8_t *pool;
     int32_t *pages, *pos;
     double *k, *v;              /* [n][D] what the pages hold */
-    double *out, *mass, *slack; /* oracle: [nq*G][D], [n_pages*64], [nq*G] */
+    double *out, *mass, *slack; /* oracle: [nq*G][D], [G][n_pages*64], [nq*G] */
     double *peak[2];            /* [n_pages*64] oracle: without weights, with row_weight */
     int *live;                  /* [nq*G] slots seen */
 };
 
 struct result {
-    float *M, *L, *O, *mass, *peak[2];
+    float *M, *L, *O, *mass, *peak[2], *split; /* split [G][n_pages*64]: mass of each query head */
 };
 
 static uint64_t seed = 1;
@@ -63,7 +63,7 @@ static void release(void *p, size_t bytes)
     free(b);
 }
 
-/* Weights of rows for peak: between 0 and 2, none the same. */
+/* Weights of rows for peak: between 0 and 2. */
 static float row_weight(int row)
 {
     return (float)(row * 37 % 101) / 50.0f;
@@ -124,7 +124,7 @@ static void oracle_row(struct problem *x, int t, int g, double *score)
     for (int s = 0; s < visible + t; s++) {
         double p = x->live[row] ? exp(score[s] - top) / sum : 0;
 
-        x->mass[s] += p;
+        x->mass[g * x->n_pages * 64 + s] += p;
         x->peak[0][s] = fmax(x->peak[0][s], p);
         x->peak[1][s] = fmax(x->peak[1][s], p * (double)row_weight(t * x->G + g));
         for (int d = 0; p > 0 && d < x->D; d++)
@@ -157,7 +157,7 @@ static struct problem make(int D, int G, int n, int nq, enum mode mode)
     x.pages = malloc((size_t)x.n_pages * sizeof *x.pages);
     x.pos = malloc(slots * sizeof *x.pos);
     x.out = calloc(rows * (size_t)D, sizeof *x.out);
-    x.mass = calloc(slots, sizeof *x.mass);
+    x.mass = calloc(slots * (size_t)G, sizeof *x.mass);
     x.peak[0] = calloc(slots, sizeof(double));
     x.peak[1] = calloc(slots, sizeof(double));
     x.slack = calloc(rows, sizeof *x.slack);
@@ -244,9 +244,18 @@ static void run_queries(const kept_kern *k, const struct problem *x, int t0, int
     }
     memcpy(mass, y->mass, np * 64 * 4);
     for (int part = 0; part < 2; part++)
-        k->mass(x->n_pages, (int)rows, part ? half : 0, part ? (int)rows : half, p, top,
+        k->mass(x->n_pages, (int)rows, part ? half : 0, part ? (int)rows : half, 1, p, top,
                 y->M + first, y->L + first, mass);
     memcpy(y->mass, mass, np * 64 * 4);
+    for (int g = 0; g < x->G; g++) {
+        int cut_row = nq / 2 * x->G;
+
+        memcpy(mass, y->split + (size_t)g * np * 64, np * 64 * 4);
+        k->mass(x->n_pages, (int)rows, g, cut_row, x->G, p, top, y->M + first, y->L + first, mass);
+        k->mass(x->n_pages, (int)rows, cut_row + g, (int)rows, x->G, p, top, y->M + first,
+                y->L + first, mass);
+        memcpy(y->split + (size_t)g * np * 64, mass, np * 64 * 4);
+    }
     for (int part = 0; part < 2; part++) {
         float *w = guarded(rows * 4);
 
@@ -263,7 +272,7 @@ static void run_queries(const kept_kern *k, const struct problem *x, int t0, int
 
 static void check_result(const struct problem *x, const struct result *y)
 {
-    double sum = 0, expected = 0, off = 0;
+    double sum = 0, expected = 0, off = 0, split_off = 0;
 
     for (int r = 0; r < x->nq * x->G; r++) {
         double e = 0, n = 0;
@@ -281,9 +290,16 @@ static void check_result(const struct problem *x, const struct result *y)
             CHECK(e == 0 && y->L[r] == 0 && y->M[r] == -INFINITY);
         expected += x->live[r] > 0;
     }
-    for (int s = 0; s < x->n_pages * 64; s++) {
+    for (int s = 0, n = x->n_pages * 64; s < n; s++) {
+        double all = 0;
+
+        for (int g = 0; g < x->G; g++) {
+            all += x->mass[g * n + s];
+            split_off += fabs(y->split[g * n + s] - x->mass[g * n + s]);
+            CHECK(s < x->n || y->split[g * n + s] == 0);
+        }
         sum += y->mass[s];
-        off += fabs(y->mass[s] - x->mass[s]);
+        off += fabs(y->mass[s] - all);
         if (s >= x->n)
             CHECK(y->mass[s] == 0 && y->peak[0][s] == 0 && y->peak[1][s] == 0);
         for (int part = 0; part < 2; part++) /* one weight, through F16 */
@@ -291,6 +307,7 @@ static void check_result(const struct problem *x, const struct result *y)
     }
     CHECK(fabs(sum - expected) <= 1e-3 * expected);
     CHECK(off <= 1e-3 * expected);
+    CHECK(split_off <= 1e-3 * expected);
 }
 
 static void check_level(const kept_kern *k, const struct problem *x)
@@ -300,14 +317,16 @@ static void check_level(const kept_kern *k, const struct problem *x)
                        calloc(rows, 4),
                        calloc(rows * D, 4),
                        calloc((size_t)x->n_pages * 64, 4),
-                       {calloc((size_t)x->n_pages * 64, 4), calloc((size_t)x->n_pages * 64, 4)}};
+                       {calloc((size_t)x->n_pages * 64, 4), calloc((size_t)x->n_pages * 64, 4)},
+                       calloc((size_t)(x->n_pages * 64 * x->G), 4)};
 
     for (size_t r = 0; r < rows; r++)
         y.M[r] = -INFINITY;
     for (int t = 0; t < x->nq; t += (int)step)
         run_queries(k, x, t, x->nq - t < (int)step ? x->nq - t : (int)step, &y);
     check_result(x, &y);
-    free(y.M), free(y.L), free(y.O), free(y.mass), free(y.peak[0]), free(y.peak[1]);
+    free(y.M), free(y.L), free(y.O), free(y.mass), free(y.split);
+    free(y.peak[0]), free(y.peak[1]);
 }
 
 static void check_all(struct problem *x)

@@ -53,42 +53,37 @@ kept_status kept_ahead_check(const kept_engine *e, const kept_strategy *strategy
     return KEPT_OK;
 }
 
-bool kept_ahead_init(kept_seq *s, const kept_seq *from)
+kept_status kept_ahead_new(kept_seq *s, const kept_seq *from, kept_error *err)
 {
     const size_t n = (size_t)s->engine->max_tokens;
     if (from && has(&s->capture, KEPT_PLANE_FUTURE, KEPT_PLANE_FUTURE))
         s->foreseen = from->foreseen;
     if (!has_echo(&s->capture))
-        return true;
+        return KEPT_OK;
     s->log = kept_calloc(n, sizeof *s->log);
     if (!s->log)
-        return false;
+        return kept_fail(err, KEPT_NOMEM, "no memory for the tokens of a sequence");
     if (from && from->log) {
         memcpy(s->log, from->log, (size_t)from->n_tokens * sizeof *s->log);
         s->echoed = from->echoed;
         s->ahead_bytes = from->ahead_bytes;
     }
-    return true;
+    s->extra_bytes += n * sizeof *s->log;
+    kept_seq_note_held(s, s->ahead_bytes);
+    return KEPT_OK;
 }
 
-void kept_ahead_clear(kept_seq *s)
+void kept_ahead_free(kept_seq *s)
 {
     free(s->log);
     s->log = NULL;
 }
 
-uint64_t kept_ahead_bytes(const kept_seq *s)
-{
-    return s->log ? (uint64_t)s->engine->max_tokens * sizeof *s->log : 0;
-}
-
-int kept_ahead_plane(const kept_seq *s, int i)
+/* First state plane of plane i of what s captures. */
+static int state_of(const kept_seq *s, int i)
 {
     const kept_model_info *info = &s->engine->model->info;
-    int at = 0;
-    for (int p = 0; p < i; p++)
-        at += s->capture.plane[p].split ? info->n_heads / info->n_kv_heads : 1;
-    return at;
+    return kept_capture_state(&s->capture, i, info->n_heads / info->n_kv_heads);
 }
 
 kept_status kept_ahead_ready(kept_seq *s, kept_error *err)
@@ -159,7 +154,7 @@ kept_status kept_seq_foresee(kept_seq *s, const int32_t *tokens, int n, kept_err
     if (!st)
         st = read_all(fork, tokens, n, err);
     if (!st) {
-        copy_plane(fork, 0, s, kept_ahead_plane(s, at));
+        copy_plane(fork, 0, s, state_of(s, at));
         s->foreseen = true;
     }
     kept_seq_scratch_free(fork);
@@ -207,7 +202,7 @@ static kept_status echo_chunk(kept_seq *s, int begin, int end, int32_t *tokens, 
     int planes[2], to[2];
     for (int i = 0; i < s->capture.n_planes; i++)
         if (is_echo(s->capture.plane[i])) {
-            to[cap.n_planes] = planes[cap.n_planes] = kept_ahead_plane(s, i);
+            to[cap.n_planes] = planes[cap.n_planes] = state_of(s, i);
             cap.plane[cap.n_planes++] = s->capture.plane[i];
         }
     const size_t free_before = kept_pool_free_pages(s->engine->pool);
@@ -233,7 +228,7 @@ static void clear_echo(kept_seq *s)
     for (int i = 0; i < s->capture.n_planes; i++)
         for (int l = 0; l < info->n_layers && is_echo(s->capture.plane[i]); l++)
             for (int h = 0; h < info->n_kv_heads; h++) {
-                const int32_t *b = kept_cache_blocks(s->cache, l, h, kept_ahead_plane(s, i));
+                const int32_t *b = kept_cache_blocks(s->cache, l, h, state_of(s, i));
                 for (int at = 0; at < kept_cache_n(s->cache, l, h); at += KEPT_PAGE_SLOTS)
                     memset(kept_pool_block(s->engine->pool, b[at / KEPT_PAGE_SLOTS]), 0,
                            KEPT_PAGE_SLOTS * sizeof(float));
@@ -295,7 +290,7 @@ void kept_engine_tap(kept_engine *e, kept_hidden_fn *fn, void *ctx)
     e->tap_ctx = ctx;
 }
 
-int kept_ahead_extras(const kept_seq *s)
+int kept_ahead_graph(const kept_seq *s)
 {
     const bool plus = s->echoing && has(&s->capture, KEPT_PLANE_ECHO_PLUS, KEPT_PLANE_ECHO_PLUS);
     return plus || (s->engine->tap && !s->scratch) ? KEPT_GRAPH_HIDDEN : 0;
