@@ -37,7 +37,6 @@ static bool has_echo(const kept_capture *c)
 kept_status kept_ahead_check(const kept_engine *e, const kept_strategy *strategy,
                              const kept_capture *want, kept_error *err)
 {
-    (void)e;
     kept_capture own = {0};
     kept_status st = strategy ? kept_strategy_needs(strategy, &own, err) : KEPT_OK;
     if (st)
@@ -48,8 +47,14 @@ kept_status kept_ahead_check(const kept_engine *e, const kept_strategy *strategy
                          "'%s' must have read the whole prompt before it can evict, so it cannot "
                          "evict between chunks; use the schedule prefill or decode",
                          kept_strategy_name(strategy));
-    if (has(want, KEPT_PLANE_LOCAL, KEPT_PLANE_PREDICTED))
-        return kept_fail(err, KEPT_UNSUPPORTED, "the engine does not record this yet");
+    for (int i = 0; i < want->n_planes; i++)
+        if (want->plane[i].kind == KEPT_PLANE_LOCAL)
+            return kept_fail(err, KEPT_UNSUPPORTED, "the engine does not record this yet");
+    if (has(want, KEPT_PLANE_PREDICTED, KEPT_PLANE_PREDICTED) && !kept_hidden_kvzap(e))
+        return kept_fail(err, KEPT_ARGUMENT,
+                         "a predictor of scores is wanted and the engine has no trained file of "
+                         "kind 'kvzap' (kept_engine_add_trained): train one with `kept train "
+                         "kvzap`");
     return KEPT_OK;
 }
 
@@ -280,41 +285,4 @@ kept_status kept_seq_echo_by(kept_seq *s, int chunk, kept_error *err)
 kept_status kept_seq_echo(kept_seq *s, kept_error *err)
 {
     return kept_seq_echo_by(s, KEPT_ECHO_CHUNK, err);
-}
-
-/* ---- hidden states --------------------------------------------------------------------------- */
-
-void kept_engine_tap(kept_engine *e, kept_hidden_fn *fn, void *ctx)
-{
-    e->tap = fn;
-    e->tap_ctx = ctx;
-}
-
-int kept_ahead_graph(const kept_seq *s)
-{
-    const bool plus = s->echoing && has(&s->capture, KEPT_PLANE_ECHO_PLUS, KEPT_PLANE_ECHO_PLUS);
-    return plus || (s->engine->tap && !s->scratch) ? KEPT_GRAPH_HIDDEN : 0;
-}
-
-static const float *row(const struct ggml_tensor *x, int t)
-{
-    return (const float *)(const void *)((const char *)x->data + (size_t)t * x->nb[1]);
-}
-
-void kept_node_hidden(struct ggml_tensor *dst, int ith, int nth, void *node)
-{
-    kept_engine *e = ((kept_node *)node)->engine;
-    const int layer = ((kept_node *)node)->layer;
-    const struct ggml_tensor *in = dst->src[0], *x = dst->src[1];
-    for (int j = 0; j < e->n_jobs; j++) {
-        const kept_job *job = &e->jobs[j];
-        if (e->tap && !job->seq->scratch && ith == 0)
-            e->tap(e->tap_ctx, job->seq, layer, job->pos0, job->n, row(x, job->tok0));
-        for (int t = job->tok0 + ith; job->seq->echoing && t < job->tok0 + job->n; t += nth) {
-            double sum = 0;
-            for (int i = 0; i < e->model->info.n_embd; i++)
-                sum += (double)row(in, t)[i] * (double)row(in, t)[i];
-            e->inv_norm[t] = sum > 0 ? (float)(1 / sqrt(sum)) : 0.0f;
-        }
-    }
 }

@@ -6,11 +6,12 @@
  *   x       the same after the layer's attention norm, what Q, K and V are made of; "kvzap" reads
  * it
  *
- * Arrays of a trained file of kind "kvzap", for every layer L that is not windowed:
+ * Arrays of a trained file of kind "kvzap", for every layer L:
  *   linear   w1.L [n_kv_heads][n_embd], b1.L [n_kv_heads]:  y = w1 x + b1
  *   two      w1.L [hidden][n_embd], b1.L [hidden], w2.L [n_kv_heads][hidden], b2.L [n_kv_heads]:
  *            y = w2 gelu(w1 x + b1) + b2, gelu(z) = z (1 + erf(z / sqrt(2))) / 2
- * y is the natural logarithm of the token's kvzip-plus score in each KV head.
+ * y is the natural logarithm of the token's kvzip-plus score in each KV head. Windowed layers have
+ * no arrays.
  */
 #ifndef MODEL_AHEAD_H
 #define MODEL_AHEAD_H
@@ -37,10 +38,5 @@ kept_status kept_seq_echo_by(kept_seq *s, int chunk, kept_error *err);
 /* The tokens that ask for positions [begin, end) of s again and then repeat them, as kept_seq_echo
  * feeds them. Returns their number; writes at most cap. -1: s keeps no tokens, or out of memory. */
 int kept_echo_tokens(const kept_seq *s, int begin, int end, int32_t *out, int cap);
-
-/* What a kvzap predictor learns for KV head kv_head of a layer: log(score of kvzip-plus), in slot
- * order like kept_seq_plane. s captured ECHO_PLUS and was echoed. Returns the number of slots;
- * writes at most cap; -1: not captured, or W_o cannot be read. */
-int kept_seq_kvzap_target(kept_seq *s, int layer, int kv_head, float *out, int cap);
 
 #endif

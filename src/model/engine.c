@@ -151,8 +151,8 @@ void kept_engine_free(kept_engine *e)
     kept_work_free(e);
     kept_evict_work_free(e->evict_work);
     kept_record_engine_free(e);
-    void *all[] = {e->nodes,  e->jobs,     e->tok_buf,   e->pos_buf, e->out_buf,
-                   e->logits, e->keep_buf, e->rope_freq, e->inv_norm};
+    void *all[] = {e->nodes,  e->jobs,     e->tok_buf,   e->pos_buf,  e->out_buf,
+                   e->logits, e->keep_buf, e->rope_freq, e->inv_norm, e->predict};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         free(all[i]);
     free(e);
@@ -169,6 +169,8 @@ kept_status kept_engine_add_trained(kept_engine *e, const kept_trained *t, kept_
                          "the trained file of kind '%s' is for the model with SHA-256 %.12s..., "
                          "this one has %.12s...; train one for it",
                          kept_trained_kind(t), kept_trained_model_sha256(t), hex);
+    if (!strcmp(kept_trained_kind(t), "kvzap") && (st = kept_hidden_trained(e, t, err)))
+        return st;
     int i = 0;
     while (i < e->n_trained && strcmp(kept_trained_kind(e->trained[i]), kept_trained_kind(t)))
         i++;
@@ -361,7 +363,7 @@ kept_status kept_engine_forward(kept_engine *e, const kept_item *items, int n_it
         n += items[i].n_tokens;
         for (int o = items[i].n_logits; o > 0; o--)
             e->out_buf[n_out++] = n - o;
-        records |= kept_record_graph(items[i].seq) | kept_ahead_graph(items[i].seq);
+        records |= kept_record_graph(items[i].seq) | kept_hidden_graph(items[i].seq);
     }
     e->n_jobs = n_items;
     atomic_store(&e->busy_ns, 0);

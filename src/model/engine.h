@@ -144,9 +144,11 @@ struct kept_engine {
     int32_t *pos_scratch;                          /* [max_tokens + KEPT_PAGE_SLOTS] */
     const kept_trained *trained[KEPT_MAX_TRAINED]; /* lent by kept_engine_add_trained */
     int n_trained;
-    /* ahead.c */
+    /* hidden.c */
     kept_hidden_fn *tap;
     void *tap_ctx;
+    float *predict; /* [n_threads][predict_size] */
+    size_t predict_size;
     float *inv_norm; /* [max_batch] 1 / length of the layer's input, for ECHO_PLUS */
     kept_engine_times times;
     _Atomic uint64_t busy_ns;
@@ -210,7 +212,12 @@ kept_status kept_ahead_new(kept_seq *s, const kept_seq *from, kept_error *err);
 void kept_ahead_free(kept_seq *s);
 /* Before an eviction: fills what must be filled. ARGUMENT: nobody foresaw. */
 kept_status kept_ahead_ready(kept_seq *s, kept_error *err);
-int kept_ahead_graph(const kept_seq *s); /* KEPT_GRAPH_* that s needs in the coming pass */
+
+/* ---- hidden.c ---- */
+/* Checks a trained file of kind "kvzap" and makes room for it. ARGUMENT: it does not fit. */
+kept_status kept_hidden_trained(kept_engine *e, const kept_trained *t, kept_error *err);
+const kept_trained *kept_hidden_kvzap(const kept_engine *e); /* NULL: there is none */
+int kept_hidden_graph(const kept_seq *s); /* KEPT_GRAPH_* that s needs in the coming pass */
 /* Node over what enters a layer and the same normalised, both [n_embd][n_tokens]. */
 void kept_node_hidden(struct ggml_tensor *dst, int ith, int nth, void *node);
 

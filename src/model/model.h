@@ -5,7 +5,8 @@
  *   hparams.c     architecture and hyper-parameters from the checked metadata
  *   weights.c     tensors: zero-copy from the mapping, or repacked where the CPU backend wants it
  *   vocab.c       tokenizer and chat templates (the only file that calls libllama)
- *   ahead.c       planes that look ahead or inside: foresee, echo, hidden states
+ *   ahead.c       planes that look ahead: foresee, echo
+ *   hidden.c      what is made of hidden states: predicted scores, lengths, what trainers tap
  *   graph.c       the forward pass as a ggml graph with our store/attend/merge nodes
  *   attend.c      what those nodes do
  *   capture.c     what sequences record beside state planes

@@ -22,6 +22,7 @@
     X(expected_attention)                                                                          \
     X(kvzip)                                                                                       \
     X(kvzip_plus)                                                                                  \
+    X(kvzap)                                                                                       \
     X(oracle)
 
 /* X(identifier): const kept_wrapper kept_wrap_IDENTIFIER, in wrap_IDENTIFIER.c */
