@@ -184,6 +184,8 @@ typedef struct kept_wrapper {
     void (*wrap)(const kept_view *v, float *const *score);
 } kept_wrapper;
 
+#define KEPT_N_SIGNALS 2 /* numbers that an allocator may note per head */
+
 /* What an allocator splits: how many unprotected slots each head may keep. */
 typedef struct kept_split {
     int n_layers, n_heads;     /* layers that take part, KV heads in each */
@@ -191,12 +193,13 @@ typedef struct kept_split {
     const int *n;              /* [n_layers][n_heads] unprotected live slots */
     const float *const *score; /* [n_layers][n_heads] -> [n] their scores (only if needs_scores) */
     const int *n_protected;    /* [n_layers][n_heads] protected live slots (kept anyway) */
-    const double *signal;      /* [n_layers][n_heads] what observe returned, or NULL */
+    const double *signal;      /* [n_layers][n_heads][KEPT_N_SIGNALS] of observe, or NULL */
     const double *cosine;      /* [n_layers] KEPT_NEED_COSINE */
     const struct kept_trained *trained; /* of the kind that the allocator names, or NULL */
     int64_t total; /* slots all heads together may keep, protected ones included */
+    int32_t n_tokens; /* slots of a head in the full cache */
     const double *options;
-    int *scratch;  /* [n_layers * n_heads] of kept_split_shares */
+    int *scratch;  /* [n_layers * n_heads] of kept_split_shares, and the allocator's besides */
     double *share; /* [n_layers * n_heads] for the allocator's own use */
 } kept_split;
 
@@ -214,8 +217,8 @@ typedef struct kept_allocator {
      * counts and on its own scores alone (layerwise), or layers seen so far may be cut again when
      * the next one arrives (cascades). Neither: refused in that schedule. */
     bool layerwise, cascades;
-    /* Looks at one head while its view is there; the result is split.signal. NULL: none. */
-    double (*observe)(const kept_view *v, int head, const double *options);
+    /* Looks at one head while its view is there; writes its split.signal. NULL: none. */
+    void (*observe)(const kept_view *v, int head, const double *options, double *signal);
     void (*split)(const kept_split *s, int *keep);
 } kept_allocator;
 
@@ -229,8 +232,14 @@ KEPT_API void kept_split_shares(const kept_split *s, const double *share, int *k
  * list, the best ones kept, the earlier head on ties. On entry keep[first..] holds what each head
  * gets at least (its own best); these must not sum to more than slots. */
 KEPT_API void kept_split_top(const kept_split *s, int first, int n, int64_t slots, int *keep);
+/* Gives `slots` to heads [first, first + n) evenly, protected slots included: all rise to one level,
+ * each to cap[i] at most; what is left over goes to the earlier heads. cap may be s->n or
+ * s->scratch, not keep; all three are indexed as in s. */
+KEPT_API void kept_split_fill(const kept_split *s, int first, int n, const int *cap, int64_t slots,
+                              int *keep);
 /* Splits the open slots over layers in proportion to share [n_layers] (of whole layers, protected
- * slots included): open[l] for kept_split_top or an even split inside layer l. */
+ * slots included): open[l] for kept_split_top or kept_split_fill inside layer l. A share that is
+ * negative or not finite counts as 0; evenly if all are 0. */
 KEPT_API void kept_split_layers(const kept_split *s, const double *share, int *open);
 
 #ifdef __cplusplus

@@ -84,6 +84,64 @@ void kept_split_shares(const kept_split *s, const double *share, int *keep)
     }
 }
 
+/* ---- evenly -------------------------------------------------------------------------------- */
+
+/* What head i holds besides its protected slots when all rise to `level`. */
+static int64_t risen(const kept_split *s, const int *cap, int i, int64_t level)
+{
+    int64_t over = level - s->n_protected[i];
+    return over < 0 ? 0 : over < cap[i] ? over : cap[i];
+}
+
+void kept_split_fill(const kept_split *s, int first, int n, const int *cap, int64_t slots,
+                     int *keep)
+{
+    int64_t low = 0, high = (int64_t)1 << 33; /* above every level that matters */
+    while (high - low > 1) {
+        int64_t mid = low + (high - low) / 2, sum = 0;
+        for (int i = first; i < first + n; i++)
+            sum += risen(s, cap, i, mid);
+        *(sum <= slots ? &low : &high) = mid;
+    }
+    for (int i = first; i < first + n; i++)
+        slots -= keep[i] = (int)risen(s, cap, i, low);
+    for (int i = first; i < first + n && slots > 0; i++)
+        if (risen(s, cap, i, low + 1) > keep[i]) {
+            keep[i]++;
+            slots--;
+        }
+}
+
+static double weight(double share)
+{
+    return share > 0 && isfinite(share) ? share : 0;
+}
+
+void kept_split_layers(const kept_split *s, const double *share, int *open)
+{
+    int n[KEPT_MAX_LAYERS], n_protected[KEPT_MAX_LAYERS], scratch[KEPT_MAX_LAYERS];
+    double part[KEPT_MAX_LAYERS], most = 0, sum = 0;
+    kept_split layers = {.n_layers = s->n_layers,
+                         .n_heads = 1,
+                         .n = n,
+                         .n_protected = n_protected,
+                         .total = s->total,
+                         .scratch = scratch};
+    for (int l = 0; l < s->n_layers; l++)
+        most = fmax(most, weight(share[l]));
+    for (int l = 0; l < s->n_layers; l++)
+        sum += part[l] = most > 0 ? weight(share[l]) / most : 1;
+    for (int l = 0; l < s->n_layers; l++) {
+        n[l] = n_protected[l] = 0;
+        for (int i = l * s->n_heads; i < (l + 1) * s->n_heads; i++) {
+            n[l] += s->n[i];
+            n_protected[l] += s->n_protected[i];
+        }
+        part[l] = fmax(0, (double)s->total * part[l] / sum - n_protected[l]);
+    }
+    kept_split_shares(&layers, part, open);
+}
+
 /* ---- by score ------------------------------------------------------------------------------ */
 
 /* Candidates of head i that score at least `bits`, or its floor if that is more. */
