@@ -4,19 +4,28 @@
 #ifndef TESTS_POLICY_RIG_H
 #define TESTS_POLICY_RIG_H
 
+#include "kern/kern.h"
 #include "policy/parts.h"
 #include "policy/pass.h"
 #include "test.h"
 
-#define RIG_PLANES 4 /* windows 1, 32, all; rotation shift */
+#define RIG_EMBD 24
 
 typedef struct rig {
     int n_layers, n_heads, group, head_size, n;
     bool windowed[8];
-    float *k, *v;          /* [n_layers][n_heads][n][D], exact in f16 */
-    float *mass;           /* [3][n_layers][n_heads][n] */
-    float *q_mean, *q_cov; /* as in kept_evict */
-    float *freq;           /* [D/2] */
+    kept_capture
+        capture;  /* windows 1, 32, all and query statistics; or what rig_needs made of it */
+    int n_state;  /* state planes of capture: one each, G where split */
+    float *k, *v; /* [n_layers][n_heads][n][D], exact in f16 */
+    float *mass;  /* [n_state][n_layers][n_heads][n] */
+    float *q_mean, *q_cov;          /* as in kept_evict */
+    float *recent;                  /* [n_layers][capture.n_recent][n_heads][G][D], or NULL */
+    float *w_o;                     /* [n_layers][RIG_EMBD][n_heads*G*D] */
+    double cosine[8];               /* [n_layers] */
+    const kept_trained *trained[8]; /* the caller's own */
+    int n_trained;
+    float *freq; /* [D/2] */
     kept_pool *pool;
     kept_cache *cache;
     kept_evict_work *work;
@@ -62,6 +71,14 @@ static inline rig rig_new(int n_layers, int n_heads, int group, int head_size, i
     r.k = rig_array(heads * (size_t)n * size);
     r.v = rig_array(heads * (size_t)n * size);
     r.mass = rig_array(3 * heads * (size_t)n);
+    r.n_state = 3;
+    r.capture = (kept_capture){.n_planes = 3,
+                               .plane = {{.kind = KEPT_PLANE_MASS, .window = 1},
+                                         {.kind = KEPT_PLANE_MASS, .window = 32},
+                                         {.kind = KEPT_PLANE_MASS, .window = INT32_MAX}},
+                               .query_stats = true,
+                               .layer_cosine = true};
+    r.w_o = rig_array(heads * RIG_EMBD * g * size);
     r.q_mean = rig_array(heads * g * size);
     r.q_cov = rig_array(heads * g * size * size);
     r.freq = rig_array(size / 2);
@@ -71,11 +88,43 @@ static inline rig rig_new(int n_layers, int n_heads, int group, int head_size, i
     return r;
 }
 
+/* Makes capture and the arrays of state and recent queries exactly what s needs (all zero); before
+ * rig_pool. */
+static inline void rig_needs(rig *r, const kept_strategy *s)
+{
+    size_t heads = (size_t)(r->n_layers * r->n_heads), g = (size_t)r->group;
+    r->capture = (kept_capture){0};
+    CHECK_INT(kept_strategy_needs(s, &r->capture, NULL), KEPT_OK);
+    r->n_state = 0;
+    for (int i = 0; i < r->capture.n_planes; i++)
+        r->n_state += r->capture.plane[i].split ? r->group : 1;
+    free(r->mass);
+    free(r->recent);
+    r->mass = rig_array((size_t)r->n_state * heads * (size_t)r->n + 1);
+    r->recent = rig_array((size_t)r->capture.n_recent * heads * g * (size_t)r->head_size + 1);
+}
+
+/* Query of token n - capture.n_recent + t: [D]. */
+static inline float *rig_recent(const rig *r, int layer, int t, int head, int x)
+{
+    size_t at = (size_t)layer * (size_t)r->capture.n_recent + (size_t)t;
+    at = (at * (size_t)r->n_heads + (size_t)head) * (size_t)r->group + (size_t)x;
+    return r->recent + at * (size_t)r->head_size;
+}
+
+static inline const float *rig_w_o(void *ctx, int layer)
+{
+    const rig *r = ctx;
+    size_t row = (size_t)(r->n_heads * r->group * r->head_size);
+    return r->w_o + (size_t)layer * RIG_EMBD * row;
+}
+
 /* A pool with room for three caches of the rig. */
 static inline void rig_pool(rig *r)
 {
     size_t pages = (size_t)(r->n_layers * r->n_heads) * (size_t)(r->n / 64 + 2) * 3;
-    CHECK_INT(kept_pool_new(r->head_size, pages, pages * RIG_PLANES, &r->pool, NULL), KEPT_OK);
+    CHECK_INT(kept_pool_new(r->head_size, pages, pages * (size_t)(r->n_state + 1), &r->pool, NULL),
+              KEPT_OK);
 }
 
 /* Writes token `pos` of the arrays as the next slot of every head. */
@@ -88,7 +137,7 @@ static inline void rig_append(rig *r, kept_cache *c, int pos)
             CHECK_INT(kept_cache_reserve(c, l, h, 1), KEPT_OK);
             kept_cache_put(c, l, h, slot, rig_k(r, l, h) + at, rig_v(r, l, h) + at, pos);
             kept_cache_commit(c, l, h, 1);
-            for (int p = 0; p < 3; p++)
+            for (int p = 0; p < r->n_state; p++)
                 kept_cache_set_state(c, l, h, p, slot, rig_mass(r, p, l, h)[pos]);
         }
 }
@@ -98,7 +147,7 @@ static inline void rig_append(rig *r, kept_cache *c, int pos)
 static inline kept_cache *rig_cache(rig *r, int n, int turn)
 {
     kept_cache *c = NULL;
-    CHECK_INT(kept_cache_new(r->pool, kept_kern_get("ref"), r->n_layers, r->n_heads, RIG_PLANES,
+    CHECK_INT(kept_cache_new(r->pool, kept_kern_get("ref"), r->n_layers, r->n_heads, r->n_state + 1,
                              r->n, &c, NULL),
               KEPT_OK);
     for (int i = 0; i < n; i++)
@@ -119,6 +168,8 @@ static inline void rig_free(rig *r)
     free(r->k);
     free(r->v);
     free(r->mass);
+    free(r->recent);
+    free(r->w_o);
     free(r->q_mean);
     free(r->q_cov);
     free(r->freq);
@@ -135,18 +186,24 @@ static inline kept_evict rig_evict(const rig *r, kept_cache *c, int n)
                     .head_size = r->head_size,
                     .next_pos = n,
                     .full_tokens = n,
-                    .capture = {.n_planes = 3,
-                                .plane = {{.kind = KEPT_PLANE_MASS, .window = 1},
-                                          {.kind = KEPT_PLANE_MASS, .window = 32},
-                                          {.kind = KEPT_PLANE_MASS, .window = INT32_MAX}},
-                                .query_stats = true},
-                    .rope_plane = 3,
+                    .capture = r->capture,
+                    .rope_plane = r->n_state,
+                    .recent = r->capture.n_recent ? r->recent : NULL,
+                    .n_recent = r->capture.n_recent,
+                    .cosine = r->cosine,
+                    .w_o = rig_w_o,
+                    .n_embd = RIG_EMBD,
+                    .trained = r->trained,
+                    .n_trained = r->n_trained,
+                    .kern = kept_kern_get("ref"),
+                    .attn_scale = 1.0f / sqrtf((float)r->head_size),
                     .q_mean = r->q_mean,
                     .q_cov = r->q_cov,
                     .rope_freq = r->freq,
                     .n_rope = r->head_size,
                     .rope_neox = true,
                     .seed = 1};
+    e.w_o_ctx = (void *)(uintptr_t)r; /* only read */
     return e;
 }
 

@@ -195,6 +195,54 @@ static void outer_one(const kept_kern *k, int D, int n)
     free(x), free(mean), free(cov);
 }
 
+/* Every level against double, and equal bits for equal rows wherever they stand. */
+static void dots_one(const kept_kern *kern, int m, int n, int k)
+{
+    size_t lda = (size_t)k, ldc = (size_t)n + 3;
+    float *a = calloc((size_t)m * lda + 1, 4), *b = calloc((size_t)n * lda + 1, 4);
+    float *c = calloc((size_t)m * ldc, 4);
+
+    for (size_t i = 0; i < (size_t)m * lda; i++)
+        a[i] = noise();
+    for (size_t i = 0; i < (size_t)n * lda; i++)
+        b[i] = noise();
+    if (n > 1)
+        memcpy(b + (size_t)(n - 1) * lda, b, lda * 4);
+    for (size_t i = 0; i < (size_t)m * ldc; i++)
+        c[i] = 7;
+    kern->dots(m, n, k, a, b, c, (int)ldc);
+    for (int i = 0; i < m; i++) {
+        const float *row = c + (size_t)i * ldc;
+
+        CHECK(row[0] == row[n - 1]);
+        CHECK(row[n] == 7 && row[n + 2] == 7);
+        for (int j = 0; j < n; j++) {
+            double sum = 0, size = 1e-30;
+
+            for (size_t d = 0; d < lda; d++) {
+                double x = (double)a[(size_t)i * lda + d] * b[(size_t)j * lda + d];
+
+                sum += x;
+                size += fabs(x);
+            }
+            CHECK(fabs(row[j] - sum) <= 1e-5 * size);
+        }
+    }
+    free(a), free(b), free(c);
+}
+
+static void rows_against_rows(void)
+{
+    static const int shapes[][3] = {{1, 1, 1},    {1, 17, 64},  {4, 32, 64},  {5, 33, 128},
+                                    {3, 100, 80}, {7, 31, 300}, {9, 65, 576}, {2, 16, 512}};
+    const char *names[4];
+    int levels = kept_kern_levels(names, 4);
+
+    for (int l = 0; l < levels; l++)
+        for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+            dots_one(kept_kern_get(names[l]), shapes[i][0], shapes[i][1], shapes[i][2]);
+}
+
 static void outer_products(void)
 {
     const char *names[4];
@@ -218,7 +266,8 @@ static void dispatch(void)
 
         CHECK(k != NULL);
         CHECK_STR(k->name, names[i]);
-        CHECK(k->attend && k->combine && k->mass && k->put && k->move && k->get && k->outer);
+        CHECK(k->attend && k->combine && k->mass && k->put && k->move && k->get && k->outer &&
+              k->dots);
     }
     CHECK_INT(kept_kern_levels(names, 1), 1);
     CHECK(kept_kern_get(NULL) == kept_kern_get("") && kept_kern_get(NULL) != NULL);
@@ -232,6 +281,7 @@ int main(void)
     RUN(put_and_get);
     RUN(moves);
     RUN(outer_products);
+    RUN(rows_against_rows);
     kept_kern_enter(); /* flushing denormals must not change what a page holds */
     RUN(put_and_get);
     TEST_END();

@@ -373,26 +373,9 @@ static void put_options(char *row, const kept_option *o, int n)
 
 static void put_needs(char *row, const kept_part *p)
 {
-    const kept_score *s = (const kept_score *)(const void *)p;
-    const kept_allocator *a = (const kept_allocator *)(const void *)p;
-    if (p->axis == KEPT_AXIS_ALLOCATOR)
-        put(row, a->needs_scores ? "scores" : "");
-    if (p->axis != KEPT_AXIS_SCORE)
-        return;
-    const char *sep = "";
-    const struct {
-        bool is;
-        const char *name;
-    } need[] = {{s->plane != NULL, "attention mass"},
-                {(s->needs & KEPT_NEED_KEYS) != 0, "keys"},
-                {(s->needs & KEPT_NEED_VALUES) != 0, "values"},
-                {(s->needs & KEPT_NEED_QUERIES) != 0, "query statistics"}};
-    for (int i = 0; i < 4; i++)
-        if (need[i].is) {
-            put(row, sep);
-            put(row, need[i].name);
-            sep = ", ";
-        }
+    kept_profile profile;
+    kept_part_profile(p, NULL, &profile);
+    put(row, profile.needs);
 }
 
 /* Row i of the table: parts first, then recipes. */

@@ -148,24 +148,6 @@ KEPT_API kept_status kept_engine_new(kept_model *model, const kept_engine_option
 KEPT_API void kept_engine_free(kept_engine *e); /* after all of its sequences */
 KEPT_API const char *kept_engine_isa(const kept_engine *e);
 
-/* ---- trained files ------------------------------------------------------------------------- */
-
-/* What `kept train` and `kept calibrate` write: named float arrays of one kind ("kvzap", "ranker",
- * "duo", "headkv", "qfilters", "triattention", "expected", "lu-kv") for one model. */
-typedef struct kept_trained kept_trained;
-/* Opens PATH. FORMAT: not such a file, truncated, a checksum that does not fit, or of a newer
- * version. */
-KEPT_API kept_status kept_trained_open(const char *path, kept_trained **out, kept_error *err);
-KEPT_API void kept_trained_free(kept_trained *t);
-KEPT_API const char *kept_trained_kind(const kept_trained *t);
-KEPT_API const char *kept_trained_model_sha256(const kept_trained *t);
-/* Array `name` of n floats, owned by t; NULL: there is none. */
-KEPT_API const float *kept_trained_array(const kept_trained *t, const char *name, size_t *n);
-/* Lends t to e, which strategies of e read from now on; t must outlive e. ARGUMENT: of another
- * model (by SHA-256), or arrays that do not fit its shape; one of the same kind is replaced. */
-KEPT_API kept_status kept_engine_add_trained(kept_engine *e, const kept_trained *t,
-                                             kept_error *err);
-
 /* ---- sequences ------------------------------------------------------------------------------ */
 
 /* What a sequence records while it runs, beyond K, V and positions. A plane holds one value per

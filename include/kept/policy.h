@@ -13,6 +13,7 @@
 #define KEPT_POLICY_H
 
 #include "kept/kept.h"
+#include "kept/trained.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -95,13 +96,14 @@ typedef struct kept_view {
     int n_recent;                /* queries that heads[].query and prob hold (fewer than asked for
                                     while the sequence is shorter) */
     int32_t next_pos;            /* tokens seen = position of the next token */
-    int share;                   /* unprotected slots that a head may keep if all get the same */
+    int share;                   /* unprotected slots that the head asked (wrappers: the first) may
+                                    keep if all heads hold the same */
     const kept_view_head *heads; /* [n_heads] */
     const double *options;       /* [n_options] resolved values, in the order of the option table */
     kept_grouping grouping;      /* if the score has these options */
-    const struct kept_trained *trained; /* the file of the kind that the part names, or NULL */
-    float attn_scale;                   /* softmax scale, usually 1/sqrt(D) */
-    uint64_t seed; /* differs by sequence, layer and number of evictions so far */
+    const kept_trained *trained; /* the file of the kind that the part names, or NULL */
+    float attn_scale;            /* softmax scale, usually 1/sqrt(D) */
+    uint64_t seed;               /* differs by sequence, layer and number of evictions so far */
     /* Rotary embedding: channel pair j turns by pos * rope_freq[j] radians. Pairs are (2j, 2j+1),
      * or (j, j + n_rope/2) when rope_neox; channels from n_rope on do not turn. */
     const float *rope_freq; /* [n_rope/2] */
@@ -109,15 +111,18 @@ typedef struct kept_view {
     bool rope_neox;
     float *scratch; /* [2 n + G n + KEPT_SCRATCH] floats of the head asked, uninitialised */
     const struct kept_kern *kern; /* for kept_dots */
+    float *pooled;                /* [n] of kept_group */
 } kept_view;
 
 /* c[i*ldc + j] = sum_d a[i*k + d] * b[j*k + d], i < m, j < n: rows of k floats against rows of k
  * floats, by the engine's kernels. The same rows give the same bits wherever they stand. */
 KEPT_API void kept_dots(const kept_view *v, int m, int n, int k, const float *a, const float *b,
                         float *c, int ldc);
-/* Makes out [n] of x [rows][n], rows = 1 or G: pools and aggregates as v->grouping says. Slots
+/* Makes out [n] of x [rows][n]: pools and aggregates as v->grouping says. rows = G, or 1: the sum
+ * over the query heads, where aggregation has happened. Slots
  * [0, edge) and [edge, n) are pooled apart. Beyond an end, avg counts zeros (the divisor is always
- * kernel) and max counts nothing. out must not be x. */
+ * kernel) and max counts nothing. out must not
+ * overlap x. */
 KEPT_API void kept_group(const kept_view *v, const float *x, int rows, int n, int edge, float *out);
 
 /* For scores that look ahead: writes the mean over positions [from, from + n) of the rotary factors
@@ -151,10 +156,12 @@ typedef struct kept_score {
     kept_plane_of *plane;   /* NULL: none */
     kept_recent_of *recent; /* NULL: none */
     const char *trained;    /* kind of trained file that view.trained must be, NULL: none */
-    bool grouped;           /* the last four options are KEPT_GROUP_OPTIONS */
-    bool layer_shared;      /* one score per token and layer: every head keeps the same tokens */
+    bool (*uses_trained)(const double *options); /* NULL: always, if trained is set */
+    bool grouped;                                /* the last four options are KEPT_GROUP_OPTIONS */
+    bool layer_shared;  /* one score per token and layer: every head keeps the same tokens */
     bool comparable;    /* values of different heads share a scale, so allocators may mix them */
-    bool weighs_values; /* has a value term of its own: the weight axis is refused */
+    bool weighs_values; /* has a value term of its own: the weight axis is refused, unless an option
+                           "values" of the score turns it off */
     /* Writes score[0..n) for KV head `head` of the view, n = heads[head].n. */
     void (*score)(const kept_view *v, int head, float *score);
 } kept_score;
@@ -184,8 +191,6 @@ typedef struct kept_wrapper {
     void (*wrap)(const kept_view *v, float *const *score);
 } kept_wrapper;
 
-#define KEPT_N_SIGNALS 2 /* numbers that an allocator may note per head */
-
 /* What an allocator splits: how many unprotected slots each head may keep. */
 typedef struct kept_split {
     int n_layers, n_heads;     /* layers that take part, KV heads in each */
@@ -193,11 +198,11 @@ typedef struct kept_split {
     const int *n;              /* [n_layers][n_heads] unprotected live slots */
     const float *const *score; /* [n_layers][n_heads] -> [n] their scores (only if needs_scores) */
     const int *n_protected;    /* [n_layers][n_heads] protected live slots (kept anyway) */
-    const double *signal;      /* [n_layers][n_heads][KEPT_N_SIGNALS] of observe, or NULL */
+    const double *signal;      /* [n_layers][n_heads][2] what observe wrote, or NULL */
     const double *cosine;      /* [n_layers] KEPT_NEED_COSINE */
-    const struct kept_trained *trained; /* of the kind that the allocator names, or NULL */
-    int64_t total; /* slots all heads together may keep, protected ones included */
-    int32_t n_tokens; /* slots of a head in the full cache */
+    const kept_trained *trained; /* of the kind that the allocator names, or NULL */
+    int64_t total;               /* slots all heads together may keep, protected ones included */
+    int32_t n_tokens;            /* slots of a head in the full cache */
     const double *options;
     int *scratch;  /* [n_layers * n_heads] of kept_split_shares, and the allocator's besides */
     double *share; /* [n_layers * n_heads] for the allocator's own use */
@@ -217,8 +222,9 @@ typedef struct kept_allocator {
      * counts and on its own scores alone (layerwise), or layers seen so far may be cut again when
      * the next one arrives (cascades). Neither: refused in that schedule. */
     bool layerwise, cascades;
-    /* Looks at one head while its view is there; writes its split.signal. NULL: none. */
-    void (*observe)(const kept_view *v, int head, const double *options, double *signal);
+    /* Looks at one head while its view is there (options: the allocator's own; view.n_recent and
+     * trained are those it asked for); split.signal keeps what it writes. NULL: none. */
+    void (*observe)(const kept_view *v, int head, const double *options, double signal[2]);
     void (*split)(const kept_split *s, int *keep);
 } kept_allocator;
 
@@ -232,8 +238,8 @@ KEPT_API void kept_split_shares(const kept_split *s, const double *share, int *k
  * list, the best ones kept, the earlier head on ties. On entry keep[first..] holds what each head
  * gets at least (its own best); these must not sum to more than slots. */
 KEPT_API void kept_split_top(const kept_split *s, int first, int n, int64_t slots, int *keep);
-/* Gives `slots` to heads [first, first + n) evenly, protected slots included: all rise to one level,
- * each to cap[i] at most; what is left over goes to the earlier heads. cap may be s->n or
+/* Gives `slots` to heads [first, first + n) evenly, protected slots included: all rise to one
+ * level, each to cap[i] at most; what is left over goes to the earlier heads. cap may be s->n or
  * s->scratch, not keep; all three are indexed as in s. */
 KEPT_API void kept_split_fill(const kept_split *s, int first, int n, const int *cap, int64_t slots,
                               int *keep);

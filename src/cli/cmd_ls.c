@@ -15,21 +15,44 @@ static void print_line(const char *name, const char *summary, const char *needs)
     kept_print_wrapped(stdout, NAME, lead, text);
 }
 
-static void print_axis(kept_axis axis)
+typedef struct filter {
+    const char *axis, *family, *cost, *needs, *without; /* NULL: any */
+} filter;
+
+static const char *const families[] = {"window",  "attention", "keys",       "passes",
+                                       "learned", "oracle",    "allocation", NULL};
+static const char *const costs[] = {"none", "state", "rows", "queries", "passes", NULL};
+
+static bool shown(const filter *f, const kept_profile *p)
 {
-    char needs[160];
-    printf("%s\n", kept_axis_name(axis));
-    for (int i = 0; i < kept_part_count(); i++) {
-        const kept_part *p = kept_part_at(i);
-        if (p->axis == axis)
-            print_line(p->name, p->summary, kept_part_needs(p, needs, sizeof needs));
-    }
+    return (!f->family || !strcmp(f->family, p->family)) &&
+           (!f->cost || (*p->family && !strcmp(f->cost, p->cost))) &&
+           (!f->needs || strstr(p->needs, f->needs)) &&
+           (!f->without || (*p->family && !strstr(p->needs, f->without)));
 }
 
-static void print_recipes(void)
+/* Prints the parts of an axis that f lets through, under a heading; false: there is none. */
+static bool print_axis(const filter *f, kept_axis axis, bool first)
+{
+    kept_profile profile;
+    bool any = false;
+    for (int i = 0; i < kept_part_count(); i++) {
+        const kept_part *p = kept_part_at(i);
+        kept_part_profile(p, NULL, &profile);
+        if (p->axis != axis || !shown(f, &profile))
+            continue;
+        if (!any)
+            printf("%s%s\n", first ? "" : "\n", kept_axis_name(axis));
+        any = true;
+        print_line(p->name, p->summary, profile.needs);
+    }
+    return any;
+}
+
+static void print_recipes(bool first)
 {
     char text[400];
-    printf("recipe\n");
+    printf("%srecipe\n", first ? "" : "\n");
     for (int i = 0; i < kept_recipe_count(); i++) {
         const kept_recipe *r = kept_recipe_at(i);
         snprintf(text, sizeof text, "%s = %s", r->summary, r->spec);
@@ -37,45 +60,74 @@ static void print_recipes(void)
     }
 }
 
-static int list(const char *axis)
+static int list(const filter *f)
+{
+    bool filtered = f->family || f->cost || f->needs || f->without, any = false;
+    for (int a = 0; a < KEPT_N_AXES; a++)
+        if (!f->axis || !strcmp(f->axis, kept_axis_name((kept_axis)a)))
+            any |= print_axis(f, (kept_axis)a, !any);
+    if (!filtered && (!f->axis || !strcmp(f->axis, "recipe"))) {
+        print_recipes(!any);
+        any = true;
+    }
+    if (!any)
+        printf("nothing is of that kind; 'kept ls' lists all\n");
+    else if (!f->axis)
+        printf("\n[...]: what it needs from the engine. 'kept show NAME' prints the rest.\n");
+    return KEPT_EXIT_OK;
+}
+
+/* word must be one of the n names. */
+static int check_word(const char *what, const char *word, const char *const *names, int n)
+{
+    for (int i = 0; i < n; i++)
+        if (!word || !strcmp(word, names[i]))
+            return KEPT_EXIT_OK;
+    int near = kept_nearest(word, strlen(word), names, n);
+    char all[200] = "";
+    for (int i = 0; i < n; i++)
+        snprintf(all + strlen(all), sizeof all - strlen(all), "%s%s", i ? ", " : "", names[i]);
+    return near >= 0
+               ? kept_usage("ls", "unknown %s '%s', did you mean '%s'?", what, word, names[near])
+               : kept_usage("ls", "unknown %s '%s'; there are: %s", what, word, all);
+}
+
+static int check(const filter *f)
 {
     const char *names[KEPT_N_AXES + 1];
     for (int a = 0; a < KEPT_N_AXES; a++)
         names[a] = kept_axis_name((kept_axis)a);
     names[KEPT_N_AXES] = "recipe";
-    bool found = false;
-    for (int a = 0; a <= KEPT_N_AXES; a++) {
-        if (axis && strcmp(axis, names[a]))
-            continue;
-        if (found)
-            putchar('\n');
-        found = true;
-        if (a < KEPT_N_AXES)
-            print_axis((kept_axis)a);
-        else
-            print_recipes();
-    }
-    if (found) {
-        if (!axis)
-            printf("\n[...]: what it needs from the engine. 'kept show NAME' prints the rest.\n");
-        return KEPT_EXIT_OK;
-    }
-    int near = kept_nearest(axis, strlen(axis), names, KEPT_N_AXES + 1);
-    return near >= 0 ? kept_usage("ls", "unknown axis '%s', did you mean '%s'?", axis, names[near])
-                     : kept_usage("ls", "unknown axis '%s'; 'kept ls' lists all", axis);
+    int code = check_word("axis", f->axis, names, KEPT_N_AXES + 1);
+    if (code == KEPT_EXIT_OK)
+        code = check_word("family", f->family, families,
+                          (int)(sizeof families / sizeof *families) - 1);
+    if (code == KEPT_EXIT_OK)
+        code = check_word("cost", f->cost, costs, (int)(sizeof costs / sizeof *costs) - 1);
+    return code;
 }
 
 int kept_cmd_ls(int argc, char **argv)
 {
+    static const kept_flag flags[] = {
+        {"family", true}, {"cost", true}, {"needs", true}, {"without", true}};
     kept_args a = {argc, argv, 1, false, NULL};
-    const char *axis = NULL;
-    int f;
-    while ((f = kept_args_next(&a, NULL, 0)) == KEPT_ARG_WORD) {
-        if (axis)
+    filter f = {0};
+    const char **const value[] = {&f.family, &f.cost, &f.needs, &f.without};
+    int i;
+    while ((i = kept_args_next(&a, flags, 4)) >= 0 || i == KEPT_ARG_WORD) {
+        if (i >= 0) {
+            *value[i] = a.value;
+        } else if (f.axis) {
             return kept_usage("ls", "takes one axis, got '%s' too", a.value);
-        axis = a.value;
+        } else {
+            f.axis = a.value;
+        }
     }
-    if (f == KEPT_ARG_HELP)
+    if (i == KEPT_ARG_HELP)
         return kept_help_print("ls");
-    return f == KEPT_ARG_END ? list(axis) : KEPT_EXIT_USAGE;
+    if (i != KEPT_ARG_END)
+        return KEPT_EXIT_USAGE;
+    int code = check(&f);
+    return code == KEPT_EXIT_OK ? list(&f) : code;
 }

@@ -61,17 +61,31 @@ static void print_acts(const kept_strategy *s)
     kept_print_wrapped(stdout, INDENT, "evicts", text);
 }
 
+/* What every part of s asks for, once each is named. */
+static void print_needs(const kept_strategy *s)
+{
+    char text[512] = "";
+    for (int a = 0; a < KEPT_N_AXES; a++) {
+        kept_profile p;
+        kept_part_profile(s->part[a], s->option[a], &p);
+        size_t n = strlen(text);
+        if (*p.needs && a != KEPT_AXIS_SCORE)
+            snprintf(text + n, sizeof text - n, "%s%s (for %s)", n ? ", " : "", p.needs,
+                     s->part[a]->name);
+        else if (*p.needs)
+            snprintf(text + n, sizeof text - n, "%s", p.needs);
+    }
+    kept_print_wrapped(stdout, INDENT, "needs", *text ? text : "nothing but positions");
+}
+
 static void print_strategy(const kept_strategy *s)
 {
-    char needs[160];
     printf("%-*s%s\n%-*s%s\n", INDENT, "spec", kept_strategy_name(s), INDENT, "resolved",
            kept_strategy_resolved(s));
     print_budget(s);
     if (!kept_strategy_is_full(s)) {
-        const kept_score *score = (const kept_score *)(const void *)s->part[KEPT_AXIS_SCORE];
         print_acts(s);
-        kept_score_needs(score, s->option[KEPT_AXIS_SCORE], needs, sizeof needs);
-        kept_print_wrapped(stdout, INDENT, "needs", *needs ? needs : "nothing but positions");
+        print_needs(s);
     }
     for (int a = 0; a < KEPT_N_AXES; a++) {
         const kept_part *p = s->part[a];

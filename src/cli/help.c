@@ -29,11 +29,19 @@ static const char plan_page[] =
     "  kept plan --model qwen2.5-7b --memory 24GB --weights 5GB --strategy h2o@20%\n\n";
 
 static const char ls_page[] =
-    "usage: kept ls [score|allocator|protection|schedule|position|recipe]\n"
-    "Lists what a spec may name, one line each, with what it needs from the engine.\n\n"
+    "usage: kept ls [AXIS] [--family F] [--cost C] [--needs TEXT] [--without TEXT]\n"
+    "Lists what a spec may name, one line each, with what it needs from the engine.\n"
+    "AXIS: score, weight, wrapper, allocator, protection, schedule, position, recipe.\n\n"
+    "  --family F      window, attention, keys, passes (extra forward passes), learned,\n"
+    "                  oracle, allocation\n"
+    "  --cost C        the dearest thing it does: none, state (a number per slot), rows\n"
+    "                  (reads keys or values once), queries (slots times queries), passes\n"
+    "  --needs TEXT    what it needs has TEXT in it, as 'keys' or 'trained'\n"
+    "  --without TEXT  what it needs has not\n\n"
     "examples\n"
     "  kept ls\n"
-    "  kept ls score\n";
+    "  kept ls score --family attention --cost state\n"
+    "  kept ls allocator --without trained\n";
 
 static const char show_page[] =
     "usage: kept show SPEC|NAME\n"

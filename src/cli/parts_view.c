@@ -2,51 +2,7 @@
 #include "cli/parts_view.h"
 #include "cli/cli.h"
 
-#include <string.h>
-
 #define INDENT 14
-
-static void add(char *buf, size_t cap, const char *what)
-{
-    size_t n = strlen(buf);
-    if (n < cap)
-        snprintf(buf + n, cap - n, "%s%s", n ? ", " : "", what);
-}
-
-const char *kept_score_needs(const kept_score *s, const double *options, char *buf, size_t cap)
-{
-    char mass[64];
-    int window = s->plane ? s->plane(options).window : 0;
-    buf[0] = '\0';
-    if (s->needs & KEPT_NEED_KEYS)
-        add(buf, cap, "keys");
-    if (s->needs & KEPT_NEED_VALUES)
-        add(buf, cap, "values");
-    if (s->needs & KEPT_NEED_QUERIES)
-        add(buf, cap, "query statistics");
-    if (window == INT32_MAX) {
-        add(buf, cap, "attention mass of all queries");
-    } else if (window == 1) {
-        add(buf, cap, "attention mass of the last query");
-    } else if (window) {
-        snprintf(mass, sizeof mass, "attention mass of the last %d queries", window);
-        add(buf, cap, mass);
-    }
-    return buf;
-}
-
-const char *kept_part_needs(const kept_part *p, char *buf, size_t cap)
-{
-    double options[KEPT_MAX_OPTIONS] = {0};
-    buf[0] = '\0';
-    for (int i = 0; i < p->n_options && i < KEPT_MAX_OPTIONS; i++)
-        options[i] = p->options[i].value;
-    if (p->axis == KEPT_AXIS_SCORE) /* a part of the score axis is the head of a kept_score */
-        return kept_score_needs((const kept_score *)(const void *)p, options, buf, cap);
-    if (p->axis == KEPT_AXIS_ALLOCATOR && ((const kept_allocator *)(const void *)p)->needs_scores)
-        add(buf, cap, "scores");
-    return buf;
-}
 
 static void print_option(const kept_option *o)
 {
@@ -84,12 +40,15 @@ void kept_source_print(const char *paper, const char *deviations)
 
 void kept_part_print(const kept_part *p)
 {
-    char needs[160];
+    kept_profile profile;
+    kept_part_profile(p, NULL, &profile);
     kept_print_wrapped(stdout, INDENT, p->name, p->summary);
     printf("%-*s%s\n", INDENT, "axis", kept_axis_name(p->axis));
     kept_source_print(p->paper, p->deviations);
-    if (*kept_part_needs(p, needs, sizeof needs))
-        kept_print_wrapped(stdout, INDENT, "needs", needs);
+    if (*profile.family)
+        printf("%-*s%s\n", INDENT, "family", profile.family);
+    if (*profile.needs)
+        kept_print_wrapped(stdout, INDENT, "needs", profile.needs);
     if (p->axis == KEPT_AXIS_SCORE) {
         const kept_score *s = (const kept_score *)(const void *)p;
         kept_print_wrapped(stdout, INDENT, "values",

@@ -4,11 +4,6 @@
 
 #include "policy/strategy.h"
 
-/* What a score or allocator needs with its default options: "keys, values, mass of all queries".
- * "" for none. Returns buf. */
-const char *kept_part_needs(const kept_part *p, char *buf, size_t cap);
-/* The same for a score's resolved options. */
-const char *kept_score_needs(const kept_score *s, const double *options, char *buf, size_t cap);
 /* The whole page of a part or recipe on stdout. */
 void kept_part_print(const kept_part *p);
 void kept_recipe_print(const kept_recipe *r);

@@ -79,6 +79,9 @@ typedef struct kept_kern {
     void (*get)(const uint8_t *page, int head_size, int slot0, int n, float *k, float *v);
     /* mean[d] += x[d], cov[i][j] += x[i]*x[j] (full square), for n rows x[t*stride .. +D). */
     void (*outer)(int n, int head_size, const float *x, size_t stride, float *mean, float *cov);
+    /* c[i*ldc + j] = sum over d < k of a[i*k + d] * b[j*k + d], i < m, j < n, in the order of d:
+     * the same two rows give the same bits wherever they stand. c overlaps neither. */
+    void (*dots)(int m, int n, int k, const float *a, const float *b, float *c, int ldc);
 } kept_kern;
 
 /* The table named isa; NULL or "": the best this CPU runs. NULL if unknown or not on this CPU. */

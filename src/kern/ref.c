@@ -250,6 +250,19 @@ static void ref_outer(int n, int head_size, const float *x, size_t stride, float
     }
 }
 
+static void ref_dots(int m, int n, int k, const float *a, const float *b, float *c, int ldc)
+{
+    for (int i = 0; i < m; i++)
+        for (int j = 0; j < n; j++) {
+            const float *x = a + (size_t)i * (size_t)k, *y = b + (size_t)j * (size_t)k;
+            float sum = 0;
+
+            for (int d = 0; d < k; d++)
+                sum += x[d] * y[d];
+            c[(size_t)i * (size_t)ldc + (size_t)j] = sum;
+        }
+}
+
 const kept_kern *kept_kern_ref(void)
 {
     static const kept_kern table = {
@@ -261,6 +274,7 @@ const kept_kern *kept_kern_ref(void)
         .move = kept_kern_move,
         .get = ref_get,
         .outer = ref_outer,
+        .dots = ref_dots,
     };
 
     return &table;

@@ -157,10 +157,84 @@ static void simd_outer(int n, int head_size, const float *x, size_t stride, floa
     }
 }
 
+/* ---- rows against rows ---------------------------------------------------------------------- */
+
+#define DOTS_N                                                                                     \
+    (2 * W)        /* rows of b at once, turned so that a vector holds one channel of W rows       \
+                    */
+#define DOTS_K 256 /* channels at once */
+
+/* c[r][0..nj) of nr rows of a against a turned panel; `more`: goes on with what c holds. */
+INLINE void dots_block(int nr, int nj, int k, const float *a, size_t lda, const float *panel,
+                       float *c, size_t ldc, int more)
+{
+    ALIGNED float edge[DOTS_N];
+    vec s[4][2];
+
+    UNROLL
+    for (int r = 0; r < nr; r++) {
+        if (more && nj < DOTS_N) {
+            memcpy(edge, c + (size_t)r * ldc, (size_t)nj * sizeof *edge);
+            memset(edge + nj, 0, (size_t)(DOTS_N - nj) * sizeof *edge);
+        }
+        const float *from = nj < DOTS_N ? edge : c + (size_t)r * ldc;
+
+        s[r][0] = more ? v_load(from) : v_set(0);
+        s[r][1] = more ? v_load(from + W) : v_set(0);
+    }
+    for (int d = 0; d < k; d++) {
+        vec y0 = v_load(panel + (size_t)d * DOTS_N), y1 = v_load(panel + (size_t)d * DOTS_N + W);
+
+        UNROLL
+        for (int r = 0; r < nr; r++) {
+            vec x = v_set(a[(size_t)r * lda + (size_t)d]);
+
+            s[r][0] = v_fma(x, y0, s[r][0]);
+            s[r][1] = v_fma(x, y1, s[r][1]);
+        }
+    }
+    UNROLL
+    for (int r = 0; r < nr; r++) {
+        float *to = nj < DOTS_N ? edge : c + (size_t)r * ldc;
+
+        v_store(to, s[r][0]);
+        v_store(to + W, s[r][1]);
+        if (nj < DOTS_N)
+            memcpy(c + (size_t)r * ldc, edge, (size_t)nj * sizeof *edge);
+    }
+}
+
+static void simd_dots(int m, int n, int k, const float *a, const float *b, float *c, int ldc)
+{
+    ALIGNED float panel[DOTS_K * DOTS_N];
+
+    for (int j = 0; j < n; j += DOTS_N) {
+        int nj = n - j < DOTS_N ? n - j : DOTS_N;
+
+        for (int d0 = 0; d0 < k || d0 == 0; d0 += DOTS_K) {
+            int nk = k - d0 < DOTS_K ? k - d0 : DOTS_K, i = 0;
+
+            for (int t = 0; t < DOTS_N; t++) {
+                const float *row = b + (size_t)(j + (t < nj ? t : 0)) * (size_t)k + d0;
+
+                for (int d = 0; d < nk; d++)
+                    panel[d * DOTS_N + t] = t < nj ? row[d] : 0;
+            }
+            for (; i + 4 <= m; i += 4)
+                dots_block(4, nj, nk, a + (size_t)i * (size_t)k + d0, (size_t)k, panel,
+                           c + (size_t)i * (size_t)ldc + j, (size_t)ldc, d0 > 0);
+            for (; i < m; i++)
+                dots_block(1, nj, nk, a + (size_t)i * (size_t)k + d0, (size_t)k, panel,
+                           c + (size_t)i * (size_t)ldc + j, (size_t)ldc, d0 > 0);
+        }
+    }
+}
+
 #define SIMD_TABLE(isa)                                                                            \
     {                                                                                              \
         .name = isa, .attend = simd_attend, .combine = simd_combine, .mass = simd_mass,            \
-        .put = simd_put, .move = kept_kern_move, .get = simd_get, .outer = simd_outer              \
+        .put = simd_put, .move = kept_kern_move, .get = simd_get, .outer = simd_outer,             \
+        .dots = simd_dots                                                                          \
     }
 
 #endif

@@ -156,6 +156,27 @@ void kept_engine_free(kept_engine *e)
     free(e);
 }
 
+kept_status kept_engine_add_trained(kept_engine *e, const kept_trained *t, kept_error *err)
+{
+    char hex[65];
+    kept_status st = kept_model_sha256(e->model, hex, err);
+    if (st)
+        return st;
+    if (strcmp(hex, kept_trained_model_sha256(t)))
+        return kept_fail(err, KEPT_ARGUMENT,
+                         "the trained file of kind '%s' is for the model with SHA-256 %.12s..., "
+                         "this one has %.12s...; train one for it",
+                         kept_trained_kind(t), kept_trained_model_sha256(t), hex);
+    int i = 0;
+    while (i < e->n_trained && strcmp(kept_trained_kind(e->trained[i]), kept_trained_kind(t)))
+        i++;
+    if (i == KEPT_MAX_TRAINED)
+        return kept_fail(err, KEPT_ARGUMENT, "more than %d trained files", KEPT_MAX_TRAINED);
+    e->trained[i] = t;
+    e->n_trained += i == e->n_trained;
+    return KEPT_OK;
+}
+
 const char *kept_engine_isa(const kept_engine *e)
 {
     return e->kern->name;

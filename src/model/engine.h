@@ -20,9 +20,10 @@
 
 #include <stdatomic.h>
 
-#define KEPT_MAX_PINS   16
-#define KEPT_GRAPHS     4 /* graphs kept for reuse */
-#define KEPT_STATS_SKIP 4 /* queries at positions below this are left out of query statistics */
+#define KEPT_MAX_PINS    16
+#define KEPT_MAX_TRAINED 16
+#define KEPT_GRAPHS      4 /* graphs kept for reuse */
+#define KEPT_STATS_SKIP  4 /* queries at positions below this are left out of query statistics */
 
 /* Sums for query statistics of all layers of one sequence. */
 typedef struct kept_stats {
@@ -112,10 +113,12 @@ struct kept_engine {
     float *logits;                        /* [max_batch_out][n_vocab] */
     size_t logits_cap;                    /* floats */
     kept_evict_work *evict_work;
-    float *mean_buf, *cov_buf; /* query statistics handed to a policy */
-    float *rope_freq;          /* [n_rope/2] */
-    uint8_t *keep_buf;         /* [max_tokens + KEPT_PAGE_SLOTS] */
-    int32_t *pos_scratch;      /* [max_tokens + KEPT_PAGE_SLOTS] */
+    float *mean_buf, *cov_buf;                     /* query statistics handed to a policy */
+    float *rope_freq;                              /* [n_rope/2] */
+    uint8_t *keep_buf;                             /* [max_tokens + KEPT_PAGE_SLOTS] */
+    int32_t *pos_scratch;                          /* [max_tokens + KEPT_PAGE_SLOTS] */
+    const kept_trained *trained[KEPT_MAX_TRAINED]; /* lent by kept_engine_add_trained */
+    int n_trained;
     kept_engine_times times;
     _Atomic uint64_t busy_ns;
 };

@@ -10,6 +10,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct kept_evict_work {
     char *data;
@@ -42,9 +43,10 @@ static size_t lay_out(kept_pass *p, char *base)
 {
     size_t used = 0, all = (size_t)p->n_all, slots = (size_t)p->n_slots, n = (size_t)p->max_n;
     size_t row = n * (size_t)p->n_heads, body = n * (size_t)p->e->head_size;
-    bool need_values = (p->score->needs & KEPT_NEED_VALUES) != 0;
-    bool need_keys =
-        need_values || (p->score->needs & KEPT_NEED_KEYS) != 0 || kept_strategy_moves_keys(p->s);
+    size_t recent = (size_t)p->n_recent * (size_t)p->e->group, size = (size_t)p->e->head_size;
+    bool output = (p->needs & KEPT_NEED_OUTPUT) != 0;
+    bool keys = (p->needs & (KEPT_NEED_KEYS | KEPT_NEED_KEYS0)) != 0;
+    bool values = (p->needs & KEPT_NEED_VALUES) != 0;
 #define TAKE(field, count) p->field = take(base, &used, count, sizeof *p->field)
     TAKE(at, all);
     TAKE(value, slots);
@@ -57,17 +59,29 @@ static size_t lay_out(kept_pass *p, char *base)
     TAKE(keep, all);
     TAKE(scratch, all);
     TAKE(share, all);
+    TAKE(signal, 2 * all);
+    TAKE(cosine, (size_t)p->n_layers);
     TAKE(view, (size_t)p->n_heads);
     TAKE(pos, row);
     TAKE(order, row);
-    TAKE(mass, p->plane >= 0 ? row : 0);
+    TAKE(guarded, row);
+    TAKE(sorted, row);
+    TAKE(sorted_of, (size_t)p->n_heads);
+    TAKE(mass, p->plane >= 0 ? row * (size_t)p->rows : 0);
+    TAKE(weight, output ? row : 0);
     TAKE(slot_pos, n);
     TAKE(work, 2 * n);
-    TAKE(raw, need_keys ? body : 0);
-    TAKE(key, need_keys ? body : 0);
-    TAKE(val, need_values ? body : 0);
-    TAKE(sorted, n);
-    TAKE(free_, n + KEPT_SCRATCH);
+    TAKE(raw, keys || values || kept_strategy_moves_keys(p->s) ? body : 0);
+    TAKE(key, keys ? body : 0);
+    TAKE(key0, p->needs & KEPT_NEED_KEYS0 ? body : 0);
+    TAKE(val, values ? body : 0);
+    TAKE(turns, p->needs & KEPT_NEED_KEYS0 ? (size_t)p->e->next_pos * (size_t)p->e->n_rope : 0);
+    TAKE(query, recent * size);
+    TAKE(prob, recent * n);
+    TAKE(lse, recent);
+    TAKE(output, output ? (size_t)p->e->n_embd * size : 0);
+    TAKE(pooled, n);
+    TAKE(free_, n * (size_t)(2 + p->e->group) + KEPT_SCRATCH);
 #undef TAKE
     return used;
 }
@@ -109,28 +123,79 @@ static void count_slots(kept_pass *p)
         kept_strategy_budget_slots(p->s, p->n_layers, p->n_heads, e->head_size, e->full_tokens);
 }
 
+static kept_status find_plane(kept_pass *p, kept_error *err)
+{
+    const kept_evict *e = p->e;
+    p->plane = -1;
+    p->rows = 1;
+    if (!p->score->plane)
+        return KEPT_OK;
+    kept_plane want = p->score->plane(p->s->option[KEPT_AXIS_SCORE]);
+    int at = kept_capture_find(&e->capture, want);
+    if (at < 0)
+        return kept_fail(err, KEPT_ARGUMENT, "'%s' needs attention that was not captured",
+                         p->s->name);
+    p->rows = want.split ? e->group : 1;
+    p->plane = 0;
+    for (int i = 0; i < at; i++)
+        p->plane += e->capture.plane[i].split ? e->group : 1;
+    return KEPT_OK;
+}
+
+static kept_status find_trained(const kept_pass *p, const char *kind, const kept_trained **out,
+                                kept_error *err)
+{
+    *out = NULL;
+    for (int i = 0; kind && i < p->e->n_trained; i++)
+        if (!strcmp(kept_trained_kind(p->e->trained[i]), kind))
+            *out = p->e->trained[i];
+    if (kind && !*out)
+        return kept_fail(err, KEPT_ARGUMENT, "'%s' needs a trained file of kind '%s'", p->s->name,
+                         kind);
+    return KEPT_OK;
+}
+
+/* Recent queries that the parts want. */
+static kept_status find_recent(kept_pass *p, kept_error *err)
+{
+    const kept_evict *e = p->e;
+    kept_capture want = {0};
+    kept_status st = kept_strategy_needs(p->s, &want, err);
+    p->n_recent = want.n_recent;
+    if (!st && p->n_recent && !(e->recent && e->capture.n_recent >= p->n_recent))
+        st = kept_fail(err, KEPT_ARGUMENT, "'%s' needs recent queries that were not captured",
+                       p->s->name);
+    p->n_recent = p->n_recent < e->n_recent ? p->n_recent : e->n_recent;
+    return st;
+}
+
 /* Everything that the strategy needs must have been captured. */
 static kept_status check(kept_pass *p, kept_error *err)
 {
     const kept_evict *e = p->e;
-    p->plane = -1;
-    if (p->score->plane) {
-        kept_plane want = p->score->plane(p->s->option[KEPT_AXIS_SCORE]);
-        int at = kept_capture_find(&e->capture, want);
-        p->rows = want.split ? e->group : 1;
-        if (at < 0)
-            return kept_fail(err, KEPT_ARGUMENT, "'%s' needs attention that was not captured",
-                             p->s->name);
-        p->plane = 0;
-        for (int i = 0; i < at; i++)
-            p->plane += e->capture.plane[i].split ? e->group : 1;
-    }
-    if (p->score->needs & KEPT_NEED_QUERIES && !(e->q_mean && e->q_cov))
+    const kept_strategy *s = p->s;
+    kept_status st = find_plane(p, err);
+    if (st || (st = find_recent(p, err)))
+        return st;
+    p->needs = kept_strategy_needs_of(s) | (p->n_recent ? KEPT_NEED_KEYS : 0);
+    if (p->needs & KEPT_NEED_OUTPUT)
+        p->needs |= KEPT_NEED_VALUES;
+    if (p->needs & KEPT_NEED_QUERIES && !(e->q_mean && e->q_cov))
         return kept_fail(err, KEPT_ARGUMENT, "'%s' needs query statistics that were not captured",
-                         p->s->name);
-    if (kept_strategy_moves_keys(p->s) && e->rope_plane < 0)
-        return kept_fail(err, KEPT_ARGUMENT, "'%s' needs a plane for rotation shifts", p->s->name);
-    return KEPT_OK;
+                         s->name);
+    if (p->needs & KEPT_NEED_COSINE && !e->cosine)
+        return kept_fail(err, KEPT_ARGUMENT,
+                         "'%s' needs what layers do to their input, which was not captured",
+                         s->name);
+    if (p->needs & KEPT_NEED_OUTPUT && !(e->w_o && e->w_o(e->w_o_ctx, p->layer[0])))
+        return kept_fail(err, KEPT_ARGUMENT,
+                         "'%s' needs the output matrix of every layer, which cannot be read from "
+                         "this model",
+                         s->name);
+    if (kept_strategy_moves_keys(s) && e->rope_plane < 0)
+        return kept_fail(err, KEPT_ARGUMENT, "'%s' needs a plane for rotation shifts", s->name);
+    st = find_trained(p, kept_score_trained(s), &p->trained, err);
+    return st ? st : find_trained(p, kept_allocator_trained(s), &p->alloc_trained, err);
 }
 
 /* ---- split --------------------------------------------------------------------------------- */
@@ -203,12 +268,18 @@ static void split(kept_pass *p)
                     .n_protected = p->n_guard,
                     .total = p->total,
                     .options = p->s->option[KEPT_AXIS_ALLOCATOR],
+                    .layer = p->layer,
+                    .signal = p->alloc->observe ? p->signal : NULL,
+                    .cosine = p->needs & KEPT_NEED_COSINE ? p->cosine : NULL,
+                    .trained = p->alloc_trained,
                     .scratch = p->scratch,
                     .share = p->share};
+    for (int l = 0; x.cosine && l < p->n_layers; l++)
+        p->cosine[l] = p->e->cosine[p->layer[l]];
     if (p->alloc->needs_scores)
         collect_open(p);
     p->alloc->split(&x, p->keep);
-    if (p->score->layer_shared)
+    if (p->score->layer_shared || p->wrap->layer_shared)
         share_layers(p);
 }
 
@@ -239,8 +310,11 @@ static kept_status apply(kept_pass *p, uint64_t *score_ns, uint64_t *compact_ns)
 kept_status kept_strategy_evict(const kept_strategy *s, const kept_evict *e, kept_evict_work *w,
                                 uint64_t *score_ns, uint64_t *compact_ns, kept_error *err)
 {
-    kept_pass p = {
-        .s = s, .e = e, .score = kept_strategy_score(s), .alloc = kept_strategy_allocator(s)};
+    kept_pass p = {.s = s,
+                   .e = e,
+                   .score = kept_strategy_score(s),
+                   .wrap = kept_strategy_wrapper(s),
+                   .alloc = kept_strategy_allocator(s)};
     uint64_t t0 = kept_clock_ns();
     kept_status st;
     if (kept_strategy_is_full(s))
@@ -257,8 +331,12 @@ kept_status kept_strategy_evict(const kept_strategy *s, const kept_evict *e, kep
         p.at[i] = at;
         at += (size_t)p.n[i];
     }
-    for (int l = 0; l < p.n_layers; l++)
-        kept_pass_score(&p, l);
+    if (p.needs & KEPT_NEED_KEYS0)
+        kept_pass_turns(&p);
+    for (int l = 0; l < p.n_layers && !st; l++)
+        st = kept_pass_score(&p, l, err);
+    if (st)
+        return st;
     split(&p);
     *score_ns += kept_clock_ns() - t0;
     st = apply(&p, score_ns, compact_ns);

@@ -9,7 +9,11 @@ typedef struct kept_pass {
     const kept_strategy *s;
     const kept_evict *e;
     const kept_score *score;
+    const kept_wrapper *wrap;
     const kept_allocator *alloc;
+    int needs;    /* of all parts together */
+    int n_recent; /* queries that heads[].prob holds: the most that a part wants */
+    const kept_trained *trained, *alloc_trained;
     int n_layers, n_heads, n_all; /* layers that evict, heads of a layer, heads of all of them */
     int layer[KEPT_MAX_LAYERS];   /* [n_layers] */
     int plane;                    /* first state plane of the score, or -1 */
@@ -25,20 +29,40 @@ typedef struct kept_pass {
     int *n, *n_open, *n_guard, *keep; /* [n_all] */
     int *scratch;                     /* [n_all] */
     double *share;                    /* [n_all] */
+    double *signal;                   /* [n_all][2] */
+    double *cosine;                   /* [n_layers] */
     /* of one layer */
     kept_view_head *view; /* [n_heads] */
     int32_t *pos, *order; /* [n_heads][max_n] */
-    float *mass;          /* [n_heads][max_n] */
+    float *mass;          /* [n_heads][rows][n], a head every rows * max_n */
+    float *sorted;        /* [n_heads][max_n] scores in the order of positions */
+    float **sorted_of;    /* [n_heads] */
+    float *weight;        /* [n_heads][max_n] ||W_o v|| */
+    uint8_t *guarded;     /* [n_heads][max_n] protected, in the order of positions */
     /* of one head */
-    int32_t *slot_pos;      /* [max_n] */
-    uint64_t *work;         /* [2 max_n] */
-    float *raw, *key, *val; /* [max_n][D] */
-    float *sorted;          /* [max_n] */
-    float *free_;           /* [max_n + KEPT_SCRATCH] */
+    int32_t *slot_pos;             /* [max_n] */
+    uint64_t *work;                /* [2 max_n] */
+    float *raw, *key, *key0, *val; /* [max_n][D] */
+    float *turns;                  /* [next_pos][n_rope] cosines and minus sines of positions */
+    float *query;                  /* [n_recent][G][D] */
+    float *prob, *lse;             /* [n_recent][G][max_n], [n_recent][G] */
+    float *output;                 /* [n_embd][D] columns of W_o of one query head */
+    float *pooled;                 /* [max_n] */
+    float *free_;                  /* [(2 + G) max_n + KEPT_SCRATCH] */
 } kept_pass;
 
-/* Fills value, mask, n_guard and n_open for the heads of the l-th layer that evicts. */
-void kept_pass_score(kept_pass *p, int l);
+/* Fills value, mask, n_guard, n_open and signal for the heads of the l-th layer that evicts.
+ * ARGUMENT: its output matrix cannot be read. */
+kept_status kept_pass_score(kept_pass *p, int l, kept_error *err);
+
+/* ---- pass_view.c: what costs work to show ---- */
+void kept_pass_turns(kept_pass *p); /* fills turns */
+/* Keys of the head before rotation into key0, from sorted keys. */
+void kept_pass_unrotate(kept_pass *p, int layer, int head, const int32_t *order);
+/* query, prob and lse of the head; keys are there. */
+void kept_pass_probs(kept_pass *p, int layer, int head);
+/* weight of the head; values are there, w_o [n_embd][n_heads*G*D]. */
+void kept_pass_weight(kept_pass *p, int head, const float *w_o);
 
 /* x, or what takes its place where it is not finite: every score must have a place in the order. */
 float kept_pass_bounded(float x);

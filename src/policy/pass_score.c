@@ -18,7 +18,8 @@ static bool is_pinned(const kept_evict *e, int32_t pos)
 
 /* Marks the protected slots of head i in its mask: pins first, then as many sinks and recent slots
  * as the limit leaves room for, sinks from the first on and recent ones from the last back. */
-static void guard(kept_pass *p, int i, const kept_view_head *v, const int32_t *order)
+static void guard(kept_pass *p, int i, const kept_view_head *v, const int32_t *order,
+                  uint8_t *guarded)
 {
     const double *option = p->s->option[KEPT_AXIS_PROTECTION];
     int64_t sinks = (int64_t)option[KEPT_PROTECT_SINKS];
@@ -33,6 +34,8 @@ static void guard(kept_pass *p, int i, const kept_view_head *v, const int32_t *o
     for (int k = v->n - 1; k >= 0 && v->pos[k] >= recent && n < p->limit; k--)
         if (!mask[order[k]])
             n += mask[order[k]] = 1;
+    for (int k = 0; k < v->n; k++)
+        guarded[k] = mask[order[k]];
     p->n_guard[i] = n;
     p->n_open[i] = v->n - n;
 }
@@ -51,11 +54,13 @@ static void view_head(kept_pass *p, int layer, int h)
     for (int k = 0; k < v->n; k++)
         pos[k] = p->slot_pos[order[k]];
     if (p->plane >= 0) {
-        for (int k = 0; k < v->n; k++)
-            p->mass[row + (size_t)k] = kept_cache_state(e->cache, layer, h, p->plane, order[k]);
-        v->mass = p->mass + row;
+        float *mass = p->mass + row * (size_t)p->rows;
+        v->mass = mass;
+        for (int r = 0; r < p->rows; r++)
+            for (int k = 0; k < v->n; k++)
+                *mass++ = kept_cache_state(e->cache, layer, h, p->plane + r, order[k]);
     }
-    if (p->score->needs & KEPT_NEED_QUERIES) {
+    if (p->needs & KEPT_NEED_QUERIES) {
         v->q_mean = e->q_mean + q;
         v->q_cov = e->q_cov + q * size;
     }
@@ -67,21 +72,30 @@ static void sort_rows(const float *from, float *to, const int32_t *order, int n,
         memcpy(to + (size_t)k * size, from + (size_t)order[k] * size, size * sizeof *to);
 }
 
-/* Keys and values of head h, in the order of positions. */
-static void view_rows(kept_pass *p, int layer, int h, const int32_t *order)
+/* Keys and values of head h, in the order of positions, and what is made of them. */
+static void view_rows(kept_pass *p, int layer, int h, const float *w_o)
 {
     kept_view_head *v = &p->view[h];
+    const int32_t *order = p->order + (size_t)h * (size_t)p->max_n;
     size_t size = (size_t)p->e->head_size;
-    if (p->score->needs & KEPT_NEED_KEYS) {
+    if (p->needs & (KEPT_NEED_KEYS | KEPT_NEED_KEYS0)) {
         kept_cache_read(p->e->cache, layer, h, NULL, p->raw, NULL);
         sort_rows(p->raw, p->key, order, v->n, size);
         v->key = p->key;
     }
-    if (p->score->needs & KEPT_NEED_VALUES) {
+    if (p->needs & KEPT_NEED_KEYS0) {
+        kept_pass_unrotate(p, layer, h, order);
+        v->key0 = p->key0;
+    }
+    if (p->needs & KEPT_NEED_VALUES) {
         kept_cache_read(p->e->cache, layer, h, NULL, NULL, p->raw);
         sort_rows(p->raw, p->val, order, v->n, size);
         v->value = p->val;
     }
+    if (w_o)
+        kept_pass_weight(p, h, w_o);
+    if (p->n_recent)
+        kept_pass_probs(p, layer, h);
 }
 
 float kept_pass_bounded(float x)
@@ -89,10 +103,81 @@ float kept_pass_bounded(float x)
     return isnan(x) ? -FLT_MAX : x > FLT_MAX ? FLT_MAX : x < -FLT_MAX ? -FLT_MAX : x;
 }
 
-void kept_pass_score(kept_pass *p, int l)
+/* The part of the recent queries that one part of the strategy asked for. */
+static void narrow(kept_pass *p, kept_view *v, int h, kept_recent_of *recent, const double *options)
+{
+    kept_view_head *x = &p->view[h];
+    int want = recent ? recent(options) : 0;
+    v->n_recent = want < p->n_recent ? want : p->n_recent;
+    x->query = x->prob = x->lse = NULL;
+    if (!v->n_recent)
+        return;
+    size_t rows = (size_t)(p->n_recent - v->n_recent) * (size_t)p->e->group;
+    x->query = p->query + rows * (size_t)p->e->head_size;
+    x->prob = p->prob + rows * (size_t)x->n;
+    x->lse = p->lse + rows;
+}
+
+/* score [n] times what the value of each token weighs; scores that can be negative first count
+ * from the lowest one. */
+static void weigh(const kept_pass *p, const kept_view_head *h, float *score)
+{
+    const double *option = p->s->option[KEPT_AXIS_WEIGHT];
+    int kind = (int)option[KEPT_VALUES_KIND], size = p->e->head_size;
+    float low = 0, most = 0;
+    for (int i = 0; i < h->n; i++)
+        low = score[i] < low ? score[i] : low;
+    for (int i = 0; i < h->n; i++) {
+        const float *v = h->value + (size_t)i * (size_t)size;
+        float sum = 0;
+        for (int d = 0; d < size; d++)
+            sum += kind == KEPT_WEIGHT_L2 ? v[d] * v[d] : fabsf(v[d]);
+        p->pooled[i] = kind == KEPT_WEIGHT_L2 ? sqrtf(sum) : sum;
+        most = p->pooled[i] > most ? p->pooled[i] : most;
+    }
+    for (int i = 0; i < h->n; i++) {
+        float w = kind == KEPT_WEIGHT_OUTPUT ? h->weight[i]
+                  : kind == KEPT_WEIGHT_MAX  ? most
+                                             : p->pooled[i];
+        score[i] = (score[i] - low + (float)option[KEPT_VALUES_EPSILON]) * w;
+    }
+}
+
+/* Unprotected slots of head i if every head holds the same. */
+static int share_of(const kept_pass *p, int i)
+{
+    return p->limit > p->n_guard[i] ? p->limit - p->n_guard[i] : 0;
+}
+
+/* Scores head h (number i of all): [n] in the order of positions. */
+static void score_head(kept_pass *p, kept_view *v, int i, int h)
+{
+    const double *option = p->s->option[KEPT_AXIS_SCORE];
+    const double *alloc_option = p->s->option[KEPT_AXIS_ALLOCATOR];
+    float *score = p->sorted_of[h];
+    v->share = share_of(p, i);
+    v->options = option;
+    v->trained = p->trained;
+    narrow(p, v, h, p->score->recent, option);
+    p->score->score(v, h, score);
+    for (int k = 0; k < p->view[h].n; k++)
+        score[k] = kept_pass_bounded(score[k]);
+    if (p->s->part[KEPT_AXIS_WEIGHT] == &kept_part_values)
+        weigh(p, &p->view[h], score);
+    if (!p->alloc->observe)
+        return;
+    v->options = alloc_option;
+    v->trained = p->alloc_trained;
+    narrow(p, v, h, p->alloc->recent, alloc_option);
+    p->signal[2 * i] = p->signal[2 * i + 1] = 0;
+    p->alloc->observe(v, h, alloc_option, &p->signal[2 * i]);
+}
+
+static kept_view view_of(const kept_pass *p, int l)
 {
     const kept_evict *e = p->e;
     const uint64_t seed[3] = {e->seed, e->round, (uint64_t)p->layer[l]};
+    const double *four = p->s->option[KEPT_AXIS_SCORE] + p->score->part.n_options - 4;
     kept_view v = {.layer = p->layer[l],
                    .n_layers = e->n_layers,
                    .n_heads = p->n_heads,
@@ -100,21 +185,59 @@ void kept_pass_score(kept_pass *p, int l)
                    .head_size = e->head_size,
                    .next_pos = e->next_pos,
                    .heads = p->view,
-                   .options = p->s->option[KEPT_AXIS_SCORE],
+                   .attn_scale = e->attn_scale,
                    .seed = kept_hash64(seed, sizeof seed, 0),
                    .rope_freq = e->rope_freq,
                    .n_rope = e->n_rope,
                    .rope_neox = e->rope_neox,
-                   .scratch = p->free_};
-    for (int h = 0; h < p->n_heads; h++)
-        view_head(p, p->layer[l], h);
+                   .scratch = p->free_,
+                   .kern = e->kern,
+                   .pooled = p->pooled};
+    if (p->score->grouped)
+        v.grouping =
+            (kept_grouping){(kept_gqa)four[0], (kept_pool_kind)four[1], (int)four[2], four[3] != 0};
+    return v;
+}
+
+/* Scores back into slot order. */
+static void put_back(kept_pass *p, int l)
+{
     for (int h = 0; h < p->n_heads; h++) {
-        int i = l * p->n_heads + h, n = p->view[h].n;
         const int32_t *order = p->order + (size_t)h * (size_t)p->max_n;
-        guard(p, i, &p->view[h], order);
-        view_rows(p, p->layer[l], h, order);
-        p->score->score(&v, h, p->sorted);
-        for (int k = 0; k < n; k++)
-            p->value[p->at[i] + (size_t)order[k]] = kept_pass_bounded(p->sorted[k]);
+        float *value = p->value + p->at[l * p->n_heads + h];
+        for (int k = 0; k < p->view[h].n; k++)
+            value[order[k]] = kept_pass_bounded(p->sorted_of[h][k]);
     }
+}
+
+kept_status kept_pass_score(kept_pass *p, int l, kept_error *err)
+{
+    const kept_evict *e = p->e;
+    const float *w_o = NULL;
+    kept_view v = view_of(p, l);
+    if (p->needs & KEPT_NEED_OUTPUT && !(w_o = e->w_o(e->w_o_ctx, p->layer[l])))
+        return kept_fail(err, KEPT_ARGUMENT,
+                         "'%s' needs the output matrix of layer %d, which cannot be read",
+                         p->s->name, p->layer[l]);
+    for (int h = 0; h < p->n_heads; h++) {
+        size_t row = (size_t)h * (size_t)p->max_n;
+        view_head(p, p->layer[l], h);
+        guard(p, l * p->n_heads + h, &p->view[h], p->order + row, p->guarded + row);
+        p->view[h].guard = p->guarded + row;
+        p->sorted_of[h] = p->sorted + row;
+    }
+    for (int h = 0; h < p->n_heads; h++) {
+        kept_view_head *x = &p->view[h];
+        view_rows(p, p->layer[l], h, w_o);
+        score_head(p, &v, l * p->n_heads + h, h);
+        x->key = x->key0 = x->value = x->prob = x->query = x->lse = NULL;
+    }
+    if (p->wrap->wrap) {
+        v.options = p->s->option[KEPT_AXIS_WRAPPER];
+        v.share = share_of(p, l * p->n_heads);
+        v.n_recent = 0;
+        p->wrap->wrap(&v, p->sorted_of);
+    }
+    put_back(p, l);
+    return KEPT_OK;
 }

@@ -103,5 +103,6 @@ const kept_score kept_score_expected_attention = {
              .n_options = 3},
     .needs = KEPT_NEED_KEYS | KEPT_NEED_VALUES | KEPT_NEED_QUERIES,
     .comparable = true,
+    .weighs_values = true,
     .score = score,
 };

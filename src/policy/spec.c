@@ -340,6 +340,18 @@ static kept_status parse_budget(parser *p)
 
 /* ---- whole specs --------------------------------------------------------------------------- */
 
+/* The score has a value term and the weight axis would add another. */
+static bool weighs_twice(const kept_strategy *s)
+{
+    const kept_score *score = kept_strategy_score(s);
+    if (!score->weighs_values || s->part[KEPT_AXIS_WEIGHT] != &kept_part_values)
+        return false;
+    for (int i = 0; i < score->part.n_options; i++)
+        if (!strcmp(score->part.options[i].name, "values"))
+            return s->option[KEPT_AXIS_SCORE][i] != 0;
+    return true;
+}
+
 /* Fills the axes that were not named and checks what parts say about each other. */
 static kept_status finish(parser *p, int budget_at)
 {
@@ -362,6 +374,11 @@ static kept_status finish(parser *p, int budget_at)
         for (int i = 0; i < part->n_options; i++)
             s->option[a][i] = part->options[i].value;
     }
+    if (weighs_twice(s))
+        return kept_fail_at(p->err, KEPT_ARGUMENT, p->axis[KEPT_AXIS_WEIGHT].at,
+                            "'%s' weighs scores by values itself; leave '%s' out or turn the "
+                            "score's own option values off",
+                            p->axis[KEPT_AXIS_SCORE].name, p->axis[KEPT_AXIS_WEIGHT].name);
     if (full && budget_at >= 0)
         return kept_fail_at(p->err, KEPT_ARGUMENT, budget_at,
                             "'full' evicts nothing, so it takes no budget");

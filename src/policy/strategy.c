@@ -40,6 +40,30 @@ kept_status kept_capture_add(kept_capture *c, kept_plane p, kept_error *err)
     return KEPT_OK;
 }
 
+int kept_strategy_needs_of(const kept_strategy *s)
+{
+    static const int weight[] = {[KEPT_WEIGHT_L2] = KEPT_NEED_VALUES,
+                                 [KEPT_WEIGHT_OUTPUT] = KEPT_NEED_OUTPUT,
+                                 [KEPT_WEIGHT_MAX] = KEPT_NEED_VALUES};
+    int needs = kept_strategy_score(s)->needs | kept_strategy_wrapper(s)->needs |
+                kept_strategy_allocator(s)->needs;
+    if (s->part[KEPT_AXIS_WEIGHT] == &kept_part_values)
+        needs |= weight[(int)s->option[KEPT_AXIS_WEIGHT][KEPT_VALUES_KIND]];
+    return kept_strategy_is_full(s) ? 0 : needs;
+}
+
+const char *kept_score_trained(const kept_strategy *s)
+{
+    const kept_score *score = kept_strategy_score(s);
+    bool uses = !score->uses_trained || score->uses_trained(s->option[KEPT_AXIS_SCORE]);
+    return uses ? score->trained : NULL;
+}
+
+const char *kept_allocator_trained(const kept_strategy *s)
+{
+    return kept_strategy_allocator(s)->trained;
+}
+
 kept_status kept_strategy_needs(const kept_strategy *s, kept_capture *cap, kept_error *err)
 {
     const kept_score *score = kept_strategy_score(s);
@@ -49,8 +73,8 @@ kept_status kept_strategy_needs(const kept_strategy *s, kept_capture *cap, kept_
     int other = alloc->recent ? alloc->recent(s->option[KEPT_AXIS_ALLOCATOR]) : 0;
     recent = other > recent ? other : recent;
     cap->n_recent = recent > cap->n_recent ? recent : cap->n_recent;
-    cap->query_stats |= ((score->needs | alloc->needs) & KEPT_NEED_QUERIES) != 0;
-    cap->layer_cosine |= (alloc->needs & KEPT_NEED_COSINE) != 0;
+    cap->query_stats |= (kept_strategy_needs_of(s) & KEPT_NEED_QUERIES) != 0;
+    cap->layer_cosine |= (kept_strategy_needs_of(s) & KEPT_NEED_COSINE) != 0;
     return score->plane ? kept_capture_add(cap, score->plane(option), err) : KEPT_OK;
 }
 

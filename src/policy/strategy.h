@@ -29,6 +29,7 @@
 
 #include "cache/cache.h"
 #include "kept/policy.h"
+#include "kept/trained.h"
 
 typedef enum kept_budget_kind {
     KEPT_BUDGET_NONE,
@@ -59,6 +60,22 @@ typedef struct kept_recipe {
 int kept_recipe_count(void);
 const kept_recipe *kept_recipe_at(int i);
 
+/* What a part asks of the engine, in words, and what that costs. */
+typedef struct kept_profile {
+    /* "window" (positions alone), "attention", "keys" (also values), "passes" (extra forward
+     * passes), "learned", "oracle", "allocation"; "" for the other axes */
+    const char *family;
+    /* the dearest thing it does: "none", "state" (a number per slot, kept while attending), "rows"
+     * (reads keys or values once), "queries" (slots times queries), "passes" */
+    const char *cost;
+    char needs[240]; /* "keys, attention mass of all queries"; "" for none */
+    int planes;      /* numbers per slot that the engine keeps for it: 0 or 1, and if split as many
+                        per query head */
+    bool split;
+} kept_profile;
+/* options NULL: the defaults. */
+void kept_part_profile(const kept_part *part, const double *options, kept_profile *out);
+
 /* ---- what a strategy needs and when it acts ----------------------------------------------- */
 static inline bool kept_strategy_is_full(const kept_strategy *s)
 {
@@ -66,6 +83,11 @@ static inline bool kept_strategy_is_full(const kept_strategy *s)
 }
 /* Adds what s needs to cap. ARGUMENT: no room for another window. */
 kept_status kept_strategy_needs(const kept_strategy *s, kept_capture *cap, kept_error *err);
+/* KEPT_NEED_* of all parts of s together. */
+int kept_strategy_needs_of(const kept_strategy *s);
+/* Kinds of trained files that the score and the allocator of s read, or NULL. */
+const char *kept_score_trained(const kept_strategy *s);
+const char *kept_allocator_trained(const kept_strategy *s);
 bool kept_strategy_acts_on_chunks(const kept_strategy *s); /* evicts between prefill chunks */
 /* Decode steps between two evictions, 0 if the strategy never acts while decoding. */
 int kept_strategy_decode_every(const kept_strategy *s);

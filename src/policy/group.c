@@ -1,0 +1,86 @@
+/* group: how scores of query heads become one score per KV head: pooling and aggregation, the
+ * options that every score made of attention has. Also the vocabulary of those options. */
+#include "kern/kern.h"
+#include "policy/parts.h"
+
+#include <string.h>
+
+const char *const kept_gqa_names[] = {"sum", "mean", "max", NULL};
+const char *const kept_pool_names[] = {"none", "max", "avg", NULL};
+const char *const kept_off_on[] = {"off", "on", NULL};
+
+bool kept_group_splits(const double *four)
+{
+    bool max_pool = (int)four[1] == KEPT_POOL_MAX && four[2] > 1;
+    return (int)four[0] == KEPT_GQA_MAX || (max_pool && four[3] != 0);
+}
+
+/* Pools x[0..n) into out, a centred window of `kernel` with stride 1. */
+static void pool_stretch(const float *x, int n, const kept_grouping *g, float *out)
+{
+    for (int i = 0; i < n; i++) {
+        int low = i - g->kernel / 2, high = low + g->kernel;
+        low = low < 0 ? 0 : low;
+        high = high > n ? n : high;
+        float best = x[i];
+        double sum = 0; /* exact for floats of like size, so that equal windows tie */
+        for (int j = low; j < high; j++) {
+            best = x[j] > best ? x[j] : best;
+            sum += x[j];
+        }
+        out[i] = g->pool == KEPT_POOL_MAX ? best : (float)(sum / g->kernel);
+    }
+}
+
+static void pool(const float *x, int n, int edge, const kept_grouping *g, float *out)
+{
+    if (g->pool == KEPT_POOL_NONE || g->kernel == 1) {
+        memcpy(out, x, (size_t)n * sizeof *x);
+        return;
+    }
+    pool_stretch(x, edge, g, out);
+    pool_stretch(x + edge, n - edge, g, out + edge);
+}
+
+static void aggregate(const float *x, int rows, int n, kept_gqa how, float *out)
+{
+    memcpy(out, x, (size_t)n * sizeof *x);
+    for (int r = 1; r < rows; r++) {
+        const float *row = x + (size_t)r * (size_t)n;
+        for (int i = 0; i < n; i++)
+            out[i] = how != KEPT_GQA_MAX ? out[i] + row[i] : row[i] > out[i] ? row[i] : out[i];
+    }
+}
+
+void kept_group(const kept_view *v, const float *x, int rows, int n, int edge, float *out)
+{
+    const kept_grouping *g = &v->grouping;
+    float *buf = v->pooled;
+    edge = edge < 0 ? 0 : edge > n ? n : edge;
+    if (g->pool_first) {
+        float *row = buf;
+        for (int r = 0; r < rows; r++) {
+            pool(x + (size_t)r * (size_t)n, n, edge, g, row);
+            if (r == 0)
+                memcpy(out, row, (size_t)n * sizeof *out);
+            for (int i = 0; r && i < n; i++)
+                out[i] = g->gqa != KEPT_GQA_MAX ? out[i] + row[i]
+                         : row[i] > out[i]      ? row[i]
+                                                : out[i];
+        }
+    } else {
+        aggregate(x, rows, n, g->gqa, buf);
+        pool(buf, n, edge, g, out);
+    }
+    /* A row that is a sum over the group already becomes the mean of it. */
+    if (g->gqa == KEPT_GQA_MEAN)
+        for (int i = 0; i < n; i++)
+            out[i] /= (float)v->group;
+}
+
+void kept_dots(const kept_view *v, int m, int n, int k, const float *a, const float *b, float *c,
+               int ldc)
+{
+    if (m > 0 && n > 0)
+        v->kern->dots(m, n, k, a, b, c, ldc);
+}

@@ -1,0 +1,121 @@
+/* profile: what a part asks for and what that costs, in words: help, documentation and filters say
+ * the same because all read this. */
+#include "policy/parts.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static void add(char *text, size_t cap, const char *what)
+{
+    size_t n = strlen(text);
+    if (n < cap)
+        snprintf(text + n, cap - n, "%s%s", n ? ", " : "", what);
+}
+
+static void add_plane(kept_profile *p, kept_plane plane)
+{
+    char text[64];
+    static const char *const other[] = {
+        [KEPT_PLANE_FUTURE] = "attention of what is to come",
+        [KEPT_PLANE_ECHO] = "attention while the context is repeated",
+        [KEPT_PLANE_ECHO_PLUS] = "attention while the context is repeated, by hidden state",
+        [KEPT_PLANE_PREDICTED] = "predictions from hidden states"};
+    p->split = plane.split;
+    p->planes = 1;
+    if (plane.kind == KEPT_PLANE_LOCAL)
+        snprintf(text, sizeof text, "attention inside blocks of %d tokens", plane.window);
+    else if (plane.kind != KEPT_PLANE_MASS)
+        snprintf(text, sizeof text, "%s", other[plane.kind]);
+    else if (plane.window == INT32_MAX)
+        snprintf(text, sizeof text, "attention mass of all queries");
+    else if (plane.window == 1)
+        snprintf(text, sizeof text, "attention mass of the last query");
+    else
+        snprintf(text, sizeof text, "attention mass of the last %d queries", plane.window);
+    add(p->needs, sizeof p->needs, text);
+    if (plane.split)
+        add(p->needs, sizeof p->needs, "per query head");
+}
+
+static void add_needs(kept_profile *p, int needs, int recent, const char *trained)
+{
+    static const struct {
+        int bit;
+        const char *text;
+    } words[] = {{KEPT_NEED_KEYS, "keys"},
+                 {KEPT_NEED_KEYS0, "keys before rotation"},
+                 {KEPT_NEED_VALUES, "values"},
+                 {KEPT_NEED_OUTPUT, "output matrix"},
+                 {KEPT_NEED_QUERIES, "query statistics"},
+                 {KEPT_NEED_COSINE, "what layers do to their input"}};
+    char text[64];
+    if (recent) {
+        snprintf(text, sizeof text, "the last %d queries", recent);
+        add(p->needs, sizeof p->needs, text);
+    }
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        if (needs & words[i].bit)
+            add(p->needs, sizeof p->needs, words[i].text);
+    if (trained) {
+        snprintf(text, sizeof text, "trained file '%s'", trained);
+        add(p->needs, sizeof p->needs, text);
+    }
+}
+
+static void score_profile(const kept_score *s, const double *options, kept_profile *p)
+{
+    kept_plane plane = s->plane ? s->plane(options) : (kept_plane){.kind = KEPT_PLANE_MASS};
+    int recent = s->recent ? s->recent(options) : 0;
+    const char *trained = !s->uses_trained || s->uses_trained(options) ? s->trained : NULL;
+    if (s->plane)
+        add_plane(p, plane);
+    add_needs(p, s->needs, recent, trained);
+    bool passes = plane.kind == KEPT_PLANE_ECHO || plane.kind == KEPT_PLANE_ECHO_PLUS;
+    bool heavy = recent > 1 || s->needs & KEPT_NEED_QUERIES || plane.kind == KEPT_PLANE_LOCAL;
+    bool rows = s->needs & (KEPT_NEED_KEYS | KEPT_NEED_KEYS0 | KEPT_NEED_VALUES | KEPT_NEED_OUTPUT);
+    p->family = plane.kind == KEPT_PLANE_FUTURE                      ? "oracle"
+                : trained                                            ? "learned"
+                : passes                                             ? "passes"
+                : s->plane || recent || s->needs & KEPT_NEED_QUERIES ? "attention"
+                : rows                                               ? "keys"
+                                                                     : "window";
+    p->cost = passes || plane.kind == KEPT_PLANE_FUTURE ? "passes"
+              : heavy                                   ? "queries"
+              : rows                                    ? "rows"
+              : s->plane                                ? "state"
+                                                        : "none";
+}
+
+static void allocator_profile(const kept_allocator *a, const double *options, kept_profile *p)
+{
+    int recent = a->recent ? a->recent(options) : 0;
+    if (a->needs_scores)
+        add(p->needs, sizeof p->needs, "scores");
+    add_needs(p, a->needs, recent, a->trained);
+    p->family = a->trained ? "learned" : "allocation";
+    p->cost = recent ? "queries" : a->observe ? "rows" : "none";
+}
+
+void kept_part_profile(const kept_part *part, const double *options, kept_profile *p)
+{
+    double defaults[KEPT_MAX_OPTIONS] = {0};
+    *p = (kept_profile){.family = "", .cost = "none"};
+    for (int i = 0; i < part->n_options && i < KEPT_MAX_OPTIONS; i++)
+        defaults[i] = part->options[i].value;
+    options = options ? options : defaults;
+    /* A part is the first member of its score, wrapper or allocator. */
+    if (part->axis == KEPT_AXIS_SCORE)
+        score_profile((const kept_score *)(const void *)part, options, p);
+    if (part->axis == KEPT_AXIS_ALLOCATOR)
+        allocator_profile((const kept_allocator *)(const void *)part, options, p);
+    if (part->axis == KEPT_AXIS_WRAPPER) {
+        const kept_wrapper *w = (const kept_wrapper *)(const void *)part;
+        add_needs(p, w->needs, 0, NULL);
+        p->cost = w->needs ? "rows" : "none";
+    }
+    if (part == &kept_part_values) {
+        bool output = (int)options[KEPT_VALUES_KIND] == KEPT_WEIGHT_OUTPUT;
+        add_needs(p, output ? KEPT_NEED_OUTPUT : KEPT_NEED_VALUES, 0, NULL);
+        p->cost = "rows";
+    }
+}
