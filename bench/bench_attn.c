@@ -194,7 +194,8 @@ static void run_head(const struct setup *s, struct ours *o, size_t head, bool sc
     for (size_t i = 0; i < (size_t)G * D; i++)
         out[i] /= o->L[i / D];
     if (scores)
-        s->kern->mass(np, G, 0, G, o->p, o->p_max, o->M, o->L, o->mass + head * (size_t)s->slots);
+        s->kern->mass(np, G, 0, G, 1, o->p, o->p_max, o->M, o->L,
+                      o->mass + head * (size_t)s->slots);
 }
 
 static void run_ours(const struct setup *s, struct ours *o, bool scores)

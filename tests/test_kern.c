@@ -24,12 +24,12 @@ struct problem {
     uint8_t *pool;
     int32_t *pages, *pos;
     double *k, *v;              /* [n][D] what the pages hold */
-    double *out, *mass, *slack; /* oracle: [nq*G][D], [n_pages*64], [nq*G] */
+    double *out, *mass, *slack; /* oracle: [nq*G][D], [G][n_pages*64], [nq*G] */
     int *live;                  /* [nq*G] slots seen */
 };
 
 struct result {
-    float *M, *L, *O, *mass;
+    float *M, *L, *O, *mass, *split; /* split [G][n_pages*64]: mass of each query head */
 };
 
 static uint64_t seed = 1;
@@ -117,7 +117,7 @@ static void oracle_row(struct problem *x, int t, int g, double *score)
     for (int s = 0; s < visible + t; s++) {
         double p = x->live[row] ? exp(score[s] - top) / sum : 0;
 
-        x->mass[s] += p;
+        x->mass[g * x->n_pages * 64 + s] += p;
         for (int d = 0; p > 0 && d < x->D; d++)
             o[d] += p * x->v[s * x->D + d];
     }
@@ -148,7 +148,7 @@ static struct problem make(int D, int G, int n, int nq, enum mode mode)
     x.pages = malloc((size_t)x.n_pages * sizeof *x.pages);
     x.pos = malloc(slots * sizeof *x.pos);
     x.out = calloc(rows * (size_t)D, sizeof *x.out);
-    x.mass = calloc(slots, sizeof *x.mass);
+    x.mass = calloc(slots * (size_t)G, sizeof *x.mass);
     x.slack = calloc(rows, sizeof *x.slack);
     x.live = calloc(rows, sizeof *x.live);
     x.k = malloc((size_t)(n * D) * sizeof *x.k);
@@ -232,16 +232,25 @@ static void run_queries(const kept_kern *k, const struct problem *x, int t0, int
     }
     memcpy(mass, y->mass, np * 64 * 4);
     for (int part = 0; part < 2; part++)
-        k->mass(x->n_pages, (int)rows, part ? half : 0, part ? (int)rows : half, p, top,
+        k->mass(x->n_pages, (int)rows, part ? half : 0, part ? (int)rows : half, 1, p, top,
                 y->M + first, y->L + first, mass);
     memcpy(y->mass, mass, np * 64 * 4);
+    for (int g = 0; g < x->G; g++) {
+        int cut_row = nq / 2 * x->G;
+
+        memcpy(mass, y->split + (size_t)g * np * 64, np * 64 * 4);
+        k->mass(x->n_pages, (int)rows, g, cut_row, x->G, p, top, y->M + first, y->L + first, mass);
+        k->mass(x->n_pages, (int)rows, cut_row + g, (int)rows, x->G, p, top, y->M + first,
+                y->L + first, mass);
+        memcpy(y->split + (size_t)g * np * 64, mass, np * 64 * 4);
+    }
     release(m, rows * 4), release(l, rows * 4), release(acc, rows * D * 4);
     release(top, np * rows * 4), release(mass, np * 64 * 4), release(p, pn);
 }
 
 static void check_result(const struct problem *x, const struct result *y)
 {
-    double sum = 0, expected = 0, off = 0;
+    double sum = 0, expected = 0, off = 0, split_off = 0;
 
     for (int r = 0; r < x->nq * x->G; r++) {
         double e = 0, n = 0;
@@ -259,28 +268,37 @@ static void check_result(const struct problem *x, const struct result *y)
             CHECK(e == 0 && y->L[r] == 0 && y->M[r] == -INFINITY);
         expected += x->live[r] > 0;
     }
-    for (int s = 0; s < x->n_pages * 64; s++) {
+    for (int s = 0, n = x->n_pages * 64; s < n; s++) {
+        double all = 0;
+
+        for (int g = 0; g < x->G; g++) {
+            all += x->mass[g * n + s];
+            split_off += fabs(y->split[g * n + s] - x->mass[g * n + s]);
+            CHECK(s < x->n || y->split[g * n + s] == 0);
+        }
         sum += y->mass[s];
-        off += fabs(y->mass[s] - x->mass[s]);
+        off += fabs(y->mass[s] - all);
         if (s >= x->n)
             CHECK(y->mass[s] == 0);
     }
     CHECK(fabs(sum - expected) <= 1e-3 * expected);
     CHECK(off <= 1e-3 * expected);
+    CHECK(split_off <= 1e-3 * expected);
 }
 
 static void check_level(const kept_kern *k, const struct problem *x)
 {
     size_t rows = (size_t)(x->nq * x->G), D = (size_t)x->D, step = (size_t)(KEPT_TILE_ROWS / x->G);
     struct result y = {calloc(rows, 4), calloc(rows, 4), calloc(rows * D, 4),
-                       calloc((size_t)x->n_pages * 64, 4)};
+                       calloc((size_t)x->n_pages * 64, 4),
+                       calloc((size_t)(x->n_pages * 64 * x->G), 4)};
 
     for (size_t r = 0; r < rows; r++)
         y.M[r] = -INFINITY;
     for (int t = 0; t < x->nq; t += (int)step)
         run_queries(k, x, t, x->nq - t < (int)step ? x->nq - t : (int)step, &y);
     check_result(x, &y);
-    free(y.M), free(y.L), free(y.O), free(y.mass);
+    free(y.M), free(y.L), free(y.O), free(y.mass), free(y.split);
 }
 
 static void check_all(struct problem *x)

@@ -200,10 +200,10 @@ static void wrong_attend(const kept_attn_tile *t)
     t->acc[t->head_size - 1] += 0.01f;
 }
 
-static void wrong_mass(int n_pages, int rows, int row0, int row1, const kept_f16 *p,
+static void wrong_mass(int n_pages, int rows, int row0, int row1, int step, const kept_f16 *p,
                        const float *p_max, const float *M, const float *L, float *out)
 {
-    real->mass(n_pages, rows, row0, row1, p, p_max, M, L, out);
+    real->mass(n_pages, rows, row0, row1, step, p, p_max, M, L, out);
     out[n_pages * 64 - 1] *= 1.01f;
 }
 

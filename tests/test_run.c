@@ -101,6 +101,11 @@ static void rows_and_records(void)
             CHECK(number(c, "kv_bytes") < full);
             CHECK(number(c, "n_evicted") > 0);
             CHECK(number(c, "mass_recall") > 0 && number(c, "mass_recall") < 1);
+            /* The best choice holds more than this one, no more than all, and at least what an
+             * average slot is paid: regret is between these. */
+            double best = number(c, "mass_recall") + number(c, "oracle_regret");
+            CHECK(number(c, "oracle_regret") > 0 && best < 1 + 1e-9);
+            CHECK(best > number(c, "kv_pct") / 100 - 0.15); /* pages are coarser than slots */
             CHECK(number(c, "kl") > 0);
             CHECK_INT(number(c, "failed"), 0);
         }
@@ -121,6 +126,7 @@ static void floor_is_zero(void)
             CHECK(number(c, "change") == 0);
             CHECK(number(c, "top1") == 1);
             CHECK(number(c, "mass_recall") == 1);
+            CHECK(number(c, "oracle_regret") == 0);
         }
     }
     const json_t *c = cell(base, 0, 1);
@@ -296,8 +302,8 @@ static void equals_single_sequences_by_hand(void)
 /* What a row holds is what it would hold alone: not a byte of it depends on the other rows. */
 static void bytes_do_not_depend_on_neighbours(void)
 {
-    static const char *const keys[] = {"kv_bytes",   "meta_bytes", "peak_bytes",
-                                       "byte_steps", "n_evicted",  "mass_recall"};
+    static const char *const keys[] = {"kv_bytes",  "meta_bytes",  "peak_bytes",   "byte_steps",
+                                       "n_evicted", "mass_recall", "oracle_regret"};
     for (int v = 2; v < N_ROWS; v++) {
         kept_run_options o = options();
         o.specs = specs + v - 2;

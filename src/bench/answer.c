@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MASS_EVERY 8 /* teacher forcing: tokens between two measurements of mass_recall */
+#define MASS_EVERY 8 /* tokens between two measurements of mass_recall */
 
 /* The pool is full: the variant that holds most gives up, the two full caches only at the end. */
 static void give_up_largest(kept_work *w, const kept_error *why)
@@ -189,10 +189,13 @@ kept_status kept_answer_generate(kept_work *w, kept_error *err)
             return s;
     }
     kept_measure_mass(w);
-    while (w->sample.max_new_tokens > 0 && take_tokens(w)) {
+    for (int n = 1; w->sample.max_new_tokens > 0 && take_tokens(w); n++) {
+        bool probing = w->out[KEPT_VARIANT_FLOOR].active; /* its last query is this step's */
         kept_status s = kept_feed(w, 1, visit_next, err);
         if (s)
             return s;
+        if (probing && n % MASS_EVERY == 0)
+            kept_measure_mass(w);
     }
     return finish_answers(w, err);
 }

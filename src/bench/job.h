@@ -79,7 +79,9 @@ typedef struct kept_outcome {
     uint64_t prefill_ns;
     double evidence, evidence_any;
     double mass, mass_core; /* sums over n_mass measurements */
+    double n_kept;          /* the same of prefix slots held in layers that evict */
     int n_mass;
+    double regret; /* oracle_regret */
     /* GENERATE */
     int32_t *tokens; /* [n_new] generated, end token left out */
     int n_new;
@@ -114,6 +116,9 @@ typedef struct kept_work {
     int32_t *pos;         /* [max_tokens] */
     float *mass, *by_pos; /* [max_tokens] */
     double *share, *core; /* [n_variants] */
+    /* Attention paid to each prefix position since the eviction, shares of a head summed over
+     * measurements: [layers that evict * KV heads][n_prefix]. */
+    float *paid;
     int32_t *evidence_at; /* [n_prefix] index of the evidence token at a position, -1: none */
 } kept_work;
 
@@ -144,8 +149,9 @@ kept_status kept_answer_score(kept_work *w, kept_error *err);
 
 /* ---- measure.c ---- */
 void kept_measure_evidence(kept_work *w, int variant);
-void kept_measure_mass(kept_work *w);         /* adds one measurement to every living variant */
-kept_status kept_measure_speed(kept_work *w); /* OK or CANCELLED */
+void kept_measure_mass(kept_work *w); /* adds one measurement to every living variant */
+kept_status kept_measure_regret(kept_work *w, kept_error *err); /* once all have been added */
+kept_status kept_measure_speed(kept_work *w);                   /* OK or CANCELLED */
 
 /* ---- dump.c ---- */
 kept_status kept_dump_open(const kept_job *j, kept_dump **out, kept_error *err);

@@ -204,7 +204,7 @@ static void compute(bed *b, const view *w)
     }
     for (int first = 0; first < PAGES; first += KEPT_SEG_PAGES) {
         int n = PAGES - first < KEPT_SEG_PAGES ? PAGES - first : KEPT_SEG_PAGES;
-        b->kern->mass(n, rows, 0, rows, b->p + (size_t)(first * rows * KEPT_PAGE_SLOTS),
+        b->kern->mass(n, rows, 0, rows, 1, b->p + (size_t)(first * rows * KEPT_PAGE_SLOTS),
                       b->p_max + (size_t)(first * rows), b->M, b->L,
                       b->mass + first * KEPT_PAGE_SLOTS);
     }

@@ -57,7 +57,7 @@ static void pass(timing *t)
         t->kern->attend(&tile);
         t->kern->combine(rows, d, M, L, O, m, l, acc);
         if (t->mass)
-            t->kern->mass(KEPT_SEG_PAGES, rows, 0, rows, t->p, t->p_max, M, L,
+            t->kern->mass(KEPT_SEG_PAGES, rows, 0, rows, 1, t->p, t->p_max, M, L,
                           t->sums + first * KEPT_PAGE_SLOTS);
     }
 }

@@ -58,8 +58,9 @@ static void add_mass(const kept_work *w, masses *m, int32_t p)
     m->n++;
 }
 
-/* Adds one KV head's shares to every living variant; false: nothing to divide by. */
-static bool head_shares(kept_work *w, kept_seq *probe, int layer, int head)
+/* Adds one KV head's shares to every living variant, and its attention to paid [n_prefix]; false:
+ * nothing to divide by. */
+static bool head_shares(kept_work *w, kept_seq *probe, int layer, int head, float *paid)
 {
     int cap = w->job->max_tokens;
     int n = kept_seq_plane(probe, layer, head, KEPT_PROBE, w->mass, cap);
@@ -74,6 +75,8 @@ static bool head_shares(kept_work *w, kept_seq *probe, int layer, int head)
         add_mass(w, &total, w->pos[i]);
     if (!(total.all > 0))
         return false;
+    for (int p = 0; p < w->n_prefix; p++)
+        paid[p] += (float)(w->by_pos[p] / total.all);
     for (int v = 0; v < w->job->n_variants; v++) {
         masses kept = {0};
         if (!w->out[v].seq)
@@ -81,6 +84,7 @@ static bool head_shares(kept_work *w, kept_seq *probe, int layer, int head)
         int alive = kept_seq_positions(w->out[v].seq, layer, head, w->pos, cap);
         for (int i = 0; i < alive; i++)
             add_mass(w, &kept, w->pos[i]);
+        w->out[v].n_kept += kept.n;
         bool whole = kept.n == total.n; /* no rounding where nothing is missing */
         w->share[v] += whole ? 1 : kept.all / total.all;
         w->core[v] += whole || !(total.core > 0) ? 1 : kept.core / total.core;
@@ -92,14 +96,14 @@ void kept_measure_mass(kept_work *w)
 {
     const kept_model_info *m = w->job->info;
     kept_seq *probe = w->out[KEPT_VARIANT_FLOOR].seq;
-    int heads = 0;
+    int heads = 0, row = 0;
     if (!w->job->probe || !probe)
         return;
     memset(w->share, 0, (size_t)w->job->n_variants * sizeof *w->share);
     memset(w->core, 0, (size_t)w->job->n_variants * sizeof *w->core);
     for (int l = 0; l < m->n_layers; l++)
-        for (int h = 0; !m->windowed[l] && h < m->n_kv_heads; h++)
-            heads += head_shares(w, probe, l, h);
+        for (int h = 0; !m->windowed[l] && h < m->n_kv_heads; h++, row++)
+            heads += head_shares(w, probe, l, h, w->paid + (size_t)row * (size_t)w->n_prefix);
     for (int v = 0; heads && v < w->job->n_variants; v++) {
         kept_outcome *o = &w->out[v];
         if (!o->seq)
@@ -108,6 +112,47 @@ void kept_measure_mass(kept_work *w)
         o->mass_core += w->core[v] / heads;
         o->n_mass++;
     }
+}
+
+/* ---- regret -----------------------------------------------------------------------------------
+ */
+
+static int by_most(const void *a, const void *b)
+{
+    float x = *(const float *)a, y = *(const float *)b;
+    return (x < y) - (x > y);
+}
+
+/* The best that any choice of as many slots, from any heads, could have held of what was paid, less
+ * what the variant did hold. A variant's count of slots is its mean over the measurements; between
+ * two whole counts the best is linear. */
+kept_status kept_measure_regret(kept_work *w, kept_error *err)
+{
+    const kept_outcome *probe = &w->out[KEPT_VARIANT_FLOOR];
+    const kept_model_info *m = w->job->info;
+    size_t heads = 0;
+    for (int l = 0; l < m->n_layers; l++)
+        heads += m->windowed[l] ? 0 : (size_t)m->n_kv_heads;
+    size_t n = heads * (size_t)w->n_prefix;
+    if (!w->job->probe || !probe->n_mass)
+        return KEPT_OK;
+    double *best = kept_calloc(n + 1, sizeof *best); /* best[k]: of k slots */
+    if (!best)
+        return kept_fail(err, KEPT_NOMEM, "out of memory for oracle_regret");
+    qsort(w->paid, n, sizeof *w->paid, by_most);
+    for (size_t i = 0; i < n; i++)
+        best[i + 1] = best[i] + w->paid[i];
+    for (int v = 0; v < w->job->n_variants; v++) {
+        kept_outcome *o = &w->out[v];
+        double k = o->n_mass ? o->n_kept / o->n_mass : 0;
+        size_t low = (size_t)k;
+        if (!o->n_mass || low > n)
+            continue;
+        double held = best[low] + (low < n ? (k - (double)low) * w->paid[low] : 0);
+        o->regret = low == n ? 0 : held / best[n] - o->mass / o->n_mass;
+    }
+    free(best);
+    return KEPT_OK;
 }
 
 /* ---- speed ---------------------------------------------------------------------------------- */

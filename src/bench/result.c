@@ -243,6 +243,7 @@ static void set_bytes(json_t *r, const kept_outcome *o)
     json_object_set_new(r, "mass_recall", o->n_mass ? real(o->mass / o->n_mass) : json_null());
     json_object_set_new(r, "mass_recall_core",
                         o->n_mass ? real(o->mass_core / o->n_mass) : json_null());
+    json_object_set_new(r, "oracle_regret", o->n_mass ? real(o->regret) : json_null());
 }
 
 static void set_answer(json_t *r, const kept_outcome *o)

@@ -164,8 +164,8 @@ static void work_clear(kept_work *w)
         free(o->step_ns);
         free(o->full_ns);
     }
-    void *blocks[] = {w->out,  w->reference, w->feed,  w->items, w->who,        w->pos,
-                      w->mass, w->by_pos,    w->share, w->core,  w->evidence_at};
+    void *blocks[] = {w->out,  w->reference, w->feed,  w->items, w->who,         w->pos,
+                      w->mass, w->by_pos,    w->share, w->core,  w->evidence_at, w->paid};
     for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++)
         free(blocks[i]);
     kept_tokens_clear(&w->tokens);
@@ -180,7 +180,7 @@ static bool outcomes_init(kept_work *w)
     w->out = kept_calloc((size_t)n, sizeof *w->out);
     for (int v = 0; w->out && v < n; v++) {
         kept_outcome *o = &w->out[v];
-        o->evidence = o->evidence_any = NAN;
+        o->evidence = o->evidence_any = o->regret = NAN;
         o->diverged = -1;
         o->tokens = kept_calloc(n_new, sizeof *o->tokens);
         o->kl = kept_calloc((size_t)w->n_suffix, sizeof *o->kl);
@@ -207,6 +207,9 @@ static bool arrays_init(kept_work *w)
     w->mass = kept_calloc(len, sizeof *w->mass);
     w->by_pos = kept_calloc(len, sizeof *w->by_pos);
     w->evidence_at = kept_calloc((size_t)w->n_prefix, sizeof *w->evidence_at);
+    w->paid = kept_calloc((size_t)w->job->info->n_layers * (size_t)w->job->info->n_kv_heads *
+                              (size_t)w->n_prefix,
+                          sizeof *w->paid);
     if (!w->reference || !w->feed || !w->items || !w->who || !w->share || !w->core || !w->pos ||
         !w->mass || !w->by_pos || !w->evidence_at)
         return false;
@@ -261,6 +264,8 @@ kept_status kept_run_sample(kept_job *j, int task, int index, json_t **json, kep
     if (!s)
         s = t->kind == KEPT_TASK_GENERATE ? kept_answer_generate(&w, err)
                                           : kept_answer_score(&w, err);
+    if (!s)
+        s = kept_measure_regret(&w, err);
     kept_job_clock(j, KEPT_PHASE_ANSWER, &since);
     for (int v = 0; !s && v < j->n_variants; v++)
         if (w.out[v].seq)

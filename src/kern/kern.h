@@ -67,10 +67,11 @@ typedef struct kept_kern {
      * L = 0, O = 0. */
     void (*combine)(int rows, int head_size, float *M, float *L, float *O, const float *m,
                     const float *l, const float *acc);
-    /* out[slot] += sum over rows [row0, row1) of p[page][row][slot] * 2^(p_max - M) / L, for the
-     * n_pages*64 slots of p. rows is the row count p was written with. */
-    void (*mass)(int n_pages, int rows, int row0, int row1, const kept_f16 *p, const float *p_max,
-                 const float *M, const float *L, float *out);
+    /* out[slot] += sum over rows row0, row0 + step, ... below row1 of p[page][row][slot] *
+     * 2^(p_max - M) / L, for the n_pages*64 slots of p. rows is the row count p was written with.
+     * step 1: all query heads together; group: the one that row0 belongs to. */
+    void (*mass)(int n_pages, int rows, int row0, int row1, int step, const kept_f16 *p,
+                 const float *p_max, const float *M, const float *L, float *out);
     /* Writes one token's K and V (D floats each, rounded to nearest even) into slot of page. */
     void (*put)(uint8_t *page, int head_size, int slot, const float *k, const float *v);
     /* Copies slot src of page from to slot dst of page to (bit copy). */

@@ -175,11 +175,11 @@ static void ref_combine(int rows, int head_size, float *M, float *L, float *O, c
     }
 }
 
-static void ref_mass(int n_pages, int rows, int row0, int row1, const kept_f16 *p,
+static void ref_mass(int n_pages, int rows, int row0, int row1, int step, const kept_f16 *p,
                      const float *p_max, const float *M, const float *L, float *out)
 {
     for (int i = 0; i < n_pages; i++, out += KEPT_PAGE_SLOTS) {
-        for (int r = row0; r < row1; r++) {
+        for (int r = row0; r < row1; r += step) {
             size_t at = (size_t)i * (size_t)rows + (size_t)r;
             float c = L[r] > 0 ? exp2_cut(p_max[at] - M[r]) / L[r] : 0.0f;
 

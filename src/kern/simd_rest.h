@@ -20,7 +20,7 @@ static void simd_combine(int rows, int head_size, float *M, float *L, float *O, 
     }
 }
 
-static void simd_mass(int n_pages, int rows, int row0, int row1, const kept_f16 *p,
+static void simd_mass(int n_pages, int rows, int row0, int row1, int step, const kept_f16 *p,
                       const float *p_max, const float *M, const float *L, float *out)
 {
     ALIGNED float share[KEPT_TILE_ROWS + W];
@@ -38,7 +38,7 @@ static void simd_mass(int n_pages, int rows, int row0, int row1, const kept_f16 
         UNROLL
         for (int c = 0; c < P64 / W; c++)
             x[c] = v_load(out + c * W);
-        for (int r = row0; r < row1; r++) {
+        for (int r = row0; r < row1; r += step) {
             vec y = v_set(share[r - row0]);
 
             UNROLL

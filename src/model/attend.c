@@ -46,23 +46,6 @@ static void store_heads(kept_engine *e, int layer, const struct ggml_tensor *k,
     }
 }
 
-static void store_stats(kept_engine *e, int layer, const struct ggml_tensor *q, int ith, int nth)
-{
-    const kept_dims k = kept_dims_of(e);
-    for (int j = 0; j < e->n_jobs; j++) {
-        const kept_job *job = &e->jobs[j];
-        kept_stats *s = job->seq->stats;
-        const int skip = kept_min(job->n, kept_max(0, KEPT_STATS_SKIP - job->pos0));
-        if (!s || skip == job->n)
-            continue;
-        for (int h = ith; h < k.n_heads; h += nth) {
-            const size_t i = (size_t)layer * (size_t)k.n_heads + (size_t)h;
-            e->kern->outer(job->n - skip, k.d, row_of(q, h, job->tok0 + skip), q->nb[2] / 4,
-                           s->sum + i * (size_t)k.d, s->outer + i * (size_t)k.d * (size_t)k.d);
-        }
-    }
-}
-
 void kept_node_store(struct ggml_tensor *dst, int ith, int nth, void *node)
 {
     kept_engine *e = ((kept_node *)node)->engine;
@@ -73,7 +56,7 @@ void kept_node_store(struct ggml_tensor *dst, int ith, int nth, void *node)
         kept_work_lay_out(e, layer);
     store_heads(e, layer, dst->src[0], dst->src[1], ith, nth);
     if (dst->src[2])
-        store_stats(e, layer, dst->src[2], ith, nth);
+        kept_record_stats(e, layer, dst->src[2], ith, nth);
     atomic_fetch_add_explicit(&e->busy_ns, kept_clock_ns() - t0, memory_order_relaxed);
 }
 
@@ -188,7 +171,7 @@ static void attend_segment(const head_ref *r, int seg, const uint8_t *next)
     t.m = part;
     t.l = part + k.group;
     t.acc = part + 2 * k.group;
-    if (r->job->seq->capture.n_planes) {
+    if (r->job->n_vecs) {
         const size_t page = (size_t)kept_page_at(seg, r->phase);
         t.p = e->probs + e->work.prob[r->i] + page * (size_t)k.group * KEPT_PAGE_SLOTS;
         t.p_max = e->prob_maxes + e->work.prob_max[r->i] + page * (size_t)k.group;
@@ -207,6 +190,12 @@ static void finish_rows(int rows, int d, const float *L, const float *O, float *
     }
 }
 
+/* Query heads that captured plane i tells apart. */
+static int heads_of(const head_ref *r, int i)
+{
+    return r->job->seq->capture.plane[i].split ? kept_dims_of(r->e).group : 1;
+}
+
 /* First of the item's queries that plane p counts. */
 static int counted_from(const kept_job *job, int p)
 {
@@ -221,11 +210,13 @@ static void tile_mass(const head_ref *r, int t0, int n_q, const float *M, const 
     const int group = kept_dims_of(e).group;
     const kept_f16 *p = e->tile_prob + (size_t)r->ith * e->tile_prob_size;
     const int pages = kept_pages_of(kept_min(r->slots, r->before + t0 + n_q));
+    const size_t size = (size_t)kept_pages_of(r->slots) * KEPT_PAGE_SLOTS;
     for (int i = 0; i < r->job->seq->capture.n_planes; i++) {
         const int from = kept_max(counted_from(r->job, i), t0) - t0;
-        if (from < n_q)
-            e->kern->mass(pages, n_q * group, from * group, n_q * group, p, p_max, M, L,
-                          vec + (size_t)i * (size_t)kept_pages_of(r->slots) * KEPT_PAGE_SLOTS);
+        const int n = heads_of(r, i), end = n_q * group;
+        for (int g = 0; g < n && from < n_q; g++)
+            e->kern->mass(pages, end, from * group + g, end, n, p, p_max, M, L,
+                          vec + (size_t)(r->job->vec[i] + g) * size);
     }
 }
 
@@ -268,15 +259,14 @@ static void attend_group(const head_ref *r, int group_no)
 {
     kept_engine *e = r->e;
     const int group = kept_dims_of(e).group;
-    const int n_mass = r->job->seq->capture.n_planes;
-    const size_t size = (size_t)n_mass * (size_t)kept_pages_of(r->slots) * KEPT_PAGE_SLOTS;
+    const size_t size = (size_t)r->job->n_vecs * (size_t)kept_pages_of(r->slots) * KEPT_PAGE_SLOTS;
     float *vec = e->vecs + e->work.vec[r->i] + (size_t)group_no * size;
     const int t0 = group_no * kept_unit_queries(group);
     const int t1 = kept_min(r->job->n, t0 + kept_unit_queries(group));
     int first_counted = r->job->n;
-    for (int i = 0; i < n_mass; i++)
+    for (int i = 0; i < r->job->seq->capture.n_planes; i++)
         first_counted = kept_min(first_counted, counted_from(r->job, i));
-    if (n_mass)
+    if (size)
         memset(vec, 0, size * sizeof *vec);
     for (int t = t0; t < t1; t += kept_tile_queries(group)) {
         const int n_q = kept_min(kept_tile_queries(group), t1 - t);
@@ -292,6 +282,7 @@ void kept_node_attend(struct ggml_tensor *dst, int ith, int nth, void *node)
     const int *unit = e->work.unit;
     const int n = e->n_jobs * e->model->info.n_kv_heads;
     kept_kern_enter();
+    kept_record_recent(e, layer, dst->src[0], ith, nth);
     for (int i = 0;;) {
         const int u = atomic_fetch_add_explicit(&e->next_attend[layer], 1, memory_order_relaxed);
         if (u >= unit[n])
@@ -309,14 +300,40 @@ void kept_node_attend(struct ggml_tensor *dst, int ith, int nth, void *node)
 
 /* ---- merge ---------------------------------------------------------------------------------- */
 
-/* plane += or = x, over all pages of a head. */
-static void plane_add(const head_ref *r, int plane, const float *x, bool reset)
+/* Plane i of the capture, the part of query head g where it is split: += or = x, over all pages of
+ * a head. */
+static void plane_add(const head_ref *r, int i, int g, const float *x, bool reset)
 {
+    const int plane = kept_capture_state(&r->job->seq->capture, i, kept_dims_of(r->e).group) + g;
     const int32_t *blocks = kept_cache_blocks(r->job->seq->cache, r->layer, r->h, plane);
     for (int p = 0; p < kept_pages_of(r->slots); p++) {
         float *b = kept_pool_block(r->e->pool, blocks[p]);
         for (int s = 0; s < KEPT_PAGE_SLOTS; s++)
-            b[s] = (reset ? 0.0f : b[s]) + (x ? x[p * KEPT_PAGE_SLOTS + s] : 0.0f);
+            b[s] = (reset ? 0.0f : b[s]) + x[p * KEPT_PAGE_SLOTS + s];
+    }
+}
+
+/* Books the mass of a single token in the planes that are split, or in those that are not: each
+ * receives the same vectors. */
+static void merge_single_mass(const head_ref *r, bool split, const float *M, const float *L)
+{
+    kept_engine *e = r->e;
+    const kept_job *job = r->job;
+    const kept_capture *c = &job->seq->capture;
+    const int group = kept_dims_of(e).group, pages = kept_pages_of(r->slots);
+    float *vec = (float *)(void *)(e->tile_prob + (size_t)r->ith * e->tile_prob_size);
+    int first = 0;
+    while (first < c->n_planes && !(job->counted[first] && c->plane[first].split == split))
+        first++;
+    if (first == c->n_planes)
+        return;
+    for (int g = 0; g < (split ? group : 1); g++) {
+        memset(vec, 0, (size_t)pages * KEPT_PAGE_SLOTS * sizeof *vec);
+        e->kern->mass(pages, group, g, split ? g + 1 : group, 1, e->probs + e->work.prob[r->i],
+                      e->prob_maxes + e->work.prob_max[r->i], M, L, vec);
+        for (int i = first; i < c->n_planes; i++)
+            if (job->counted[i] && c->plane[i].split == split)
+                plane_add(r, i, g, vec, job->reset[i]);
     }
 }
 
@@ -336,35 +353,24 @@ static void merge_single(const head_ref *r)
     for (int s = 0; s < kept_segments_of(r->slots, r->phase); s++, part += kept_part_size(&k))
         e->kern->combine(k.group, k.d, M, L, O, part, part + k.group, part + 2 * k.group);
     finish_rows(k.group, k.d, L, O, r->out, k.group, 0);
-    const int n_mass = r->job->seq->capture.n_planes;
-    if (!n_mass)
-        return;
-    /* One query: every plane that counts it receives the same vector. */
-    const int pages = kept_pages_of(r->slots);
-    float *vec = (float *)(void *)(e->tile_prob + (size_t)r->ith * e->tile_prob_size);
-    memset(vec, 0, (size_t)pages * KEPT_PAGE_SLOTS * sizeof *vec);
-    e->kern->mass(pages, k.group, 0, k.group, e->probs + e->work.prob[r->i],
-                  e->prob_maxes + e->work.prob_max[r->i], M, L, vec);
-    for (int i = 0; i < n_mass; i++)
-        if (r->job->counted[i] || r->job->reset[i])
-            plane_add(r, i, r->job->counted[i] ? vec : NULL, r->job->reset[i]);
+    merge_single_mass(r, false, M, L);
+    merge_single_mass(r, true, M, L);
 }
 
 /* Adds the units' vectors of a longer item in order. */
 static void merge_mass(const head_ref *r)
 {
     kept_engine *e = r->e;
-    const int group = kept_dims_of(e).group, n_mass = r->job->seq->capture.n_planes;
-    const int groups = (r->job->n + kept_unit_queries(group) - 1) / kept_unit_queries(group);
+    const kept_job *job = r->job;
+    const int group = kept_dims_of(e).group;
+    const int units = (job->n + kept_unit_queries(group) - 1) / kept_unit_queries(group);
     const size_t size = (size_t)kept_pages_of(r->slots) * KEPT_PAGE_SLOTS;
     const float *vec = e->vecs + e->work.vec[r->i];
-    for (int i = 0; i < n_mass; i++) {
-        if (!r->job->counted[i] && !r->job->reset[i])
-            continue;
-        for (int u = 0; u < groups; u++)
-            plane_add(r, i, vec + ((size_t)u * (size_t)n_mass + (size_t)i) * size,
-                      u == 0 && r->job->reset[i]);
-    }
+    for (int i = 0; i < job->seq->capture.n_planes; i++)
+        for (int g = 0; g < heads_of(r, i) && job->counted[i]; g++)
+            for (int u = 0; u < units; u++)
+                plane_add(r, i, g, vec + (size_t)(u * job->n_vecs + job->vec[i] + g) * size,
+                          u == 0 && job->reset[i]);
 }
 
 void kept_node_merge(struct ggml_tensor *dst, int ith, int nth, void *node)

@@ -50,7 +50,7 @@ static kept_status make_pool(kept_engine *e, size_t pool_bytes, kept_error *err)
                          pool_bytes, page);
     /* Blocks are private to a sequence while pages are shared, so there are more of them; they are
      * 1/64 of a page and memory that is never touched is never taken. */
-    return kept_pool_new(i->head_size, pages, pages * 6, &e->pool, err);
+    return kept_pool_new(i->head_size, pages, pages * KEPT_MAX_PLANES, &e->pool, err);
 }
 
 /* Rotary frequencies of the layers that strategies act on. */
@@ -149,8 +149,9 @@ void kept_engine_free(kept_engine *e)
     kept_pool_free(e->pool);
     kept_work_free(e);
     kept_evict_work_free(e->evict_work);
-    void *all[] = {e->nodes,  e->jobs,     e->tok_buf,  e->pos_buf, e->out_buf,
-                   e->logits, e->keep_buf, e->mean_buf, e->cov_buf, e->rope_freq};
+    kept_record_engine_free(e);
+    void *all[] = {e->nodes,   e->jobs,   e->tok_buf,  e->pos_buf,
+                   e->out_buf, e->logits, e->keep_buf, e->rope_freq};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         free(all[i]);
     free(e);
@@ -235,10 +236,13 @@ static void plan_item(kept_engine *e, int j, const kept_item *it, int tok0)
     kept_job *job = &e->jobs[j];
     *job = (kept_job){.seq = s, .tok0 = tok0, .n = it->n_tokens, .pos0 = s->n_tokens};
     for (int i = 0; i < s->capture.n_planes; i++) {
-        const int window = s->capture.plane[i].window;
-        job->counted[i] = count_queries(window, it);
+        const kept_plane *p = &s->capture.plane[i];
+        job->counted[i] = p->kind == KEPT_PLANE_MASS ? count_queries(p->window, it) : 0;
         job->reset[i] =
-            window != INT_MAX && job->counted[i] && s->counted[i] + job->counted[i] > window;
+            p->window != INT_MAX && job->counted[i] && s->counted[i] + job->counted[i] > p->window;
+        job->vec[i] = job->counted[i] ? job->n_vecs : -1;
+        if (job->counted[i])
+            job->n_vecs += p->split ? e->model->info.n_heads / e->model->info.n_kv_heads : 1;
     }
     for (int t = 0; t < it->n_tokens; t++) {
         e->tok_buf[tok0 + t] = it->tokens[t];
@@ -284,9 +288,9 @@ static kept_status grow_logits(kept_engine *e, int n_out, kept_error *err)
     return KEPT_OK;
 }
 
-static kept_status compute(kept_engine *e, int n_tokens, int n_out, bool stats, kept_error *err)
+static kept_status compute(kept_engine *e, int n_tokens, int n_out, int records, kept_error *err)
 {
-    kept_graph *g = kept_graph_get(e, n_tokens, n_out, stats);
+    kept_graph *g = kept_graph_get(e, n_tokens, n_out, records);
     if (!g)
         return kept_fail(err, KEPT_NOMEM, "no memory for a graph of %d tokens", n_tokens);
     ggml_backend_tensor_set(g->tokens, e->tok_buf, 0, (size_t)n_tokens * sizeof(int32_t));
@@ -317,11 +321,7 @@ static void commit_item(const kept_engine *e, const kept_item *it, const kept_jo
         if (s->capture.plane[i].window != INT_MAX)
             s->counted[i] = job->counted[i] + (job->reset[i] ? 0 : s->counted[i]);
     }
-    if (s->stats) {
-        const int32_t from = s->n_tokens < KEPT_STATS_SKIP ? KEPT_STATS_SKIP : s->n_tokens;
-        const int32_t to = s->n_tokens + it->n_tokens;
-        s->stats->count += to > from ? to - from : 0;
-    }
+    kept_record_commit(s, job);
     s->n_tokens += it->n_tokens;
     kept_cache_tick(s->cache, it->n_tokens);
 }
@@ -347,14 +347,13 @@ kept_status kept_engine_forward(kept_engine *e, const kept_item *items, int n_it
         st = reserve(e, items, n_items, err);
     if (st)
         return st;
-    int n = 0, n_out = 0;
-    bool stats = false;
+    int n = 0, n_out = 0, records = 0;
     for (int i = 0; i < n_items; i++) {
         plan_item(e, i, &items[i], n);
         n += items[i].n_tokens;
         for (int o = items[i].n_logits; o > 0; o--)
             e->out_buf[n_out++] = n - o;
-        stats |= items[i].seq->stats != NULL;
+        records |= kept_record_graph(items[i].seq);
     }
     e->n_jobs = n_items;
     atomic_store(&e->busy_ns, 0);
@@ -362,7 +361,7 @@ kept_status kept_engine_forward(kept_engine *e, const kept_item *items, int n_it
     if (!st)
         st = grow_logits(e, n_out, err);
     if (!st)
-        st = compute(e, n, n_out, stats, err);
+        st = compute(e, n, n_out, records, err);
     if (!st)
         st = finish(e, items, n_items, err);
     e->times.attention_ns += atomic_load(&e->busy_ns) / (uint64_t)e->n_threads;

@@ -36,10 +36,13 @@ struct kept_seq {
     kept_engine *engine;
     const kept_strategy *strategy; /* NULL: full */
     kept_cache *cache;
-    kept_capture capture;           /* planes 0..n_planes-1 of the cache */
+    kept_capture capture;           /* the first planes of the cache: kept_capture_state */
     int counted[KEPT_MAX_CAPTURED]; /* queries in the plane's current window */
     int rope_plane;                 /* plane of rotation shifts, or -1 */
     kept_stats *stats;              /* NULL: not captured */
+    float *recent;                  /* [n_layers][n_recent][n_heads][D] rotated queries, those of
+                                       position p at p % n_recent; NULL: not captured */
+    double *cosine;                 /* [n_layers] sums over n_tokens; NULL: not captured */
     int *trimmed;                   /* [n_layers] leading pages dropped from windowed layers */
     int32_t n_tokens;
     int32_t full_tokens; /* prompt length once prefill ended, else 0 */
@@ -59,6 +62,8 @@ typedef struct kept_job {
     int32_t pos0;                   /* position of the first */
     int counted[KEPT_MAX_CAPTURED]; /* trailing queries of this item that each plane counts */
     bool reset[KEPT_MAX_CAPTURED];  /* the plane starts a new window with this item */
+    /* A unit sums mass in n_vecs vectors of slots; those of plane i start at vec[i], -1: none. */
+    int vec[KEPT_MAX_CAPTURED], n_vecs;
 } kept_job;
 
 typedef struct kept_node {
@@ -66,9 +71,13 @@ typedef struct kept_node {
     int layer;
 } kept_node;
 
+enum { /* what some sequence of the batch records, so that the graph must offer it */
+       KEPT_GRAPH_STATS = 1,
+       KEPT_GRAPH_COSINE = 2
+};
+
 typedef struct kept_graph {
-    int n_tokens, n_out;
-    bool stats;
+    int n_tokens, n_out, records;
     uint64_t used; /* for least recently used */
     void *mem;
     struct ggml_context *ctx;
@@ -113,7 +122,13 @@ struct kept_engine {
     float *logits;                        /* [max_batch_out][n_vocab] */
     size_t logits_cap;                    /* floats */
     kept_evict_work *evict_work;
-    float *mean_buf, *cov_buf;                     /* query statistics handed to a policy */
+    float *mean_buf, *cov_buf; /* query statistics handed to a policy */
+    float *recent_buf;         /* recent queries, oldest first */
+    size_t recent_cap;         /* floats */
+    float *cosines;            /* [n_layers][max_batch] of this batch */
+    double *cosine_buf;        /* [n_layers] means handed to a policy */
+    float *w_o;                /* [n_embd][n_heads*D] of layer w_o_layer */
+    int w_o_layer;
     float *rope_freq;                              /* [n_rope/2] */
     uint8_t *keep_buf;                             /* [max_tokens + KEPT_PAGE_SLOTS] */
     int32_t *pos_scratch;                          /* [max_tokens + KEPT_PAGE_SLOTS] */
@@ -125,13 +140,35 @@ struct kept_engine {
 
 /* ---- graph.c ---- */
 /* A graph for this batch shape, built or reused. NULL: out of memory. */
-kept_graph *kept_graph_get(kept_engine *e, int n_tokens, int n_out, bool stats);
+kept_graph *kept_graph_get(kept_engine *e, int n_tokens, int n_out, int records);
 void kept_graph_clear(kept_graph *g);
 
 /* ---- attend.c: custom nodes, called on every thread ---- */
 void kept_node_store(struct ggml_tensor *dst, int ith, int nth, void *node);
 void kept_node_attend(struct ggml_tensor *dst, int ith, int nth, void *node);
 void kept_node_merge(struct ggml_tensor *dst, int ith, int nth, void *node);
+/* ---- capture.c: what sequences record besides state planes ---- */
+/* Can a sequence of this strategy record cap? UNSUPPORTED, ARGUMENT: with one line that says why
+ * not. */
+kept_status kept_record_check(const kept_engine *e, const kept_strategy *s, const kept_capture *cap,
+                              kept_error *err);
+/* Allocates what s->capture asks for, with what src has recorded so far (NULL: nothing). ARGUMENT:
+ * src did not record it. Tells s->cache the bytes. */
+kept_status kept_record_new(kept_seq *s, const kept_seq *src, kept_error *err);
+void kept_record_free(kept_seq *s);       /* the cache is told by who calls it */
+int kept_record_graph(const kept_seq *s); /* KEPT_GRAPH_* that s needs */
+/* Fills the fields of x that come from here. They are the engine's and hold until it is called for
+ * another sequence. NOMEM. */
+kept_status kept_record_show(kept_seq *s, kept_evict *x, kept_error *err);
+/* After a pass, before s->n_tokens grows. */
+void kept_record_commit(kept_seq *s, const kept_job *job);
+/* Inside nodes, on every thread: queries before and after rotation. */
+void kept_record_stats(kept_engine *e, int layer, const struct ggml_tensor *q, int ith, int nth);
+void kept_record_recent(kept_engine *e, int layer, const struct ggml_tensor *q, int ith, int nth);
+/* Node over the input of a layer and that plus its attention, both [n_embd][n_tokens]. */
+void kept_node_cosine(struct ggml_tensor *dst, int ith, int nth, void *node);
+void kept_record_engine_free(kept_engine *e);
+
 /* ---- work.c ---- */
 /* Allocates offsets and scratch for e's limits. */
 kept_status kept_work_new(kept_engine *e, kept_error *err);

@@ -51,14 +51,30 @@ static struct ggml_tensor *attention(const builder *b, struct ggml_tensor *x, in
     /* The store node also reads the queries before rotation when someone wants their statistics;
      * the attend node names the store node as a source, which orders the two. */
     struct ggml_tensor *store_src[3] = {rotate(b, k, l), v, q};
-    struct ggml_tensor *st =
-        ggml_custom_4d(b->c, GGML_TYPE_F32, 1, 1, 1, 1, store_src, b->g->stats ? 3 : 2,
-                       kept_node_store, GGML_N_TASKS_MAX, node);
+    struct ggml_tensor *st = ggml_custom_4d(b->c, GGML_TYPE_F32, 1, 1, 1, 1, store_src,
+                                            b->g->records & KEPT_GRAPH_STATS ? 3 : 2,
+                                            kept_node_store, GGML_N_TASKS_MAX, node);
     struct ggml_tensor *attend_src[2] = {rotate(b, q, l), st};
     struct ggml_tensor *o = ggml_custom_4d(
         b->c, GGML_TYPE_F32, (int64_t)info->n_heads * info->head_size, b->g->n_tokens, 1, 1,
         attend_src, 2, kept_node_attend, GGML_N_TASKS_MAX, node);
     return ggml_custom_inplace(b->c, o, NULL, 0, kept_node_merge, GGML_N_TASKS_MAX, node);
+}
+
+/* What layer il adds to its input x after attention o, and a node for how far that turns x if some
+ * sequence asks. Such a node goes into the graph at once, while x is there. */
+static struct ggml_tensor *add_output(const builder *b, struct ggml_tensor *x,
+                                      struct ggml_tensor *o, int il, bool record)
+{
+    const kept_layer *l = &b->m->layers[il];
+    struct ggml_tensor *y =
+        ggml_add(b->c, norm(b, ggml_mul_mat(b->c, l->o, o), l->attn_post_norm), x);
+    struct ggml_tensor *src[2] = {x, y};
+    if (record && b->g->records & KEPT_GRAPH_COSINE)
+        ggml_build_forward_expand(b->g->gf, ggml_custom_4d(b->c, GGML_TYPE_F32, 1, 1, 1, 1, src, 2,
+                                                           kept_node_cosine, GGML_N_TASKS_MAX,
+                                                           &b->e->nodes[il]));
+    return y;
 }
 
 static struct ggml_tensor *feed_forward(const builder *b, struct ggml_tensor *x,
@@ -89,18 +105,20 @@ static void build(const builder *b)
     for (int il = 0; il < m->info.n_layers; il++) {
         const kept_layer *l = &m->layers[il];
         struct ggml_tensor *o = attention(b, norm(b, x, l->attn_norm), il);
-        if (il == m->info.n_layers - 1) {
+        const bool all = il < m->info.n_layers - 1 || g->n_out == g->n_tokens;
+        if (!all) {
+            /* Of the last layer only what comes out is computed, whatever is recorded: the same
+             * rows in the same products give the same bits. */
+            if (g->records & KEPT_GRAPH_COSINE)
+                add_output(b, x, o, il, true);
             if (g->n_out == 0) { /* nobody reads the rest of the last layer */
                 ggml_build_forward_expand(g->gf, o);
                 return;
             }
-            if (g->n_out < g->n_tokens) {
-                o = ggml_get_rows(c, o, g->out_ids);
-                x = ggml_get_rows(c, x, g->out_ids);
-            }
+            o = ggml_get_rows(c, o, g->out_ids);
+            x = ggml_get_rows(c, x, g->out_ids);
         }
-        o = norm(b, ggml_mul_mat(c, l->o, o), l->attn_post_norm);
-        x = ggml_add(c, o, x);
+        x = add_output(b, x, o, il, all);
         x = ggml_add(c, feed_forward(b, norm(b, x, l->ffn_norm), l), x);
     }
     g->logits = ggml_mul_mat(c, m->output, norm(b, x, m->output_norm));
@@ -134,12 +152,12 @@ static bool graph_make(kept_engine *e, kept_graph *g)
     return g->alloc && ggml_gallocr_alloc_graph(g->alloc, g->gf);
 }
 
-kept_graph *kept_graph_get(kept_engine *e, int n_tokens, int n_out, bool stats)
+kept_graph *kept_graph_get(kept_engine *e, int n_tokens, int n_out, int records)
 {
     kept_graph *victim = &e->graphs[0];
     for (int i = 0; i < KEPT_GRAPHS; i++) {
         kept_graph *g = &e->graphs[i];
-        if (g->gf && g->n_tokens == n_tokens && g->n_out == n_out && g->stats == stats) {
+        if (g->gf && g->n_tokens == n_tokens && g->n_out == n_out && g->records == records) {
             g->used = ++e->graph_clock;
             return g;
         }
@@ -149,7 +167,7 @@ kept_graph *kept_graph_get(kept_engine *e, int n_tokens, int n_out, bool stats)
     kept_graph_clear(victim);
     victim->n_tokens = n_tokens;
     victim->n_out = n_out;
-    victim->stats = stats;
+    victim->records = records;
     if (!graph_make(e, victim)) {
         kept_graph_clear(victim);
         return NULL;

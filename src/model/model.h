@@ -7,6 +7,7 @@
  *   vocab.c       tokenizer and chat templates (the only file that calls libllama)
  *   graph.c       the forward pass as a ggml graph with our store/attend/merge nodes
  *   attend.c      what those nodes do
+ *   capture.c     what sequences record beside state planes
  *   seq.c         sequences, forks, eviction
  *   engine.c      batches, pool, times
  */
@@ -74,6 +75,9 @@ kept_status kept_hparams_read(struct kept_model *m, const struct gguf_context *g
 /* ---- weights.c ---- */
 /* Opens and maps m->path, fills all tensors. repack: use the CPU's extra buffer types. */
 kept_status kept_weights_load(struct kept_model *m, bool repack, kept_error *err);
+/* A matrix of the model as floats [ne1][ne0] in out, read from the file: its copy in memory may be
+ * repacked. False: its type has no conversion. out NULL: only says which. */
+bool kept_weights_read(const struct kept_model *m, const struct ggml_tensor *t, float *out);
 void kept_weights_free(struct kept_model *m);
 
 /* ---- vocab.c ---- */

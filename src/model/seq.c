@@ -5,84 +5,21 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- query statistics ------------------------------------------------------------------------ */
-
-static size_t stats_heads(const kept_engine *e)
-{
-    return (size_t)e->model->info.n_layers * (size_t)e->model->info.n_heads;
-}
-
-static uint64_t stats_bytes(const kept_engine *e)
-{
-    const size_t d = (size_t)e->model->info.head_size;
-    return stats_heads(e) * (d + d * d) * sizeof(float) + sizeof(kept_stats);
-}
-
-static void stats_free(kept_stats *s)
-{
-    if (!s)
-        return;
-    free(s->sum);
-    free(s->outer);
-    free(s);
-}
-
-/* A zeroed one, or a copy of src. */
-static kept_stats *stats_new(const kept_engine *e, const kept_stats *src)
-{
-    const size_t d = (size_t)e->model->info.head_size, n = stats_heads(e) * d;
-    kept_stats *s = kept_calloc(1, sizeof *s);
-    if (!s)
-        return NULL;
-    s->sum = kept_calloc(n, sizeof(float));
-    s->outer = kept_calloc(n * d, sizeof(float));
-    if (!s->sum || !s->outer) {
-        stats_free(s);
-        return NULL;
-    }
-    if (src) {
-        s->count = src->count;
-        memcpy(s->sum, src->sum, n * sizeof(float));
-        memcpy(s->outer, src->outer, n * d * sizeof(float));
-    }
-    return s;
-}
-
-/* Mean and covariance of all heads into the engine's buffers. */
-static kept_status stats_finish(kept_engine *e, const kept_stats *s, kept_error *err)
-{
-    const size_t d = (size_t)e->model->info.head_size, heads = stats_heads(e);
-    if (!e->mean_buf)
-        e->mean_buf = kept_calloc(heads * d, sizeof(float));
-    if (!e->cov_buf)
-        e->cov_buf = kept_calloc(heads * d * d, sizeof(float));
-    if (!e->mean_buf || !e->cov_buf)
-        return kept_fail(err, KEPT_NOMEM, "no memory for query statistics");
-    const float inv = s->count > 0 ? 1.0f / (float)s->count : 0.0f;
-    for (size_t h = 0; h < heads; h++) {
-        float *mean = e->mean_buf + h * d, *cov = e->cov_buf + h * d * d;
-        for (size_t i = 0; i < d; i++)
-            mean[i] = s->sum[h * d + i] * inv;
-        for (size_t i = 0; i < d; i++)
-            for (size_t j = 0; j < d; j++)
-                cov[i * d + j] = s->outer[(h * d + i) * d + j] * inv - mean[i] * mean[j];
-    }
-    return KEPT_OK;
-}
-
 /* ---- creation ---------------------------------------------------------------------------------
  */
 
-/* own: what strategy needs; want: own and what the caller asked for besides. */
-static kept_status captures(const kept_strategy *strategy, const kept_capture *extra,
-                            kept_capture *want, kept_error *err)
+/* want: what strategy needs and what the caller asked for besides. */
+static kept_status captures(const kept_engine *e, const kept_strategy *strategy,
+                            const kept_capture *extra, kept_capture *want, kept_error *err)
 {
     *want = extra ? *extra : (kept_capture){0};
     kept_status st = strategy ? kept_strategy_needs(strategy, want, err) : KEPT_OK;
-    for (int i = 0; i < want->n_planes && !st; i++)
-        if (want->plane[i].kind != KEPT_PLANE_MASS || want->plane[i].split)
-            return kept_fail(err, KEPT_UNSUPPORTED, "the engine does not record this yet");
-    return st;
+    return st ? st : kept_record_check(e, strategy, want, err);
+}
+
+static int group_of(const kept_engine *e)
+{
+    return e->model->info.n_heads / e->model->info.n_kv_heads;
 }
 
 static kept_seq *seq_alloc(kept_engine *e, const kept_strategy *strategy, const kept_capture *cap,
@@ -94,7 +31,9 @@ static kept_seq *seq_alloc(kept_engine *e, const kept_strategy *strategy, const 
     s->engine = e;
     s->strategy = strategy && !kept_strategy_is_full(strategy) ? strategy : NULL;
     s->capture = *cap;
-    s->rope_plane = s->strategy && kept_strategy_moves_keys(s->strategy) ? cap->n_planes : -1;
+    s->rope_plane = s->strategy && kept_strategy_moves_keys(s->strategy)
+                        ? kept_capture_state(cap, cap->n_planes, group_of(e))
+                        : -1;
     s->keep_planes = keep_planes;
     s->seed = seed;
     s->trimmed = kept_calloc((size_t)e->model->info.n_layers, sizeof *s->trimmed);
@@ -109,21 +48,22 @@ static kept_seq *seq_alloc(kept_engine *e, const kept_strategy *strategy, const 
 static void seq_destroy(kept_seq *s)
 {
     kept_cache_free(s->cache);
-    stats_free(s->stats);
+    kept_record_free(s);
     free(s->trimmed);
     free(s);
 }
 
 static int n_planes(const kept_seq *s)
 {
-    return s->capture.n_planes + (s->rope_plane >= 0 ? 1 : 0);
+    const kept_capture *c = &s->capture;
+    return kept_capture_state(c, c->n_planes, group_of(s->engine)) + (s->rope_plane >= 0 ? 1 : 0);
 }
 
 kept_status kept_seq_new(kept_engine *e, const kept_strategy *strategy, const kept_capture *capture,
                          uint64_t seed, kept_seq **out, kept_error *err)
 {
     kept_capture cap;
-    kept_status st = captures(strategy, capture, &cap, err);
+    kept_status st = captures(e, strategy, capture, &cap, err);
     if (st)
         return st;
     if (e->n_seqs >= e->max_seqs)
@@ -135,13 +75,12 @@ kept_status kept_seq_new(kept_engine *e, const kept_strategy *strategy, const ke
     const kept_model_info *info = &e->model->info;
     st = kept_cache_new(e->pool, e->kern, info->n_layers, info->n_kv_heads, n_planes(s),
                         e->max_tokens, &s->cache, err);
-    if (!st && cap.query_stats && !(s->stats = stats_new(e, NULL)))
-        st = kept_fail(err, KEPT_NOMEM, "no memory for query statistics");
+    if (!st)
+        st = kept_record_new(s, NULL, err);
     if (st) {
         seq_destroy(s);
         return st;
     }
-    kept_cache_set_extra(s->cache, s->stats ? stats_bytes(e) : 0);
     e->n_seqs++;
     *out = s;
     return KEPT_OK;
@@ -150,13 +89,17 @@ kept_status kept_seq_new(kept_engine *e, const kept_strategy *strategy, const ke
 /* Which plane of src becomes which plane of s. */
 static kept_status fork_planes(const kept_seq *src, kept_seq *s, int *planes, kept_error *err)
 {
-    for (int i = 0; i < s->capture.n_planes; i++) {
-        const int from = kept_capture_find(&src->capture, s->capture.plane[i]);
+    const int group = group_of(src->engine);
+    for (int i = 0, to = 0; i < s->capture.n_planes; i++) {
+        const kept_plane *p = &s->capture.plane[i];
+        const int from = kept_capture_find(&src->capture, *p);
         if (from < 0 && src->n_tokens > 0)
             return kept_fail(err, KEPT_ARGUMENT,
-                             "the prefix did not record attention over a window of %d queries",
-                             s->capture.plane[i].window);
-        planes[i] = from;
+                             "the prefix did not record attention over a window of %d queries%s",
+                             p->window, p->split ? " for each query head" : "");
+        const int at = from >= 0 ? kept_capture_state(&src->capture, from, group) : -1;
+        for (int g = 0; g < (p->split ? group : 1); g++)
+            planes[to++] = at >= 0 ? at + g : -1;
         s->counted[i] = from >= 0 ? src->counted[from] : 0;
     }
     if (s->rope_plane >= 0 && src->shift_lost)
@@ -165,8 +108,6 @@ static kept_status fork_planes(const kept_seq *src, kept_seq *s, int *planes, ke
     s->shift_lost = src->shift_lost || (src->rope_plane >= 0 && s->rope_plane < 0);
     if (s->rope_plane >= 0)
         planes[s->rope_plane] = src->rope_plane;
-    if (s->capture.query_stats && !src->stats)
-        return kept_fail(err, KEPT_ARGUMENT, "the prefix did not record query statistics");
     return KEPT_OK;
 }
 
@@ -176,7 +117,7 @@ kept_status kept_seq_fork(kept_seq *src, const kept_strategy *strategy, const ke
     kept_engine *e = src->engine;
     kept_capture cap;
     int planes[KEPT_MAX_PLANES];
-    kept_status st = captures(strategy, extra, &cap, err);
+    kept_status st = captures(e, strategy, extra, &cap, err);
     if (st)
         return st;
     if (e->n_seqs >= e->max_seqs)
@@ -188,13 +129,12 @@ kept_status kept_seq_fork(kept_seq *src, const kept_strategy *strategy, const ke
     st = fork_planes(src, s, planes, err);
     if (!st)
         st = kept_cache_fork(src->cache, n_planes(s), planes, &s->cache, err);
-    if (!st && cap.query_stats && !(s->stats = stats_new(e, src->stats)))
-        st = kept_fail(err, KEPT_NOMEM, "no memory for query statistics");
+    if (!st)
+        st = kept_record_new(s, src, err);
     if (st) {
         seq_destroy(s);
         return st;
     }
-    kept_cache_set_extra(s->cache, s->stats ? stats_bytes(e) : 0);
     s->n_tokens = src->n_tokens;
     s->full_tokens = src->full_tokens;
     s->score_ns = src->score_ns;
@@ -256,17 +196,11 @@ static kept_status evict(kept_seq *s, int32_t full_tokens, kept_error *err)
         .seed = s->seed,
         .round = s->round,
     };
-    if (s->stats) {
-        const uint64_t t0 = kept_clock_ns();
-        kept_status st = stats_finish(e, s->stats, err);
-        if (st)
-            return st;
-        x.q_mean = e->mean_buf;
-        x.q_cov = e->cov_buf;
-        s->score_ns += kept_clock_ns() - t0;
-    }
-    kept_status st =
-        kept_strategy_evict(s->strategy, &x, e->evict_work, &s->score_ns, &s->compact_ns, err);
+    const uint64_t t0 = kept_clock_ns();
+    kept_status st = kept_record_show(s, &x, err);
+    s->score_ns += kept_clock_ns() - t0;
+    if (!st)
+        st = kept_strategy_evict(s->strategy, &x, e->evict_work, &s->score_ns, &s->compact_ns, err);
     if (st)
         return st;
     s->round++;
@@ -283,8 +217,7 @@ static void forget(kept_seq *s)
     s->capture = (kept_capture){0};
     s->shift_lost |= s->rope_plane >= 0;
     s->rope_plane = -1;
-    stats_free(s->stats);
-    s->stats = NULL;
+    kept_record_free(s);
     kept_cache_set_extra(s->cache, 0);
 }
 
@@ -377,9 +310,10 @@ int kept_seq_plane(const kept_seq *s, int layer, int kv_head, kept_plane want, f
     if (plane < 0 || !head_ok(s, layer, kv_head))
         return -1;
     const int n = kept_cache_n(s->cache, layer, kv_head);
-    const int32_t *blocks = kept_cache_blocks(s->cache, layer, kv_head, plane);
-    for (int i = 0; i < n && i < cap; i++)
-        out[i] = kept_pool_block(s->engine->pool, blocks[i / KEPT_PAGE_SLOTS])[i % KEPT_PAGE_SLOTS];
+    const int first = kept_capture_state(&s->capture, plane, group_of(s->engine));
+    for (int g = 0; g < (want.split ? group_of(s->engine) : 1); g++, out += cap)
+        for (int i = 0; i < n && i < cap; i++)
+            out[i] = kept_cache_state(s->cache, layer, kv_head, first + g, i);
     return n;
 }
 

@@ -386,6 +386,26 @@ kept_status kept_weights_load(struct kept_model *m, bool repack, kept_error *err
     return s;
 }
 
+bool kept_weights_read(const struct kept_model *m, const struct ggml_tensor *t, float *out)
+{
+    const struct kept_weights *w = m->weights;
+    const uint8_t *data = file_data(w, t);
+    const ggml_to_float_t convert = ggml_get_type_traits(t->type)->to_float;
+    const size_t row = ggml_row_size(t->type, t->ne[0]);
+    if (!data || (!convert && t->type != GGML_TYPE_F32))
+        return false;
+    for (int64_t i = 0; out && i < t->ne[1]; i++, out += t->ne[0]) {
+        const uint8_t *from = data + (size_t)i * row;
+        if (convert)
+            convert(from, out, t->ne[0]);
+        else
+            memcpy(out, from, row);
+    }
+    if (out && t->data != data)
+        drop_pages(data, ggml_nbytes(t));
+    return true;
+}
+
 void kept_weights_free(struct kept_model *m)
 {
     struct kept_weights *w = m->weights;

@@ -28,7 +28,6 @@ static totals layout(const kept_engine *e, int layer, const kept_layer_work *w)
     int unit = 0;
     for (int j = 0; j < e->n_jobs; j++) {
         const kept_job *job = &e->jobs[j];
-        const int n_mass = job->seq->capture.n_planes;
         for (int h = 0; h < k.n_kv; h++) {
             const int i = j * k.n_kv + h;
             const int slots = kept_cache_n(job->seq->cache, layer, h) + job->n;
@@ -44,7 +43,7 @@ static totals layout(const kept_engine *e, int layer, const kept_layer_work *w)
                 const int segs = kept_segments_of(slots, kept_phase_of(job, layer));
                 unit += segs;
                 t.parts += (size_t)segs * kept_part_size(&k);
-                if (n_mass) {
+                if (job->n_vecs) {
                     t.probs += pages * (size_t)k.group * KEPT_PAGE_SLOTS;
                     t.prob_maxes += pages * (size_t)k.group;
                 }
@@ -52,7 +51,7 @@ static totals layout(const kept_engine *e, int layer, const kept_layer_work *w)
                 const int groups =
                     (job->n + kept_unit_queries(k.group) - 1) / kept_unit_queries(k.group);
                 unit += groups;
-                t.vecs += (size_t)groups * (size_t)n_mass * pages * KEPT_PAGE_SLOTS;
+                t.vecs += (size_t)groups * (size_t)job->n_vecs * pages * KEPT_PAGE_SLOTS;
             }
         }
     }

@@ -136,9 +136,7 @@ static kept_status find_plane(kept_pass *p, kept_error *err)
         return kept_fail(err, KEPT_ARGUMENT, "'%s' needs attention that was not captured",
                          p->s->name);
     p->rows = want.split ? e->group : 1;
-    p->plane = 0;
-    for (int i = 0; i < at; i++)
-        p->plane += e->capture.plane[i].split ? e->group : 1;
+    p->plane = kept_capture_state(&e->capture, at, e->group);
     return KEPT_OK;
 }
 

@@ -81,6 +81,15 @@ static inline bool kept_strategy_is_full(const kept_strategy *s)
 {
     return s->budget_kind == KEPT_BUDGET_NONE;
 }
+/* First state plane of captured plane i, or with i = n_planes how many there are: a split one has
+ * `group`, any other one. */
+static inline int kept_capture_state(const kept_capture *c, int i, int group)
+{
+    int n = 0;
+    for (int k = 0; k < i; k++)
+        n += c->plane[k].split ? group : 1;
+    return n;
+}
 /* Adds what s needs to cap. ARGUMENT: no room for another window. */
 kept_status kept_strategy_needs(const kept_strategy *s, kept_capture *cap, kept_error *err);
 /* KEPT_NEED_* of all parts of s together. */

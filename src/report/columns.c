@@ -138,6 +138,11 @@ static void write_core(const json_t *c, char *buf)
     write_percent(buf, 100 * kept_view_number(c, "mass_recall_core"));
 }
 
+static void write_regret(const json_t *c, char *buf)
+{
+    write_percent(buf, 100 * kept_view_number(c, "oracle_regret"));
+}
+
 static void write_evidence(const json_t *c, char *buf)
 {
     write_percent(buf, 100 * kept_view_number(c, "evidence_recall"));
@@ -216,6 +221,7 @@ static const kept_column generate_columns[] = {
     {{"", "KL"}, write_kl},
     {{"top-", "1%"}, write_top1},
     {{"mass", "%"}, write_mass},
+    {{"re-", "gret"}, write_regret},
     {{"evid", "%"}, write_evidence},
     TIMES,
 };
@@ -229,6 +235,7 @@ static const kept_column score_columns[] = {
     {{"top-", "1%"}, write_top1},
     {{"mass", "%"}, write_mass},
     {{"core", "%"}, write_core},
+    {{"re-", "gret"}, write_regret},
     TIMES,
 };
 
@@ -270,6 +277,9 @@ void kept_view_legend(FILE *out, bool generate, bool score)
         fputs("core     mass without the first 4 and last 32 tokens, which nearly every strategy "
               "keeps\n",
               out);
+    fputs("regret   oracle_regret: what the best choice of as many tokens would have held of that, "
+          "less mass\n",
+          out);
     if (generate)
         fputs("evid     evidence_recall: share of the answer's tokens still held, mean over layers "
               "and heads\n",

@@ -39,6 +39,7 @@ static const char *const figures[] = {
     "n_positions",
     "mass_recall",
     "mass_recall_core",
+    "oracle_regret",
     "evidence_recall",
     "evidence_any",
     "prefill_ns",
