@@ -217,7 +217,8 @@ typedef struct kept_allocator {
     kept_recent_of *recent;
     const char *trained;
     bool needs_scores;
-    bool data_dependent; /* may hold less than the budget */
+    bool data_dependent; /* may hold less than the budget, which is only a bound: it is asked at
+                            every eviction, also where the budget is met */
     /* Layer by layer, as a layer-major prefill cuts: what a layer keeps depends on the candidates'
      * counts and on its own scores alone (layerwise), or layers seen so far may be cut again when
      * the next one arrives (cascades). Neither: refused in that schedule. */
@@ -247,6 +248,10 @@ KEPT_API void kept_split_fill(const kept_split *s, int first, int n, const int *
  * slots included): open[l] for kept_split_top or kept_split_fill inside layer l. A share that is
  * negative or not finite counts as 0; evenly if all are 0. */
 KEPT_API void kept_split_layers(const kept_split *s, const double *share, int *open);
+/* Row `row` of array `name` [n_rows][model layers][n_heads] of s->trained: the entry of head h of
+ * the l-th layer that takes part is [s->layer[l] * n_heads + h]. NULL: no such array, or one that
+ * does not cover these layers. Entries may be anything. */
+KEPT_API const float *kept_split_table(const kept_split *s, const char *name, int row, int n_rows);
 
 #ifdef __cplusplus
 }

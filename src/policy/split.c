@@ -173,3 +173,17 @@ void kept_split_top(const kept_split *s, int first, int n, int64_t slots, int *k
         slots -= take;
     }
 }
+
+/* ---- by table ------------------------------------------------------------------------------ */
+
+const float *kept_split_table(const kept_split *s, const char *name, int row, int n_rows)
+{
+    size_t n = 0, heads = (size_t)s->n_heads;
+    const float *x = s->trained ? kept_trained_array(s->trained, name, &n) : NULL;
+    size_t n_layers = n_rows > 0 ? n / ((size_t)n_rows * heads) : 0; /* of the model */
+    if (!x || n != n_layers * (size_t)n_rows * heads || row < 0 || row >= n_rows)
+        return NULL;
+    if (!s->layer || s->n_layers < 1 || (size_t)s->layer[s->n_layers - 1] >= n_layers)
+        return NULL;
+    return x + (size_t)row * n_layers * heads;
+}
