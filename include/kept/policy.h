@@ -244,9 +244,11 @@ KEPT_API void kept_split_top(const kept_split *s, int first, int n, int64_t slot
  * s->scratch, not keep; all three are indexed as in s. */
 KEPT_API void kept_split_fill(const kept_split *s, int first, int n, const int *cap, int64_t slots,
                               int *keep);
-/* Splits the open slots over layers in proportion to share [n_layers] (of whole layers, protected
- * slots included): open[l] for kept_split_top or kept_split_fill inside layer l. A share that is
- * negative or not finite counts as 0; evenly if all are 0. */
+/* Splits the slots over layers in proportion to share [n_layers], protected slots included: layer l
+ * holds level * share[l], at least its protected slots and at most all of its slots. Writes what it
+ * may keep besides the protected ones: open[l] for kept_split_top or kept_split_fill inside the
+ * layer. Rounding and zeros as in kept_split_shares. A share that is negative or not finite counts
+ * as 0; evenly if all are 0. */
 KEPT_API void kept_split_layers(const kept_split *s, const double *share, int *open);
 /* Row `row` of array `name` [n_rows][model layers][n_heads] of s->trained: the entry of head h of
  * the l-th layer that takes part is [s->layer[l] * n_heads + h]. NULL: no such array, or one that

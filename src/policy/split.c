@@ -6,6 +6,8 @@
 #include <math.h>
 #include <string.h>
 
+#define LEAST_SHARE 1e-30 /* of the largest one: what is less is nothing */
+
 int64_t kept_split_open(const kept_split *s)
 {
     int64_t left = s->total;
@@ -16,32 +18,38 @@ int64_t kept_split_open(const kept_split *s)
 
 /* ---- by share ------------------------------------------------------------------------------ */
 
-/* What heads hold when slots rise to `level` per unit of share, in reals. */
-static double filled(const kept_split *s, const double *share, double level)
+/* What head i holds at `level` slots per unit of share, in reals, of which the first under[i] are
+ * not handed out (under NULL: none). */
+static double risen(const kept_split *s, const double *share, const int *under, double level, int i)
+{
+    return fmin(s->n[i], fmax(0, level * share[i] - (under ? under[i] : 0)));
+}
+
+static double risen_all(const kept_split *s, const double *share, const int *under, double level)
 {
     double sum = 0;
     for (int i = 0; i < s->n_layers * s->n_heads; i++)
-        sum += fmin(s->n[i], level * share[i]);
+        sum += risen(s, share, under, level, i);
     return sum;
 }
 
 /* The lowest level at which the heads hold `slots`: one number answers caps and proportions. */
-static double find_level(const kept_split *s, const double *share, double slots)
+static double find_level(const kept_split *s, const double *share, const int *under, double slots)
 {
     double low = 0, high = 1;
-    while (high < 1e300 && filled(s, share, high) < slots)
+    while (high < 1e300 && risen_all(s, share, under, high) < slots)
         high *= 2;
     for (;;) {
         double mid = low + (high - low) / 2;
         if (mid <= low || mid >= high)
             return high;
-        *(filled(s, share, mid) < slots ? &low : &high) = mid;
+        *(risen_all(s, share, under, mid) < slots ? &low : &high) = mid;
     }
 }
 
 /* Hands out what rounding down left over: largest remainder first, at most one slot each. */
-static void round_up(const kept_split *s, const double *share, double level, int64_t left,
-                     int *keep)
+static void round_up(const kept_split *s, const double *share, const int *under, double level,
+                     int64_t left, int *keep)
 {
     int n = s->n_layers * s->n_heads;
     memset(s->scratch, 0, (size_t)n * sizeof *s->scratch);
@@ -49,7 +57,7 @@ static void round_up(const kept_split *s, const double *share, double level, int
         int best = -1;
         double most = -1;
         for (int i = 0; i < n; i++) {
-            double over = level * share[i] - keep[i];
+            double over = risen(s, share, under, level, i) - keep[i];
             if (!s->scratch[i] && keep[i] < s->n[i] && over > most) {
                 best = i;
                 most = over;
@@ -61,20 +69,19 @@ static void round_up(const kept_split *s, const double *share, double level, int
         keep[best]++;
     }
 }
-
-void kept_split_shares(const kept_split *s, const double *share, int *keep)
+static void hand_out(const kept_split *s, const double *share, const int *under, int *keep)
 {
     int n = s->n_layers * s->n_heads;
     int64_t left = kept_split_open(s), shared = 0;
     for (int i = 0; i < n; i++)
         shared += share[i] > 0 ? s->n[i] : 0;
     if (left < shared) {
-        double level = find_level(s, share, (double)left);
+        double level = find_level(s, share, under, (double)left);
         for (int i = 0; i < n; i++) {
-            keep[i] = (int)fmin(s->n[i], floor(level * share[i]));
+            keep[i] = (int)risen(s, share, under, level, i);
             left -= keep[i];
         }
-        round_up(s, share, level, left, keep);
+        round_up(s, share, under, level, left, keep);
         return;
     }
     left -= shared;
@@ -84,10 +91,15 @@ void kept_split_shares(const kept_split *s, const double *share, int *keep)
     }
 }
 
+void kept_split_shares(const kept_split *s, const double *share, int *keep)
+{
+    hand_out(s, share, NULL, keep);
+}
+
 /* ---- evenly -------------------------------------------------------------------------------- */
 
 /* What head i holds besides its protected slots when all rise to `level`. */
-static int64_t risen(const kept_split *s, const int *cap, int i, int64_t level)
+static int64_t evened(const kept_split *s, const int *cap, int i, int64_t level)
 {
     int64_t over = level - s->n_protected[i];
     return over < 0 ? 0 : over < cap[i] ? over : cap[i];
@@ -100,13 +112,13 @@ void kept_split_fill(const kept_split *s, int first, int n, const int *cap, int6
     while (high - low > 1) {
         int64_t mid = low + (high - low) / 2, sum = 0;
         for (int i = first; i < first + n; i++)
-            sum += risen(s, cap, i, mid);
+            sum += evened(s, cap, i, mid);
         *(sum <= slots ? &low : &high) = mid;
     }
     for (int i = first; i < first + n; i++)
-        slots -= keep[i] = (int)risen(s, cap, i, low);
+        slots -= keep[i] = (int)evened(s, cap, i, low);
     for (int i = first; i < first + n && slots > 0; i++)
-        if (risen(s, cap, i, low + 1) > keep[i]) {
+        if (evened(s, cap, i, low + 1) > keep[i]) {
             keep[i]++;
             slots--;
         }
@@ -120,7 +132,7 @@ static double weight(double share)
 void kept_split_layers(const kept_split *s, const double *share, int *open)
 {
     int n[KEPT_MAX_LAYERS], n_protected[KEPT_MAX_LAYERS], scratch[KEPT_MAX_LAYERS];
-    double part[KEPT_MAX_LAYERS], most = 0, sum = 0;
+    double part[KEPT_MAX_LAYERS], most = 0;
     kept_split layers = {.n_layers = s->n_layers,
                          .n_heads = 1,
                          .n = n,
@@ -129,17 +141,16 @@ void kept_split_layers(const kept_split *s, const double *share, int *open)
                          .scratch = scratch};
     for (int l = 0; l < s->n_layers; l++)
         most = fmax(most, weight(share[l]));
-    for (int l = 0; l < s->n_layers; l++)
-        sum += part[l] = most > 0 ? weight(share[l]) / most : 1;
     for (int l = 0; l < s->n_layers; l++) {
+        part[l] = most > 0 ? weight(share[l]) / most : 1;
+        part[l] = part[l] < LEAST_SHARE ? 0 : part[l];
         n[l] = n_protected[l] = 0;
         for (int i = l * s->n_heads; i < (l + 1) * s->n_heads; i++) {
             n[l] += s->n[i];
             n_protected[l] += s->n_protected[i];
         }
-        part[l] = fmax(0, (double)s->total * part[l] / sum - n_protected[l]);
     }
-    kept_split_shares(&layers, part, open);
+    hand_out(&layers, part, n_protected, open);
 }
 
 /* ---- by score ------------------------------------------------------------------------------ */
