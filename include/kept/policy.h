@@ -202,8 +202,9 @@ typedef struct kept_split {
     const double *cosine;      /* [n_layers] KEPT_NEED_COSINE */
     const kept_trained *trained; /* of the kind that the allocator names, or NULL */
     int64_t total;               /* slots all heads together may keep, protected ones included */
+    int32_t n_tokens;            /* slots of a head in the full cache */
     const double *options;
-    int *scratch;  /* [n_layers * n_heads] of kept_split_shares */
+    int *scratch;  /* [n_layers * n_heads] of kept_split_shares, and the allocator's besides */
     double *share; /* [n_layers * n_heads] for the allocator's own use */
 } kept_split;
 
@@ -216,7 +217,8 @@ typedef struct kept_allocator {
     kept_recent_of *recent;
     const char *trained;
     bool needs_scores;
-    bool data_dependent; /* may hold less than the budget */
+    bool data_dependent; /* may hold less than the budget, which is only a bound: it is asked at
+                            every eviction, also where the budget is met */
     /* Layer by layer, as a layer-major prefill cuts: what a layer keeps depends on the candidates'
      * counts and on its own scores alone (layerwise), or layers seen so far may be cut again when
      * the next one arrives (cascades). Neither: refused in that schedule. */
@@ -237,9 +239,21 @@ KEPT_API void kept_split_shares(const kept_split *s, const double *share, int *k
  * list, the best ones kept, the earlier head on ties. On entry keep[first..] holds what each head
  * gets at least (its own best); these must not sum to more than slots. */
 KEPT_API void kept_split_top(const kept_split *s, int first, int n, int64_t slots, int *keep);
-/* Splits the open slots over layers in proportion to share [n_layers] (of whole layers, protected
- * slots included): open[l] for kept_split_top or an even split inside layer l. */
+/* Gives `slots` to heads [first, first + n) evenly, protected slots included: all rise to one
+ * level, each to cap[i] at most; what is left over goes to the earlier heads. cap may be s->n or
+ * s->scratch, not keep; all three are indexed as in s. */
+KEPT_API void kept_split_fill(const kept_split *s, int first, int n, const int *cap, int64_t slots,
+                              int *keep);
+/* Splits the slots over layers in proportion to share [n_layers], protected slots included: layer l
+ * holds level * share[l], at least its protected slots and at most all of its slots. Writes what it
+ * may keep besides the protected ones: open[l] for kept_split_top or kept_split_fill inside the
+ * layer. Rounding and zeros as in kept_split_shares. A share that is negative or not finite counts
+ * as 0; evenly if all are 0. */
 KEPT_API void kept_split_layers(const kept_split *s, const double *share, int *open);
+/* Row `row` of array `name` [n_rows][model layers][n_heads] of s->trained: the entry of head h of
+ * the l-th layer that takes part is [s->layer[l] * n_heads + h]. NULL: no such array, or one that
+ * does not cover these layers. Entries may be anything. */
+KEPT_API const float *kept_split_table(const kept_split *s, const char *name, int row, int n_rows);
 
 #ifdef __cplusplus
 }

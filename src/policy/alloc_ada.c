@@ -11,32 +11,13 @@
 
 enum { ALPHA };
 
-/* Open slots of each layer: even, protected slots included. */
-static void split_layers(const kept_split *s, int *open)
-{
-    int n[KEPT_MAX_LAYERS], n_protected[KEPT_MAX_LAYERS], scratch[KEPT_MAX_LAYERS];
-    double share[KEPT_MAX_LAYERS];
-    kept_split layers = {.n_layers = s->n_layers,
-                         .n_heads = 1,
-                         .n = n,
-                         .n_protected = n_protected,
-                         .total = s->total,
-                         .scratch = scratch};
-    for (int l = 0; l < s->n_layers; l++) {
-        n[l] = n_protected[l] = 0;
-        for (int i = l * s->n_heads; i < (l + 1) * s->n_heads; i++) {
-            n[l] += s->n[i];
-            n_protected[l] += s->n_protected[i];
-        }
-        share[l] = fmax(0, (double)s->total / s->n_layers - n_protected[l]);
-    }
-    kept_split_shares(&layers, share, open);
-}
-
 static void split(const kept_split *s, int *keep)
 {
     int open[KEPT_MAX_LAYERS];
-    split_layers(s, open);
+    double share[KEPT_MAX_LAYERS];
+    for (int l = 0; l < s->n_layers; l++)
+        share[l] = 1;
+    kept_split_layers(s, share, open);
     for (int l = 0; l < s->n_layers; l++) {
         int first = l * s->n_heads;
         double least = floor(s->options[ALPHA] * open[l] / s->n_heads);
@@ -62,5 +43,6 @@ const kept_allocator kept_alloc_ada = {
              .options = options,
              .n_options = 1},
     .needs_scores = true,
+    .layerwise = true,
     .split = split,
 };

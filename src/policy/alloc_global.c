@@ -37,5 +37,6 @@ const kept_allocator kept_alloc_global = {
              .options = options,
              .n_options = 1},
     .needs_scores = true,
+    .cascades = true,
     .split = split,
 };

@@ -34,5 +34,6 @@ const kept_allocator kept_alloc_pyramid = {
                            "only unprotected slots follow the slope",
              .options = options,
              .n_options = 1},
+    .layerwise = true,
     .split = split,
 };

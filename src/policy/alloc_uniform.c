@@ -17,5 +17,6 @@ const kept_allocator kept_alloc_uniform = {
              .summary = "every head of every layer holds equally many slots",
              .paper = "",
              .deviations = ""},
+    .layerwise = true,
     .split = split,
 };

@@ -270,6 +270,7 @@ static void split(kept_pass *p)
                     .signal = p->alloc->observe ? p->signal : NULL,
                     .cosine = p->needs & KEPT_NEED_COSINE ? p->cosine : NULL,
                     .trained = p->alloc_trained,
+                    .n_tokens = p->e->full_tokens,
                     .scratch = p->scratch,
                     .share = p->share};
     for (int l = 0; x.cosine && l < p->n_layers; l++)
@@ -318,7 +319,7 @@ kept_status kept_strategy_evict(const kept_strategy *s, const kept_evict *e, kep
     if (kept_strategy_is_full(s))
         return KEPT_OK;
     count_slots(&p);
-    if (p.n_slots <= p.total)
+    if (p.n_slots <= p.total && !p.alloc->data_dependent)
         return KEPT_OK;
     p.limit = (int)(p.total / p.n_all);
     if ((st = check(&p, err)) || (st = find_memory(&p, w, err)))

@@ -161,3 +161,72 @@ const kept_recipe kept_recipe_ada_expected_attention = {
     .paper = "arXiv 2510.00636 with arXiv 2407.11550",
     .deviations = "those of its parts",
 };
+
+const kept_recipe kept_recipe_cakekv = {
+    .name = "cakekv",
+    .summary = "SnapKV scores, layers get slots by how their attention spreads and shifts",
+    .spec = "snapkv(window=32,kernel=5,pool=avg)+cake",
+    .paper = "arXiv 2503.12491",
+    .deviations = "the paper adds 200 times the variance over the window to the mean attention",
+};
+
+const kept_recipe kept_recipe_lavakv = {
+    .name = "lavakv",
+    .summary = "SnapKV scores times the head's largest value, layers by the spread of scores",
+    .spec = "snapkv(window=32,kernel=7,pool=max)+values(kind=max)+lava",
+    .paper = "arXiv 2509.09754",
+    .deviations = "sum instead of maximum over the query heads of a KV head",
+};
+
+const kept_recipe kept_recipe_squeezeattention = {
+    .name = "squeezeattention",
+    .summary = "sinks and a window that is shorter in layers that change their input little",
+    .spec = "recency+squeeze+protect(sinks=4,recent=0)",
+    .paper = "arXiv 2404.04793",
+    .deviations = "one of the paper's three pairings; the others are h2o+squeeze and window's",
+};
+
+static const kept_option simlayerkv_options[] = {
+    {"theta", 0.9, 0, 1, false, NULL, "attention on the two windows above which a layer is lazy"},
+    {"recent", 1024, 0, ANY_POSITION, true, NULL, "last tokens that a lazy layer keeps"},
+};
+const kept_recipe kept_recipe_simlayerkv = {
+    .name = "simlayerkv",
+    .summary = "lazy layers keep sinks and a window, the others all they may",
+    .spec = "recency+simlayer(theta=$theta,recent=$recent)+protect(sinks=4,recent=0)",
+    .paper = "arXiv 2410.13846",
+    .deviations = "layers that are not lazy keep the latest tokens that the budget holds; with "
+                  "@100% they keep all, as in the paper",
+    .options = simlayerkv_options,
+    .n_options = 2,
+};
+
+static const kept_option duo_attention_options[] = {
+    {"sinks", 64, 0, ANY_POSITION, true, NULL, "first tokens that a streaming head keeps"},
+    {"recent", 256, 0, ANY_POSITION, true, NULL, "last tokens that a streaming head keeps"},
+};
+const kept_recipe kept_recipe_duo_attention = {
+    .name = "duo-attention",
+    .summary = "DuoAttention: retrieval heads keep all, streaming heads sinks and a window",
+    .spec = "recency+duo(sinks=$sinks,recent=$recent)+protect(sinks=$sinks,recent=0)",
+    .paper = "arXiv 2410.10819",
+    .deviations = "the budget decides how many heads are retrieval heads",
+    .options = duo_attention_options,
+    .n_options = 2,
+};
+
+const kept_recipe kept_recipe_headkv_snapkv = {
+    .name = "headkv-snapkv",
+    .summary = "HeadKV: SnapKV scores, a table of heads says how many slots each gets",
+    .spec = "snapkv(window=32,kernel=7,pool=max)+headkv",
+    .paper = "arXiv 2410.19258",
+    .deviations = "those of its parts",
+};
+
+const kept_recipe kept_recipe_lukv = {
+    .name = "lukv",
+    .summary = "LU-KV: expected attention, a table of heads says how many slots each gets",
+    .spec = "expected-attention(epsilon=0.02)+lu-kv",
+    .paper = "arXiv 2602.08585",
+    .deviations = "those of its parts",
+};

@@ -33,7 +33,16 @@
     X(uniform)                                                                                     \
     X(pyramid)                                                                                     \
     X(ada)                                                                                         \
-    X(global)
+    X(global)                                                                                      \
+    X(cake)                                                                                        \
+    X(lava)                                                                                        \
+    X(squeeze)                                                                                     \
+    X(simlayer)                                                                                    \
+    X(threshold)                                                                                   \
+    X(coverage)                                                                                    \
+    X(duo)                                                                                         \
+    X(headkv)                                                                                      \
+    X(lu_kv)
 
 /* X(identifier): const kept_part kept_part_IDENTIFIER, in parts.c: the axes that the engine itself
  * carries out, so that a part is only a name and its options. */
@@ -54,7 +63,14 @@
     X(observed_attention)                                                                          \
     X(pyramidkv)                                                                                   \
     X(adakv)                                                                                       \
-    X(ada_expected_attention)
+    X(ada_expected_attention)                                                                      \
+    X(cakekv)                                                                                      \
+    X(lavakv)                                                                                      \
+    X(squeezeattention)                                                                            \
+    X(simlayerkv)                                                                                  \
+    X(duo_attention)                                                                               \
+    X(headkv_snapkv)                                                                               \
+    X(lukv)
 
 #define KEPT_DECLARE(id) extern const kept_score kept_score_##id;
 KEPT_SCORE_LIST(KEPT_DECLARE)

@@ -15,7 +15,7 @@
 #define MAX_SPEC   4096
 #define MAX_BYTES  1125899906842624.0 /* 2^50 */
 #define MAX_TOKENS 2147483647.0
-#define MAX_NAMES  64
+#define MAX_NAMES  512
 
 typedef struct owner {
     char name[48]; /* part or recipe that filled the axis, "" while it is open */

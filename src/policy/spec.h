@@ -4,7 +4,8 @@
 
 #include "policy/strategy.h"
 
-/* Numbers of a spec are plain decimals of at most 15 digits: "32", "0.25". They are read and
+/* Numbers of a spec are plain decimals of at most 15 digits: "32", "0.25", "-4".
+ * They are read and
  * written here and not by strtod and printf, because those follow the locale and know "1e+06",
  * whose '+' would end the part. Every such number survives print and parse unchanged. */
 #define KEPT_SPEC_DIGITS 15

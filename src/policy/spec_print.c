@@ -15,8 +15,8 @@ bool kept_spec_read(const char *text, size_t n, double *value)
                                  1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15};
     uint64_t digits = 0;
     int n_digits = 0, n_fraction = 0;
-    bool point = false;
-    for (size_t i = 0; i < n; i++) {
+    bool point = false, negative = n > 0 && text[0] == '-';
+    for (size_t i = negative; i < n; i++) {
         if (text[i] == '.') {
             if (point || n_digits == 0)
                 return false;
@@ -34,23 +34,27 @@ bool kept_spec_read(const char *text, size_t n, double *value)
         return false;
     /* Both operands are exact, so the quotient is the double nearest to the decimal. */
     *value = (double)digits / ten[n_fraction];
+    if (negative && digits)
+        *value = -*value;
     return true;
 }
 
 const char *kept_spec_write(double value, char buf[KEPT_SPEC_NUMBER])
 {
+    const char *sign = value < 0 ? "-" : "";
     double scale = 1;
     int n_fraction = 0;
+    value = fabs(value);
     while (n_fraction < KEPT_SPEC_DIGITS && nearbyint(value * scale) / scale != value) {
         scale *= 10;
         n_fraction++;
     }
     uint64_t digits = (uint64_t)nearbyint(value * scale), unit = (uint64_t)scale;
     if (n_fraction)
-        snprintf(buf, KEPT_SPEC_NUMBER, "%" PRIu64 ".%0*" PRIu64, digits / unit, n_fraction,
+        snprintf(buf, KEPT_SPEC_NUMBER, "%s%" PRIu64 ".%0*" PRIu64, sign, digits / unit, n_fraction,
                  digits % unit);
     else
-        snprintf(buf, KEPT_SPEC_NUMBER, "%" PRIu64, digits);
+        snprintf(buf, KEPT_SPEC_NUMBER, "%s%" PRIu64, sign, digits);
     return buf;
 }
 

@@ -12,7 +12,8 @@
  *
  * Axes and their parts here:
  *   score       full random recency h2o tova snapkv knorm keydiff expected-attention
- *   allocator   uniform (default) pyramid ada global
+ *   allocator   uniform (default) pyramid ada global cake lava squeeze simlayer threshold coverage
+ *               duo headkv lu-kv
  *   protection  protect(sinks=4,recent=32)  -- the same for every score unless written
  *   schedule    prefill (default: once, when the prompt is in), decode(every=1) (after prefill and
  *               then every k decode steps at the budget), chunks(decode=0) (after every prefill
@@ -148,7 +149,8 @@ kept_evict_work *kept_evict_work_new(void); /* NULL: out of memory */
 void kept_evict_work_free(kept_evict_work *w);
 
 /* Scores, splits, selects and drops, so that the sequence meets its budget. Nothing happens if it
- * does already. Adds the time spent to *score_ns and *compact_ns.
+ * does already, unless the allocator is data-dependent. Adds the time spent to *score_ns and
+ * *compact_ns.
  *
  * Protected are the first `sinks` positions, the last `recent` ones and all pins. They are no
  * candidates: nothing competes with them. Where they exceed a head's even share of the budget, the
