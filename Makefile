@@ -31,7 +31,7 @@ CFLAGS_ALL = -std=c11 -D_GNU_SOURCE $(OPT) $(WARN) $(SAN) -fPIC -fvisibility=hid
 LIBS = $(LLAMA_LIBS) $(DEPS_LIBS) -lm -ldl $(LDFLAGS)
 
 LIB_SRC := $(wildcard src/base/*.c src/kern/*.c src/cache/*.c src/policy/*.c src/model/*.c)
-APP_SRC := $(wildcard src/task/*.c src/bench/*.c src/report/*.c)
+APP_SRC := $(wildcard src/task/*.c src/train/*.c src/bench/*.c src/report/*.c)
 CLI_SRC := $(wildcard src/cli/*.c)
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/%.o)
 APP_OBJ := $(APP_SRC:%.c=$(BUILD)/%.o)

@@ -47,6 +47,8 @@ KEPT_API const float *kept_trained_array(const kept_trained *t, const char *name
 /* The value of a note, owned by t; NULL: there is none. "text": the SHA-256 of the text it was
  * trained on, which no evaluation may use. */
 KEPT_API const char *kept_trained_note(const kept_trained *t, const char *key);
+/* The i-th note, in the order of the file, and its key; NULL: there are fewer. */
+KEPT_API const char *kept_trained_note_at(const kept_trained *t, int i, const char **key);
 
 /* Lends t to e, whose strategies read it from now on; t must outlive e. One of the same kind is
  * replaced. ARGUMENT: of another model (by SHA-256), or arrays that do not fit its shape. */

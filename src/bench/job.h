@@ -2,6 +2,7 @@
  *
  *   run.c       opens everything, loops over tasks and samples
  *   prepare.c   strategies, sample sizes, pool size
+ *   trained.c   what strategies need trained
  *   sample.c    one sample: prefill, fork, evict
  *   answer.c    one sample: suffix, greedy decoding, teacher forcing
  *   measure.c   recall and speed
@@ -13,6 +14,7 @@
 #define BENCH_JOB_H
 
 #include "bench/run.h"
+#include "kept/trained.h"
 
 #include <stdio.h>
 
@@ -47,6 +49,12 @@ typedef struct kept_run_task {
 
 typedef struct kept_dump kept_dump;
 
+/* A trained file that some variant reads. */
+typedef struct kept_run_trained {
+    kept_trained *file;
+    char name[128], sha256[65]; /* of the file, without its folder */
+} kept_run_trained;
+
 typedef struct kept_job {
     const kept_run_options *o;
     kept_model *model;
@@ -65,6 +73,8 @@ typedef struct kept_job {
     uint64_t start_ns;                /* clock when the run began */
     uint64_t phase_ns[KEPT_N_PHASES]; /* wall time of the run's parts */
     kept_dump *dump;                  /* or NULL */
+    kept_run_trained trained[16];
+    int n_trained;
     double done, part, weight, total; /* work units: finished samples, in this one, of it, all */
     char what[96];                    /* text for the progress line */
 } kept_job;
@@ -130,6 +140,14 @@ kept_status kept_prepare_variants(kept_job *j, kept_error *err);
 kept_status kept_prepare_tasks(kept_job *j, kept_error *err); /* also sizes and weights */
 kept_status kept_prepare_pool(kept_job *j, kept_error *err);
 uint64_t kept_free_memory(void); /* bytes this process may still take, UINT64_MAX if unknown */
+
+/* ---- trained.c ---- */
+/* Opens the trained files that the variants need, before any work. ARGUMENT, in one line that says
+ * what to do: one is missing, of another model, or was trained on a text that is evaluated here. */
+kept_status kept_prepare_trained(kept_job *j, kept_error *err);
+kept_status kept_lend_trained(kept_job *j, kept_error *err); /* to the engine */
+json_t *kept_trained_json(const kept_job *j);
+void kept_trained_close(kept_job *j);
 
 /* ---- sample.c ---- */
 /* Runs sample `index` of `task`; on OK *json is its record. CANCELLED: no record. */

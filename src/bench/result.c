@@ -175,6 +175,7 @@ json_t *kept_result_head(kept_job *j, kept_error *err)
     json_object_set_new(doc, "machine",
                         kept_machine_json(kept_engine_isa(j->engine), j->o->n_threads));
     json_object_set_new(doc, "options", options_json(j));
+    json_object_set_new(doc, "trained", kept_trained_json(j));
     json_object_set_new(doc, "variants", variants_json(j));
     json_object_set_new(doc, "tasks", tasks_json(j));
     return doc;

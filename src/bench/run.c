@@ -36,11 +36,15 @@ static kept_status job_open(kept_job *j, kept_error *err)
         return s;
     j->info = kept_model_get_info(j->model);
     j->max_batch = j->chunk > CHUNK ? j->chunk : CHUNK;
-    s = kept_prepare_tasks(j, err);
+    s = kept_prepare_trained(j, err);
+    if (!s)
+        s = kept_prepare_tasks(j, err);
     if (!s)
         s = kept_prepare_pool(j, err);
     if (!s)
         s = open_engine(j, err);
+    if (!s)
+        s = kept_lend_trained(j, err);
     if (!s && o->dump_kept)
         s = kept_dump_open(j, &j->dump, err);
     return s;
@@ -50,6 +54,7 @@ static void job_close(kept_job *j)
 {
     kept_dump_abandon(j->dump);
     kept_engine_free(j->engine);
+    kept_trained_close(j);
     for (int t = 0; j->tasks && t < j->o->n_tasks; t++) {
         kept_task_close(j->tasks[t].task);
         free(j->tasks[t].weight);

@@ -37,12 +37,16 @@ typedef struct kept_run_options {
     bool auto_chat; /* generate tasks use the chat template if the model has one we know */
     int n_threads;  /* 0: all processors */
     uint64_t seed;
-    int chunk;             /* prefill chunk, tokens; 0: 512 */
-    int speed_samples;     /* samples per task on which speed is measured, 0: none */
-    int speed_steps;       /* even number of timed steps per variant; 0: 16 */
-    size_t pool_bytes;     /* 0: as much as the variants' budgets add up to */
-    const char *isa;       /* NULL: best */
-    const char *dump_kept; /* file for kept positions, NULL: none */
+    int chunk;                  /* prefill chunk, tokens; 0: 512 */
+    int speed_samples;          /* samples per task on which speed is measured, 0: none */
+    int speed_steps;            /* even number of timed steps per variant; 0: 16 */
+    size_t pool_bytes;          /* 0: as much as the variants' budgets add up to */
+    const char *isa;            /* NULL: best */
+    const char *const *trained; /* [n_trained] trained files to read first */
+    int n_trained;
+    const char *trained_dir; /* where others are looked for: DIR/<16 of the model's
+                              * SHA-256>/KIND.kept; NULL: nowhere */
+    const char *dump_kept;   /* file for kept positions, NULL: none */
     /* Called after each forward pass: fraction done in [0,1], what is being done. Returning false
      * cancels: the result so far is returned, marked "partial". May be NULL. */
     bool (*progress)(void *ctx, double done, const char *what);

@@ -181,7 +181,7 @@ bool kept_catalogue_expand(const char *pattern, int i, char *buf, size_t cap)
     return true;
 }
 
-kept_status kept_models_dir(char *buf, size_t cap)
+kept_status kept_cache_folder(const char *below, char *buf, size_t cap)
 {
     static const struct {
         const char *variable, *below;
@@ -189,11 +189,16 @@ kept_status kept_models_dir(char *buf, size_t cap)
     for (size_t i = 0; i < sizeof roots / sizeof *roots; i++) {
         const char *root = getenv(roots[i].variable);
         if (root && *root) {
-            int n = snprintf(buf, cap, "%s%s/models", root, roots[i].below);
+            int n = snprintf(buf, cap, "%s%s/%s", root, roots[i].below, below);
             return n > 0 && (size_t)n < cap ? KEPT_OK : KEPT_ARGUMENT;
         }
     }
     return KEPT_NOT_FOUND;
+}
+
+kept_status kept_models_dir(char *buf, size_t cap)
+{
+    return kept_cache_folder("models", buf, cap);
 }
 
 kept_status kept_model_path(const char *name_or_path, char *buf, size_t cap)

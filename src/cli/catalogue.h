@@ -34,7 +34,9 @@ const kept_catalogue_entry *kept_catalogue_find(const kept_catalogue *c, const c
 uint64_t kept_catalogue_part_bytes(const kept_catalogue_entry *e, int i);
 bool kept_catalogue_expand(const char *pattern, int i, char *buf, size_t cap);
 
-/* "<cache root>/models" into buf. NOT_FOUND: neither KEPT_CACHE, XDG_CACHE_HOME nor HOME is set. */
+/* "<cache root>/BELOW" into buf. NOT_FOUND: neither KEPT_CACHE, XDG_CACHE_HOME nor HOME is set. */
+kept_status kept_cache_folder(const char *below, char *buf, size_t cap);
+/* The same of "models". */
 kept_status kept_models_dir(char *buf, size_t cap);
 
 /* The file that a model argument means: a catalogue name is its file in the cache, anything else

@@ -5,67 +5,14 @@
  */
 #include "bench/run.h"
 #include "cli/cli.h"
+#include "cli/progress.h"
 #include "cli/run_args.h"
 #include "report/report.h"
 
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
-
-#define PROGRESS_NS 200000000u
-
-static volatile sig_atomic_t stop_asked;
-
-static void on_signal(int number)
-{
-    (void)number;
-    stop_asked = 1;
-}
-
-/* The first Ctrl-C asks to stop, the second one kills. */
-static void catch_signals(void)
-{
-    struct sigaction a = {.sa_handler = on_signal};
-    a.sa_flags = (int)SA_RESETHAND;
-    sigemptyset(&a.sa_mask);
-    sigaction(SIGINT, &a, NULL);
-    sigaction(SIGTERM, &a, NULL);
-}
-
-typedef struct progress {
-    bool show;
-    uint64_t start, last;
-} progress;
-
-static void print_left(double seconds)
-{
-    if (seconds >= 90)
-        fprintf(stderr, "about %.0f min left", seconds / 60);
-    else
-        fprintf(stderr, "about %.0f s left", seconds);
-}
-
-static bool on_progress(void *ctx, double done, const char *what)
-{
-    progress *p = ctx;
-    uint64_t now = kept_clock_ns();
-    if (p->show && now - p->last > PROGRESS_NS) {
-        p->last = now;
-        fprintf(stderr, "\r\033[K%3.0f%%  %s  ", 100 * done, what);
-        if (done > 0.02)
-            print_left((double)(now - p->start) / 1e9 * (1 - done) / done);
-        fflush(stderr);
-    }
-    return !stop_asked;
-}
-
-static void wipe(const progress *p)
-{
-    if (p->show)
-        fputs("\r\033[K", stderr);
-}
 
 static int columns_of_stdout(void)
 {
@@ -109,7 +56,8 @@ static int show(const kept_run_args *a, const json_t *result)
 
 static int run(const kept_run_args *a)
 {
-    progress p = {.show = !a->quiet && isatty(STDERR_FILENO), .start = kept_clock_ns()};
+    kept_progress p;
+    kept_progress_start(&p, a->quiet);
     kept_run_options o = {
         .model_path = a->model_path,
         .model_name = a->model,
@@ -126,13 +74,16 @@ static int run(const kept_run_args *a)
         .pool_bytes = (size_t)a->pool,
         .isa = a->isa ? a->isa : getenv("KEPT_ISA"),
         .dump_kept = a->dump,
-        .progress = on_progress,
+        .trained = (const char *const *)a->trained.text,
+        .n_trained = a->trained.n,
+        .trained_dir = *a->trained_dir ? a->trained_dir : NULL,
+        .progress = kept_progress_show,
         .ctx = &p,
     };
     json_t *result = NULL;
     kept_error err = {.text = ""};
     kept_status s = kept_run(&o, &result, &err);
-    wipe(&p);
+    kept_progress_wipe(&p);
     int code = s == KEPT_ARGUMENT ? KEPT_EXIT_USAGE : s ? KEPT_EXIT_FAILED : KEPT_EXIT_OK;
     if (result) {
         int shown = show(a, result);
@@ -149,7 +100,7 @@ int kept_cmd_run(int argc, char **argv)
     kept_run_args a;
     int code = kept_run_args_parse(&a, argc, argv);
     if (code < 0) {
-        catch_signals();
+        kept_catch_signals();
         code = run(&a);
     }
     kept_run_args_clear(&a);

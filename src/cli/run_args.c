@@ -52,12 +52,13 @@ void kept_run_args_clear(kept_run_args *a)
     kept_list_clear(&a->budgets);
     kept_list_clear(&a->tasks);
     kept_list_clear(&a->specs);
+    kept_list_clear(&a->trained);
     free(a->task_options);
 }
 
 /* ---- flags ---------------------------------------------------------------------------------- */
 
-typedef enum flag_kind { LIST, TEXT, NUMBER, SIZE, SWITCH } flag_kind;
+typedef enum flag_kind { LIST, FILES, TEXT, NUMBER, SIZE, SWITCH } flag_kind;
 
 #define AT(field) offsetof(kept_run_args, field)
 
@@ -94,6 +95,7 @@ static const struct flag_target {
     {TEXT, AT(out), 0, 0},
     {TEXT, AT(format), 0, 0},
     {SWITCH, AT(quiet), 0, 0},
+    {FILES, AT(trained), 0, 0},
 };
 
 static const kept_flag flags[] = {
@@ -104,6 +106,7 @@ static const kept_flag flags[] = {
     {"text", true},      {"jsonl", true},         {"score-tokens", true}, {"chunk", true},
     {"pool", true},      {"speed-samples", true}, {"speed-steps", true},  {"isa", true},
     {"dump-kept", true}, {"out", true},           {"format", true},       {"quiet", false},
+    {"trained", true},
 };
 enum { N_FLAGS = sizeof flags / sizeof *flags };
 _Static_assert(N_FLAGS == sizeof targets / sizeof *targets, "one target per flag");
@@ -126,6 +129,8 @@ static const char help[] =
     "  --speed-samples N  --speed-steps N   timing of decode steps [1, 16]\n"
     "  --out FILE             result as .json, .csv or .txt    --format table|json|csv   on "
     "stdout\n"
+    "  --trained FILE         what a strategy needs trained, of 'kept train' or 'kept calibrate'\n"
+    "                         [from the cache; may be given several times]\n"
     "  --dump-kept FILE       which positions every head kept  --quiet   no progress line\n\n"
     "examples\n"
     "  kept run --model smollm2 --strategy 'h2o,snapkv+ada' --budget 20% --out r.json\n"
@@ -139,6 +144,10 @@ static int set_flag(kept_run_args *r, kept_args *a, int i)
     switch (targets[i].kind) {
     case LIST:
         return kept_list_split((kept_list *)(void *)field, a->value)
+                   ? -1
+                   : kept_failed("run", "out of memory");
+    case FILES:
+        return list_add((kept_list *)(void *)field, a->value, strlen(a->value))
                    ? -1
                    : kept_failed("run", "out of memory");
     case TEXT:
@@ -345,6 +354,13 @@ static int find_model(kept_run_args *a)
     }
 }
 
+/* Without a cache folder only --trained FILE is looked at. */
+static void find_trained_dir(kept_run_args *a)
+{
+    if (kept_cache_folder("trained", a->trained_dir, sizeof a->trained_dir))
+        a->trained_dir[0] = '\0';
+}
+
 int kept_run_args_parse(kept_run_args *a, int argc, char **argv)
 {
     *a = (kept_run_args){.samples = 8,
@@ -369,5 +385,6 @@ int kept_run_args_parse(kept_run_args *a, int argc, char **argv)
         code = check_writable(a->out);
     if (code < 0)
         code = check_writable(a->dump);
+    find_trained_dir(a);
     return code;
 }

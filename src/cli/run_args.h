@@ -12,12 +12,13 @@ typedef struct kept_list {
 typedef struct kept_run_args {
     kept_list strategies, budgets, tasks; /* as written */
     kept_list specs;                      /* strategies crossed with budgets */
+    kept_list trained;                    /* files */
     const char *model, *jsonl, *text, *haystack, *key, *value, *isa, *dump, *out, *format;
     int64_t length, samples, seed, threads, keys, values, score_tokens, chunk, speed_samples,
         speed_steps, max_new;
     uint64_t pool;
     bool chat, raw, query_aware, quiet;
-    char model_path[4096];
+    char model_path[4096], trained_dir[4096];
     kept_task_options *task_options; /* [tasks.n] */
 } kept_run_args;
 

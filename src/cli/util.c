@@ -146,23 +146,37 @@ bool kept_args_json(const kept_args *a, bool *json)
 
 /* ---- output -------------------------------------------------------------------------------- */
 
+/* Length of what must stay on one line: a word, or a part of a spec that is too long for a line. */
+static size_t unbroken(const char *text, int room)
+{
+    size_t len = strcspn(text, " \n"), part = 0;
+    if (len <= (size_t)room)
+        return len;
+    for (size_t i = 1; i < len && i < (size_t)room; i++)
+        if (text[i] == '+')
+            part = i;
+    return part ? part : len;
+}
+
 void kept_print_wrapped(FILE *out, int indent, const char *lead, const char *text)
 {
     int column = fprintf(out, "%s", lead);
     for (; column < indent; column++)
         fputc(' ', out);
-    bool first = true;
+    bool first = true, glued = false;
     while (*text) {
-        size_t len = strcspn(text, " \n");
-        if (!first && column + 1 + (int)len > WRAP_COLUMNS) {
+        size_t len = unbroken(text, WRAP_COLUMNS - indent);
+        if (!first && column + !glued + (int)len > WRAP_COLUMNS) {
             fprintf(out, "\n%*s", indent, "");
             column = indent;
             first = true;
         }
-        column += fprintf(out, "%s%.*s", first ? "" : " ", (int)len, text);
+        column += fprintf(out, "%s%.*s", first || glued ? "" : " ", (int)len, text);
         first = false;
         text += len;
-        text += strspn(text, " \n");
+        size_t blanks = strspn(text, " \n");
+        glued = !blanks;
+        text += blanks;
     }
     fputc('\n', out);
 }

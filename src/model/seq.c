@@ -1,5 +1,6 @@
 /* seq: sequences: creation, forks, eviction by their strategy, windowed layers, accounts. */
 #include "model/engine.h"
+#include "model/look.h"
 
 #include <limits.h>
 #include <stdlib.h>
@@ -206,15 +207,13 @@ kept_status kept_seq_pin(kept_seq *s, int begin, int end)
 /* ---- eviction ---------------------------------------------------------------------------------
  */
 
-/* full_tokens: what a full cache holds at the point the budget refers to. */
-static kept_status evict(kept_seq *s, int32_t full_tokens, kept_error *err)
+/* What s lends for one eviction. full_tokens: what a full cache holds at the point the budget
+ * refers to. */
+static kept_evict lend(kept_seq *s, int32_t full_tokens)
 {
     kept_engine *e = s->engine;
     const struct kept_model *m = e->model;
-    kept_status st = kept_ahead_ready(s, err);
-    if (st)
-        return st;
-    kept_evict x = {
+    return (kept_evict){
         .cache = s->cache,
         .n_layers = m->info.n_layers,
         .windowed = m->info.windowed,
@@ -237,6 +236,15 @@ static kept_status evict(kept_seq *s, int32_t full_tokens, kept_error *err)
         .seed = s->seed,
         .round = s->round,
     };
+}
+
+static kept_status evict(kept_seq *s, int32_t full_tokens, kept_error *err)
+{
+    kept_engine *e = s->engine;
+    kept_status st = kept_ahead_ready(s, err);
+    if (st)
+        return st;
+    kept_evict x = lend(s, full_tokens);
     const uint64_t t0 = kept_clock_ns();
     st = kept_record_show(s, &x, err);
     s->score_ns += kept_clock_ns() - t0;
@@ -247,6 +255,14 @@ static kept_status evict(kept_seq *s, int32_t full_tokens, kept_error *err)
     s->round++;
     s->steps = 0;
     return KEPT_OK;
+}
+
+kept_status kept_seq_look(kept_seq *s, const kept_score *as, const kept_look *look, kept_error *err)
+{
+    kept_evict x = lend(s, s->n_tokens);
+    kept_strategy what = kept_look_strategy(as);
+    kept_status st = kept_record_show(s, &x, err);
+    return st ? st : kept_strategy_look(&what, &x, s->engine->evict_work, look, err);
 }
 
 /* A strategy that will not act again gives back what it remembered. */

@@ -306,6 +306,39 @@ static kept_status apply(kept_pass *p, uint64_t *score_ns, uint64_t *compact_ns)
     return KEPT_OK;
 }
 
+/* Shows every head to the score. */
+static kept_status score_all(kept_pass *p, kept_evict_work *w, kept_error *err)
+{
+    kept_status st;
+    size_t at = 0;
+    p->limit = p->n_all ? (int)(p->total / p->n_all) : 0;
+    if ((st = check(p, err)) || (st = find_memory(p, w, err)))
+        return st;
+    for (int i = 0; i < p->n_all; i++) {
+        p->n[i] = kept_cache_n(p->e->cache, p->layer[i / p->n_heads], i % p->n_heads);
+        p->at[i] = at;
+        at += (size_t)p->n[i];
+    }
+    if (p->needs & KEPT_NEED_KEYS0)
+        kept_pass_turns(p);
+    for (int l = 0; l < p->n_layers && !st; l++)
+        st = kept_pass_score(p, l, err);
+    return st;
+}
+
+kept_status kept_strategy_look(const kept_strategy *s, const kept_evict *e, kept_evict_work *w,
+                               const kept_look *look, kept_error *err)
+{
+    kept_pass p = {.s = s,
+                   .e = e,
+                   .score = kept_strategy_score(s),
+                   .wrap = kept_strategy_wrapper(s),
+                   .alloc = kept_strategy_allocator(s),
+                   .look = look};
+    count_slots(&p);
+    return p.n_slots ? score_all(&p, w, err) : KEPT_OK;
+}
+
 kept_status kept_strategy_evict(const kept_strategy *s, const kept_evict *e, kept_evict_work *w,
                                 uint64_t *score_ns, uint64_t *compact_ns, kept_error *err)
 {
@@ -321,20 +354,7 @@ kept_status kept_strategy_evict(const kept_strategy *s, const kept_evict *e, kep
     count_slots(&p);
     if (p.n_slots <= p.total && !p.alloc->data_dependent)
         return KEPT_OK;
-    p.limit = (int)(p.total / p.n_all);
-    if ((st = check(&p, err)) || (st = find_memory(&p, w, err)))
-        return st;
-    size_t at = 0;
-    for (int i = 0; i < p.n_all; i++) {
-        p.n[i] = kept_cache_n(e->cache, p.layer[i / p.n_heads], i % p.n_heads);
-        p.at[i] = at;
-        at += (size_t)p.n[i];
-    }
-    if (p.needs & KEPT_NEED_KEYS0)
-        kept_pass_turns(&p);
-    for (int l = 0; l < p.n_layers && !st; l++)
-        st = kept_pass_score(&p, l, err);
-    if (st)
+    if ((st = score_all(&p, w, err)))
         return st;
     split(&p);
     *score_ns += kept_clock_ns() - t0;

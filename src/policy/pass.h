@@ -14,6 +14,7 @@ typedef struct kept_pass {
     int needs;    /* of all parts together */
     int n_recent; /* queries that heads[].prob holds: the most that a part wants */
     const kept_trained *trained, *alloc_trained;
+    const kept_look *look;        /* shown every head in place of the score; NULL: an eviction */
     int n_layers, n_heads, n_all; /* layers that evict, heads of a layer, heads of all of them */
     int layer[KEPT_MAX_LAYERS];   /* [n_layers] */
     int plane;                    /* first state plane of the score, or -1 */

@@ -159,6 +159,11 @@ static void score_head(kept_pass *p, kept_view *v, int i, int h)
     v->options = option;
     v->trained = p->trained;
     narrow(p, v, h, p->score->recent, option);
+    if (p->look) {
+        memset(score, 0, (size_t)p->view[h].n * sizeof *score);
+        p->look->fn(p->look->ctx, v, h);
+        return;
+    }
     p->score->score(v, h, score);
     for (int k = 0; k < p->view[h].n; k++)
         score[k] = kept_pass_bounded(score[k]);
@@ -232,7 +237,7 @@ kept_status kept_pass_score(kept_pass *p, int l, kept_error *err)
         score_head(p, &v, l * p->n_heads + h, h);
         x->key = x->key0 = x->value = x->prob = x->query = x->lse = NULL;
     }
-    if (p->wrap->wrap) {
+    if (p->wrap->wrap && !p->look) {
         v.options = p->s->option[KEPT_AXIS_WRAPPER];
         v.share = share_of(p, l * p->n_heads);
         v.n_recent = 0;

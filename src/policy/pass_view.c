@@ -93,6 +93,9 @@ void kept_pass_probs(kept_pass *p, int layer, int head)
     for (size_t t = 0; t < R; t++)
         memcpy(p->query + t * size, from + (t * (size_t)p->n_heads + (size_t)head) * size,
                size * sizeof *from);
+    h->query = p->query;
+    if (p->look && p->look->queries_only)
+        return;
     e->kern->dots((int)R * e->group, h->n, e->head_size, p->query, p->key, p->prob, h->n);
     for (int t = 0, seen = 0; t < p->n_recent; t++) {
         while (seen < h->n && h->pos[seen] <= e->next_pos - p->n_recent + t)
@@ -102,7 +105,6 @@ void kept_pass_probs(kept_pass *p, int layer, int head)
             p->lse[row] = soft_max(p->prob + (size_t)row * (size_t)h->n, h->n, seen, e->attn_scale);
         }
     }
-    h->query = p->query;
     h->prob = p->prob;
     h->lse = p->lse;
 }

@@ -166,6 +166,16 @@ void kept_evict_work_free(kept_evict_work *w);
 kept_status kept_strategy_evict(const kept_strategy *s, const kept_evict *e, kept_evict_work *w,
                                 uint64_t *score_ns, uint64_t *compact_ns, kept_error *err);
 
+/* Shows every head to fn as the score of s would see it, and drops nothing: for training. */
+typedef void kept_look_fn(void *ctx, const kept_view *v, int head);
+typedef struct kept_look {
+    kept_look_fn *fn;
+    void *ctx;
+    bool queries_only; /* of recent queries: leave out prob and lse, which cost slots x queries */
+} kept_look;
+kept_status kept_strategy_look(const kept_strategy *s, const kept_evict *e, kept_evict_work *w,
+                               const kept_look *look, kept_error *err);
+
 /* Budget in slots over all evictable heads together, protected slots included; heads hold
  * full_tokens each in the full cache. */
 int64_t kept_strategy_budget_slots(const kept_strategy *s, int n_layers, int n_heads, int head_size,

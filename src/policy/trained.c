@@ -346,3 +346,13 @@ const char *kept_trained_note(const kept_trained *t, const char *key)
     const item *i = find(t, key, true);
     return i ? i->text : NULL;
 }
+
+const char *kept_trained_note_at(const kept_trained *t, int i, const char **key)
+{
+    for (int k = 0; k < t->n_items; k++)
+        if (t->items[k].text && i-- == 0) {
+            *key = t->items[k].name;
+            return t->items[k].text;
+        }
+    return NULL;
+}
