@@ -21,6 +21,7 @@
     X(knorm)                                                                                       \
     X(keydiff)                                                                                     \
     X(expected_attention)                                                                          \
+    X(corm)                                                                                        \
     X(kvzip)                                                                                       \
     X(kvzip_plus)                                                                                  \
     X(kvzap)                                                                                       \
@@ -41,6 +42,7 @@
     X(simlayer)                                                                                    \
     X(threshold)                                                                                   \
     X(coverage)                                                                                    \
+    X(zigzag)                                                                                      \
     X(duo)                                                                                         \
     X(headkv)                                                                                      \
     X(lu_kv)
