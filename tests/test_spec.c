@@ -199,7 +199,7 @@ static void test_spellings(void)
 
 #define H2O(schedule)                                                                              \
     "h2o(norm=off)+unweighted+tokens+uniform+protect(sinks=4,recent=32)+" schedule "+original+"    \
-                                                                                   "fixed"
+    "fixed"
 
 /* Thresholds that are not written are the signal's; what a state leaves open comes from outside; a
  * budget that all states share stands outside. */
