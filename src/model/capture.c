@@ -316,8 +316,7 @@ kept_status kept_record_new(kept_seq *s, const kept_seq *src, kept_error *err)
         st = cosine_new(s, src, err);
         bytes += n_layers_of(e) * sizeof(double);
     }
-    if (!st && s->strategy && kept_strategy_needs_of(s->strategy) & KEPT_NEED_OUTPUT &&
-        !output_buffer(e))
+    if (!st && s->whole && kept_strategy_needs_of(s->whole) & KEPT_NEED_OUTPUT && !output_buffer(e))
         st = kept_fail(err, KEPT_NOMEM, "no memory for the output matrix of a layer");
     s->extra_bytes = bytes;
     if (!st)

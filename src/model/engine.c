@@ -151,6 +151,7 @@ void kept_engine_free(kept_engine *e)
     kept_work_free(e);
     kept_evict_work_free(e->evict_work);
     kept_record_engine_free(e);
+    kept_control_engine_free(e);
     void *all[] = {e->nodes,  e->jobs,     e->tok_buf,   e->pos_buf,  e->out_buf,
                    e->logits, e->keep_buf, e->rope_freq, e->inv_norm, e->predict};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
@@ -214,6 +215,9 @@ static kept_status check_items(kept_engine *e, const kept_item *items, int n_ite
             return kept_fail(err, KEPT_ARGUMENT,
                              "item %d: sequence would pass max_tokens = %d tokens", i,
                              e->max_tokens);
+        kept_status st = kept_control_check_item(it, err);
+        if (st)
+            return st;
         for (int t = 0; t < it->n_tokens; t++)
             if (it->tokens[t] < 0 || it->tokens[t] >= e->model->info.n_vocab)
                 return kept_fail(err, KEPT_ARGUMENT, "item %d: token id %d at %d is not in 0..%d",
@@ -332,6 +336,10 @@ static void commit_item(const kept_engine *e, const kept_item *it, const kept_jo
     kept_record_commit(s, job);
     if (s->log)
         memcpy(s->log + s->n_tokens, it->tokens, (size_t)it->n_tokens * sizeof *s->log);
+    for (int t = 0; t < it->n_tokens; t++) {
+        s->history = (s->history ^ (uint64_t)it->tokens[t]) * 0x9e3779b97f4a7c15u;
+        s->history ^= s->history >> 29;
+    }
     s->n_tokens += it->n_tokens;
     kept_cache_tick(s->cache, it->n_tokens);
 }
@@ -344,6 +352,8 @@ static kept_status finish(kept_engine *e, const kept_item *items, int n_items, k
     kept_status st = KEPT_OK;
     for (int i = 0; i < n_items && !st; i++)
         st = kept_seq_after(items[i].seq, &items[i], err);
+    if (!st)
+        st = kept_control_after(e, items, n_items, err);
     e->times.policy_ns += kept_clock_ns() - t0;
     return st;
 }

@@ -33,9 +33,14 @@ typedef struct kept_stats {
     float *outer;  /* [n_layers][n_heads][D][D] */
 } kept_stats;
 
+typedef struct kept_control kept_control;
+typedef struct kept_sharing kept_sharing;
+
 struct kept_seq {
     kept_engine *engine;
-    const kept_strategy *strategy; /* NULL: full */
+    const kept_strategy *whole; /* what it was made with; NULL: full */
+    const kept_strategy
+        *strategy; /* in force now: whole, or a state of its controller; NULL: full */
     kept_cache *cache;
     kept_capture capture;           /* the first planes of the cache: kept_capture_state */
     int counted[KEPT_MAX_CAPTURED]; /* queries in the plane's current window */
@@ -56,13 +61,15 @@ struct kept_seq {
     bool in_batch;
     uint64_t extra_bytes; /* held beside the cache, as the cache was told */
     /* ahead.c */
-    int32_t *log;         /* [max_tokens] tokens seen; NULL unless an echo plane is captured */
-    int32_t echoed;       /* tokens that the echo planes know of; 0: not echoed */
-    uint64_t ahead_bytes; /* most that the echo held besides, for the peak of forks */
-    bool foreseen;        /* the future plane is filled */
-    bool echoing;         /* a fork that repeats: its echo planes take maxima now */
-    bool scratch;         /* a fork of the engine's own */
-    kept_seq *next;       /* in engine.seqs; scratch forks are in no list */
+    int32_t *log;          /* [max_tokens] tokens seen; NULL unless an echo plane is captured */
+    int32_t echoed;        /* tokens that the echo planes know of; 0: not echoed */
+    uint64_t ahead_bytes;  /* most that the echo held besides, for the peak of forks */
+    bool foreseen;         /* the future plane is filled */
+    bool echoing;          /* a fork that repeats: its echo planes take maxima now */
+    bool scratch;          /* a fork of the engine's own */
+    kept_seq *next;        /* in engine.seqs; scratch forks are in no list */
+    uint64_t history;      /* of the tokens seen: the same for the same tokens only */
+    kept_control *control; /* control.c; NULL: its controller decides nothing */
 };
 
 /* One batch item as the nodes see it. */
@@ -111,7 +118,8 @@ struct kept_engine {
     const kept_kern *kern;
     kept_pool *pool;
     int n_threads, max_tokens, max_batch, max_seqs, n_seqs;
-    kept_seq *seqs; /* the n_seqs live sequences, newest first */
+    kept_seq *seqs;        /* the n_seqs live sequences, newest first */
+    kept_sharing *sharing; /* control.c: scratch for shared budgets, NULL until one is */
     ggml_backend_t backend;
     struct ggml_threadpool *threadpool;
     void (*threadpool_free)(struct ggml_threadpool *);
@@ -201,6 +209,10 @@ kept_status kept_seq_after(kept_seq *s, const kept_item *item, kept_error *err);
 kept_status kept_seq_scratch(kept_seq *src, const kept_capture *cap, const int *planes,
                              kept_seq **out, kept_error *err);
 void kept_seq_scratch_free(kept_seq *s);
+/* Cuts s to the budget of what is in force now; full_tokens: what '%' refers to. FULL: put off. */
+kept_status kept_seq_evict(kept_seq *s, int32_t full_tokens, kept_error *err);
+/* Makes room for evictions of s by `what`, however long s grows. */
+kept_status kept_seq_reserve(kept_seq *s, const kept_strategy *what, kept_error *err);
 /* s held that many bytes besides for a moment: they count in its peak. */
 void kept_seq_note_held(kept_seq *s, uint64_t more);
 
@@ -214,6 +226,26 @@ kept_status kept_ahead_new(kept_seq *s, const kept_seq *from, kept_error *err);
 void kept_ahead_free(kept_seq *s);
 /* Before an eviction: fills what must be filled. ARGUMENT: nobody foresaw. */
 kept_status kept_ahead_ready(kept_seq *s, kept_error *err);
+
+/* ---- control.c ---- */
+/* Can a sequence of s (NULL: full) be controlled as s says? ARGUMENT. */
+kept_status kept_control_check(const kept_strategy *s, kept_error *err);
+/* What s needs to be controlled, if its strategy says so; from: the sequence forked, or NULL. Puts
+ * the first state in force. NOMEM. */
+kept_status kept_control_new(kept_seq *s, const kept_seq *from, kept_error *err);
+void kept_control_free(kept_seq *s); /* and no sequence refers to s any more */
+void kept_control_engine_free(kept_engine *e);
+/* The prompt is in: decides for the first time. The caller evicts by what is in force then. */
+kept_status kept_control_start(kept_seq *s, kept_error *err);
+/* Follows the decisions of a log that are due; nothing without a log. */
+kept_status kept_control_follow(kept_seq *s, kept_error *err);
+/* Before a pass. ARGUMENT: a signal has nothing to look at. */
+kept_status kept_control_check_item(const kept_item *item, kept_error *err);
+/* After a pass, when its sequences have done what their schedules say. */
+kept_status kept_control_after(kept_engine *e, const kept_item *items, int n_items,
+                               kept_error *err);
+/* Slots that s may hold in place of its strategy's budget; 0: that budget. */
+int64_t kept_control_slots(const kept_seq *s);
 
 /* ---- hidden.c ---- */
 /* Checks a trained file of kind "kvzap" and makes room for it. ARGUMENT: it does not fit. */

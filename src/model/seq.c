@@ -1,7 +1,6 @@
 /* seq: sequences: creation, forks, eviction by their strategy, windowed layers, accounts. */
 #include "model/engine.h"
 #include "model/look.h"
-#include "policy/parts.h"
 
 #include <limits.h>
 #include <stdlib.h>
@@ -15,10 +14,9 @@ static kept_status captures(const kept_engine *e, const kept_strategy *strategy,
                             const kept_capture *extra, kept_capture *want, kept_error *err)
 {
     *want = extra ? *extra : (kept_capture){0};
-    if (strategy && kept_controller_acts(kept_strategy_controller(strategy)))
-        return kept_fail(err, KEPT_UNSUPPORTED, "'%s' cannot run in this build",
-                         kept_strategy_name(strategy));
-    kept_status st = strategy ? kept_strategy_needs(strategy, want, err) : KEPT_OK;
+    kept_status st = kept_control_check(strategy, err);
+    if (!st && strategy)
+        st = kept_strategy_needs(strategy, want, err);
     if (!st)
         st = kept_record_check(e, strategy, want, err);
     return st ? st : kept_ahead_check(e, strategy, want, err);
@@ -36,7 +34,7 @@ static kept_seq *seq_alloc(kept_engine *e, const kept_strategy *strategy, const 
     if (!s)
         return NULL;
     s->engine = e;
-    s->strategy = strategy && !kept_strategy_is_full(strategy) ? strategy : NULL;
+    s->whole = s->strategy = strategy && !kept_strategy_is_full(strategy) ? strategy : NULL;
     s->capture = *cap;
     s->rope_plane = s->strategy && kept_strategy_moves_keys(s->strategy)
                         ? kept_capture_state(cap, cap->n_planes, group_of(e))
@@ -57,6 +55,7 @@ static void seq_destroy(kept_seq *s)
     kept_cache_free(s->cache);
     kept_record_free(s);
     kept_ahead_free(s);
+    kept_control_free(s);
     free(s->trimmed);
     free(s);
 }
@@ -101,6 +100,8 @@ kept_status kept_seq_new(kept_engine *e, const kept_strategy *strategy, const ke
         st = kept_record_new(s, NULL, err);
     if (!st)
         st = kept_ahead_new(s, NULL, err);
+    if (!st)
+        st = kept_control_new(s, NULL, err);
     if (st) {
         seq_destroy(s);
         return st;
@@ -157,11 +158,14 @@ kept_status kept_seq_fork(kept_seq *src, const kept_strategy *strategy, const ke
         st = kept_record_new(s, src, err);
     if (!st)
         st = kept_ahead_new(s, src, err);
+    if (!st)
+        st = kept_control_new(s, src, err);
     if (st) {
         seq_destroy(s);
         return st;
     }
     s->n_tokens = src->n_tokens;
+    s->history = src->history;
     s->full_tokens = src->full_tokens;
     s->score_ns = src->score_ns;
     s->compact_ns = src->compact_ns;
@@ -251,10 +255,11 @@ static kept_evict lend(kept_seq *s, int32_t full_tokens)
         .rope_neox = m->rope_neox,
         .seed = s->seed,
         .round = s->round,
+        .slots = kept_control_slots(s),
     };
 }
 
-static kept_status evict(kept_seq *s, int32_t full_tokens, kept_error *err)
+kept_status kept_seq_evict(kept_seq *s, int32_t full_tokens, kept_error *err)
 {
     kept_engine *e = s->engine;
     kept_status st = kept_ahead_ready(s, err);
@@ -273,6 +278,14 @@ static kept_status evict(kept_seq *s, int32_t full_tokens, kept_error *err)
     return KEPT_OK;
 }
 
+kept_status kept_seq_reserve(kept_seq *s, const kept_strategy *what, kept_error *err)
+{
+    kept_evict x = lend(s, s->n_tokens);
+    kept_status st = kept_record_show(s, &x, err);
+    return st ? st
+              : kept_strategy_reserve(what, &x, s->engine->evict_work, s->engine->max_tokens, err);
+}
+
 kept_status kept_seq_look(kept_seq *s, const kept_score *as, const kept_look *look, kept_error *err)
 {
     kept_evict x = lend(s, s->n_tokens);
@@ -284,7 +297,7 @@ kept_status kept_seq_look(kept_seq *s, const kept_score *as, const kept_look *lo
 /* A strategy that will not act again gives back what it remembered. */
 static void forget(kept_seq *s)
 {
-    if (kept_strategy_decode_every(s->strategy) || s->keep_planes)
+    if (s->control || kept_strategy_decode_every(s->strategy) || s->keep_planes)
         return;
     kept_cache_drop_planes(s->cache, 0);
     s->capture = (kept_capture){0};
@@ -299,11 +312,14 @@ static void forget(kept_seq *s)
 kept_status kept_seq_end_prefill(kept_seq *s, kept_error *err)
 {
     s->full_tokens = s->n_tokens;
-    if (!s->strategy)
-        return KEPT_OK;
-    kept_status st = evict(s, s->full_tokens, err);
+    kept_status st = kept_control_start(s, err);
+    if (st || !s->strategy)
+        return st;
+    st = kept_seq_evict(s, s->full_tokens, err);
     if (!st)
         forget(s);
+    if (!st)
+        st = kept_control_follow(s, err);
     return st;
 }
 
@@ -340,12 +356,12 @@ kept_status kept_seq_after(kept_seq *s, const kept_item *item, kept_error *err)
         return st ? kept_fail(err, st, "windowed layers could not be trimmed") : KEPT_OK;
     if (item->prefill) {
         if (kept_strategy_acts_on_chunks(s->strategy) && s->full_tokens == 0)
-            st = evict(s, s->n_tokens + item->n_after, err);
+            st = kept_seq_evict(s, s->n_tokens + item->n_after, err);
     } else {
         const int every = kept_strategy_decode_every(s->strategy);
         s->steps += item->n_tokens;
         if (every && s->steps >= every)
-            st = evict(s, s->full_tokens ? s->full_tokens : s->n_tokens, err);
+            st = kept_seq_evict(s, s->full_tokens ? s->full_tokens : s->n_tokens, err);
     }
     /* The tokens are in. Shared pages that cannot be copied now are tried again after the next
      * pass; if the pool stays full, that pass is refused before it changes anything. */

@@ -31,8 +31,8 @@ static const kept_option adaptive_options[] = {
      "threshold: calm below it (entropy, kl: tight below it); that of pressure, as above"},
     {"every", 16, 1, MANY, true, NULL, "decode steps between two looks"},
     {"hold", 32, 0, MANY, true, NULL, "least decode steps between two switches"},
-    {"sinks", 4, 0, MANY, true, NULL, "window-ratio: first positions that count"},
-    {"window", 64, 0, MANY, true, NULL, "window-ratio: last positions that count"},
+    {"sinks", KEPT_SIGNAL_SINKS, 0, MANY, true, NULL, "window-ratio: first positions that count"},
+    {"window", KEPT_SIGNAL_WINDOW, 0, MANY, true, NULL, "window-ratio: last positions that count"},
 };
 
 /* Thresholds mean something for one signal only, so their defaults are the signal's. */

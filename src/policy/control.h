@@ -32,6 +32,9 @@ enum {
 /* The plane that signals of attention read: that of the last query. */
 #define KEPT_SIGNAL_PLANE ((kept_plane){.kind = KEPT_PLANE_MASS, .window = 1})
 
+#define KEPT_SIGNAL_SINKS  4
+#define KEPT_SIGNAL_WINDOW 64
+
 /* What a signal may look at; everything is borrowed. */
 typedef struct kept_signal_view {
     double used; /* part of the pool's pages in use, shared ones counted once */
@@ -90,7 +93,7 @@ typedef struct kept_controller {
      * NULL: budgets stay with their sequences. */
     void (*share)(const double *options, const kept_member *m, int n, int64_t *slots,
                   double *scratch);
-    int sinks, window; /* options with these, for kept_signal_view, or -1: 4 and 64 */
+    int sinks, window; /* its options for kept_signal_view, or -1: KEPT_SIGNAL_SINKS and _WINDOW */
 } kept_controller;
 
 /* True if the controller decides anything. */
