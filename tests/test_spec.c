@@ -157,12 +157,13 @@ static void test_spellings(void)
     check_spelling("full", "full", "full");
     check_spelling(
         "h2o@20%", "h2o@20%",
-        "h2o(norm=off)+unweighted+tokens+uniform+protect(sinks=4,recent=32)+prefill+original@20%");
+        "h2o(norm=off)+unweighted+tokens+uniform+protect(sinks=4,recent=32,first=0,last=0,"
+        "template=off)+prefill+original@20%");
     check_spelling("decode(every=16)+slot+ada+snapkv(window=64,pool=avg)@64MiB",
                    "snapkv(window=64,pool=avg)+ada+decode(every=16)+slot@64MiB",
                    "snapkv(window=64,kernel=7,pool=avg)+unweighted+tokens+ada(alpha=0.2)+protect("
-                   "sinks=4,recent=32)"
-                   "+decode(every=16)+slot@64MiB");
+                   "sinks=4,recent=32,first=0,last=0,template=off)"
+                   "+decode(every=16,slack=0)+slot@64MiB");
     check_spelling("window@512", "recency+protect(sinks=0,recent=0)@512", NULL);
     check_spelling("streaming@512", "recency+protect(recent=0)+slot@512", NULL);
     check_spelling("streaming(position=original,sinks=8)+decode(every=16)@512",

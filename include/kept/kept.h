@@ -203,10 +203,25 @@ KEPT_API kept_status kept_seq_fork(kept_seq *src, const kept_strategy *strategy,
                                    kept_error *err);
 KEPT_API void kept_seq_free(kept_seq *s);
 
-/* Positions [begin, end) may never be evicted from s (at most 16 spans; FULL beyond). */
+/* Positions [begin, end) may never be evicted from s (at most 16 spans; FULL beyond). ARGUMENT: not
+ * a span, or beyond the engine's max_tokens. */
 KEPT_API kept_status kept_seq_pin(kept_seq *s, int begin, int end);
-/* Tells s that its prefill is over: strategies of schedule "prefill" evict now. */
+
+/* What a token is, as the owner of the sequence knows it. Strategies may protect or demote a class
+ * (protect(template=keep|demote)); scores see it. */
+typedef enum kept_class {
+    KEPT_CLASS_TEXT,    /* what nobody marked */
+    KEPT_CLASS_TEMPLATE /* chat template: system prompt, role markers, boilerplate */
+} kept_class;
+/* Positions [begin, end) of s are of that class, whether they are in the cache yet or not; forks
+ * inherit it. ARGUMENT: not a span, or beyond the engine's max_tokens. NOMEM. */
+KEPT_API kept_status kept_seq_mark(kept_seq *s, int begin, int end, kept_class what);
+
+/* Tells s that its prefill is over: strategies evict now (but those of schedule "pressure"). */
 KEPT_API kept_status kept_seq_end_prefill(kept_seq *s, kept_error *err);
+/* Tells s that a turn (a question and its answer) is over: strategies of schedule "turns" evict now,
+ * a percentage being of all tokens seen; others do nothing. */
+KEPT_API kept_status kept_seq_end_turn(kept_seq *s, kept_error *err);
 
 /* Fills the FUTURE plane of s: a fork of it reads tokens[0..n) (what will come: the question and
  * the answer) and what its queries pay each slot of s is summed. s itself does not change
@@ -253,8 +268,10 @@ typedef struct kept_item {
 } kept_item;
 
 /* One forward pass over items[0..n_items), each a different sequence. Afterwards each sequence has
- * grown and its schedule may have evicted. FULL: the pool could not hold the new tokens; then no
- * sequence has changed. An eviction that needs to copy shared pages while none is free is put off
+ * grown and its schedule may have evicted. FULL: the pool could not hold the new tokens. Before that,
+ * sequences of schedule "pressure" (of this batch or not) are cut to their budgets, the one that
+ * holds most of its budget first, until the pass fits; if it never does, they stay cut, and no
+ * sequence has grown. An eviction that needs to copy shared pages while none is free is put off
  * to the sequence's next pass. ARGUMENT: too many tokens, a sequence too long, a token id out of
  * range. */
 KEPT_API kept_status kept_engine_forward(kept_engine *e, const kept_item *items, int n_items,
