@@ -497,7 +497,8 @@ static void what_cannot_be_is_refused(void)
     CHECK_INT(kept_seq_new(r.engine, NULL, NULL, 1, &plain, &r.err), KEPT_OK);
     CHECK_INT(kept_seq_echo(plain, &r.err), KEPT_ARGUMENT);
     CHECK_INT(kept_seq_foresee(plain, f->tokens, 1, &r.err), KEPT_ARGUMENT);
-    static const char *const early[] = {"kvzip+chunks@50%", "kvzip+layers@50%", "oracle+pressure@9"};
+    static const char *const early[] = {"kvzip+chunks@50%", "kvzip+layers@50%",
+                                        "oracle+pressure@9"};
     for (size_t i = 0; i < sizeof early / sizeof *early; i++) {
         kept_strategy *no = NULL;
         CHECK_INT(kept_strategy_parse(early[i], &no, &r.err), KEPT_ARGUMENT);

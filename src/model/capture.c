@@ -161,9 +161,8 @@ void kept_record_turn(kept_seq *s, int32_t back)
 {
     const kept_engine *e = s->engine;
     const kept_model_info *info = &e->model->info;
-    const kept_view v = {.rope_freq = e->rope_freq,
-                         .n_rope = e->model->n_rope,
-                         .rope_neox = e->model->rope_neox};
+    const kept_view v = {
+        .rope_freq = e->rope_freq, .n_rope = e->model->n_rope, .rope_neox = e->model->rope_neox};
     float re[KEPT_MAX_HEAD_SIZE / 2], im[KEPT_MAX_HEAD_SIZE / 2];
     if (!s->recent || !back)
         return;

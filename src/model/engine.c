@@ -84,8 +84,8 @@ static kept_status make_buffers(kept_engine *e, kept_error *err)
     e->keep_buf = kept_calloc((size_t)e->max_tokens + KEPT_PAGE_SLOTS, 1);
     e->evict_work = kept_evict_work_new();
     e->inv_norm = kept_calloc((size_t)e->max_batch, sizeof *e->inv_norm);
-    if (!e->inv_norm || !e->rope_buf || !e->nodes || !e->jobs || !e->tok_buf || !e->pos_buf || !e->out_buf ||
-        !e->keep_buf || !e->evict_work)
+    if (!e->inv_norm || !e->rope_buf || !e->nodes || !e->jobs || !e->tok_buf || !e->pos_buf ||
+        !e->out_buf || !e->keep_buf || !e->evict_work)
         return kept_fail(err, KEPT_NOMEM, "no memory for an engine of %d tokens", e->max_tokens);
     for (int l = 0; l < i->n_layers; l++)
         e->nodes[l] = (kept_node){e, l};
@@ -152,9 +152,8 @@ void kept_engine_free(kept_engine *e)
     kept_work_free(e);
     kept_evict_work_free(e->evict_work);
     kept_record_engine_free(e);
-    void *all[] = {e->nodes,  e->jobs,     e->tok_buf,   e->pos_buf,  e->out_buf,
-                   e->logits, e->keep_buf, e->rope_freq, e->inv_norm, e->predict,
-                   e->rope_buf};
+    void *all[] = {e->nodes,    e->jobs,      e->tok_buf,  e->pos_buf, e->out_buf, e->logits,
+                   e->keep_buf, e->rope_freq, e->inv_norm, e->predict, e->rope_buf};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         free(all[i]);
     free(e);
@@ -275,8 +274,8 @@ static bool fits(const kept_engine *e, const kept_item *items, int n_items, size
     return *pages <= kept_pool_free_pages(e->pool) && blocks <= kept_pool_free_blocks(e->pool);
 }
 
-/* Room for every new slot, all or nothing. Sequences under pressure make some, but not for a fork of
- * the engine's own: it may be what an eviction waits for. */
+/* Room for every new slot, all or nothing. Sequences under pressure make some, but not for a fork
+ * of the engine's own: it may be what an eviction waits for. */
 static kept_status reserve(kept_engine *e, const kept_item *items, int n_items, kept_error *err)
 {
     const kept_model_info *info = &e->model->info;

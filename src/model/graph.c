@@ -38,8 +38,8 @@ static struct ggml_tensor *rotate(const builder *b, struct ggml_tensor *x, int i
     const kept_layer *l = &b->m->layers[il];
     struct ggml_tensor *pos = b->m->info.windowed[il] ? b->g->pos : b->g->rope_pos;
     const int mode = b->m->rope_neox ? GGML_ROPE_TYPE_NEOX : GGML_ROPE_TYPE_NORMAL;
-    return ggml_rope_ext(b->c, x, pos, b->m->rope_factors, b->m->n_rope, mode, 0,
-                         l->rope_base, l->rope_scale, 0.0f, 1.0f, 32.0f, 1.0f);
+    return ggml_rope_ext(b->c, x, pos, b->m->rope_factors, b->m->n_rope, mode, 0, l->rope_base,
+                         l->rope_scale, 0.0f, 1.0f, 32.0f, 1.0f);
 }
 
 /* Shows what enters layer il (in), and that after its norm (x), to who asks for it. */

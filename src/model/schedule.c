@@ -184,7 +184,8 @@ bool kept_seq_shed(kept_engine *e, kept_error *err)
     if (!victim)
         return false;
     victim->shed = true;
-    /* Pages that are shared and cannot be copied now leave it as it is: then the next one's turn. */
+    /* Pages that are shared and cannot be copied now leave it as it is: then the next one's turn.
+     */
     (void)evict(victim, full_of(victim), err);
     return true;
 }

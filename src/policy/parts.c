@@ -46,11 +46,12 @@ const kept_part kept_part_protect = {
     .name = "protect",
     .summary = "the first and the last positions stay, whatever their score",
     .paper = "arXiv 2309.17453 (sinks)",
-    .deviations = "equal for every score unless written; where a head's even share of the budget "
-                  "is smaller than this, the recent window shrinks first, then the sinks; pinned "
-                  "spans never do, and template tokens go after the sinks; of sinks and first, and of "
-                  "recent and last, the larger counts; template=demote (kvpress #288) puts template "
-                  "tokens just below the lowest score of the head",
+    .deviations =
+        "equal for every score unless written; where a head's even share of the budget "
+        "is smaller than this, the recent window shrinks first, then the sinks; pinned "
+        "spans never do, and template tokens go after the sinks; of sinks and first, and of "
+        "recent and last, the larger counts; template=demote (kvpress #288) puts template "
+        "tokens just below the lowest score of the head",
     .options = protect_options,
     .n_options = 5,
 };
@@ -152,9 +153,10 @@ const kept_part kept_part_rerotated = {
     .name = "rerotated",
     .summary = "keys are re-rotated to positions 0, 1, 2 ... after an eviction, and so are queries",
     .paper = "kvpress KeyRerotationPress",
-    .deviations = "the next position is the slots of the longest head: heads that keep fewer have a "
-                  "gap before it, where slot has none; every key moves, so each eviction rounds it "
-                  "to f16 again; only the rotation of layers that evict changes",
+    .deviations =
+        "the next position is the slots of the longest head: heads that keep fewer have a "
+        "gap before it, where slot has none; every key moves, so each eviction rounds it "
+        "to f16 again; only the rotation of layers that evict changes",
 };
 
 /* ---- recipes ------------------------------------------------------------------------------- */

@@ -29,8 +29,8 @@ static bool template_is(const kept_pass *p, int choice)
 }
 
 /* Marks the protected slots of head i in its mask: pins first, then as many template tokens, sinks
- * and recent slots as the limit leaves room for, recent ones from the last back, the others from the
- * first on. */
+ * and recent slots as the limit leaves room for, recent ones from the last back, the others from
+ * the first on. */
 static void guard(kept_pass *p, int i, const kept_view_head *v, const int32_t *order,
                   uint8_t *guarded)
 {

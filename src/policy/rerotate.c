@@ -3,8 +3,8 @@
  * A key at original position p has been turned to p + shift so far. Only differences of positions
  * matter to rotary attention, so instead of numbering slots from 0 and moving every later query,
  * the newest slot sits right before the next query and older ones follow without gaps. The window
- * of a stream then never moves; only its sinks do. Position "rerotated" does number slots from 0; the
- * engine then counts the next query from there.
+ * of a stream then never moves; only its sinks do. Position "rerotated" does number slots from 0;
+ * the engine then counts the next query from there.
  */
 #include "policy/rerotate.h"
 

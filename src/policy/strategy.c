@@ -100,7 +100,10 @@ kept_when kept_strategy_when(const kept_strategy *s)
     } schedules[] = {
         {&kept_part_prefill, {.prompt = true}, -1, -1},
         {&kept_part_decode, {.prompt = true}, KEPT_DECODE_EVERY, KEPT_DECODE_SLACK},
-        {&kept_part_chunks, {.prompt = true, .chunks = true}, KEPT_CHUNKS_DECODE, KEPT_CHUNKS_SLACK},
+        {&kept_part_chunks,
+         {.prompt = true, .chunks = true},
+         KEPT_CHUNKS_DECODE,
+         KEPT_CHUNKS_SLACK},
         {&kept_part_turns, {.prompt = true, .turns = true}, -1, -1},
         {&kept_part_pressure, {.pressure = true}, -1, -1},
         {&kept_part_layers, {.prompt = true, .layers = true}, -1, -1},
@@ -139,8 +142,8 @@ kept_status kept_strategy_check(const kept_strategy *s, kept_error *err)
     const kept_when w = kept_strategy_when(s);
     const kept_plane_kind kind =
         score->plane ? score->plane(s->option[KEPT_AXIS_SCORE]).kind : KEPT_PLANE_MASS;
-    const bool ahead = kind == KEPT_PLANE_ECHO || kind == KEPT_PLANE_ECHO_PLUS ||
-                       kind == KEPT_PLANE_FUTURE;
+    const bool ahead =
+        kind == KEPT_PLANE_ECHO || kind == KEPT_PLANE_ECHO_PLUS || kind == KEPT_PLANE_FUTURE;
     if (ahead && (w.chunks || w.layers || w.pressure))
         return kept_fail(err, KEPT_ARGUMENT,
                          "'%s' must have read the whole prompt before it can evict, so it cannot "

@@ -143,15 +143,15 @@ typedef struct kept_evict {
     int32_t full_tokens; /* tokens the full cache would hold now: what '%' refers to */
     const kept_span *pins;
     int n_pins;
-    const uint8_t *mark; /* [next_pos] kept_class of every position, or NULL: all are text */
-    int64_t left;        /* slots that the last eviction left, 0: there was none */
-    bool *acted;         /* set if anything may have changed; NULL: nobody asks */
+    const uint8_t *mark;  /* [next_pos] kept_class of every position, or NULL: all are text */
+    int64_t left;         /* slots that the last eviction left, 0: there was none */
+    bool *acted;          /* set if anything may have changed; NULL: nobody asks */
     kept_capture capture; /* meaning of the cache's first state planes, in this order: one each, G
                              where split */
     /* Plane of what a key's rotary position is above the original one (position slot, rerotated),
      * or -1. */
     int rope_plane;
-    int32_t rope_back; /* next_pos less the rotary position of the next token */
+    int32_t rope_back;           /* next_pos less the rotary position of the next token */
     const float *q_mean, *q_cov; /* [n_layers][n_heads][G][D], [..][D][D]; NULL if not captured */
     const float *recent; /* [n_layers][n_recent][n_heads][G][D] rotated queries of the last n_recent
                             tokens, oldest first; NULL if not captured */
@@ -179,8 +179,8 @@ void kept_evict_work_free(kept_evict_work *w);
 
 /* Scores, splits, selects and drops, so that the sequence meets its budget. Nothing happens if it
  * does already (within the slack of its schedule), unless the allocator is data-dependent; with
- * slack such a one acts once a head holds on average that much more than it left the last time. Adds the time spent to *score_ns and
- * *compact_ns.
+ * slack such a one acts once a head holds on average that much more than it left the last time.
+ * Adds the time spent to *score_ns and *compact_ns.
  *
  * Protected are the first `sinks` positions, the last `recent` ones (at least the parts `first` and
  * `last` of full_tokens, rounded up), marked template tokens if template=keep, and all pins. They
