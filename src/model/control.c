@@ -222,16 +222,6 @@ static int64_t slots_of(const kept_seq *s, const kept_strategy *what)
                                       info->n_kv_heads, info->head_size, budget_tokens(s));
 }
 
-static int64_t live_slots(const kept_seq *s)
-{
-    const kept_model_info *info = &s->engine->model->info;
-    int64_t n = 0;
-    for (int l = 0; l < info->n_layers; l++)
-        for (int h = 0; h < info->n_kv_heads && !info->windowed[l]; h++)
-            n += kept_cache_n(s->cache, l, h);
-    return n;
-}
-
 static void write_down(kept_seq *s, double signal)
 {
     kept_control *c = s->control;
@@ -246,10 +236,12 @@ static void write_down(kept_seq *s, double signal)
     c->n_log++;
 }
 
-/* Evicts by what is in force now; a full pool puts it off to the next pass. */
+/* Evicts by what is in force now, unless that waits for the pool to run short; a full pool puts it
+ * off to the next pass. */
 static kept_status evict_now(kept_seq *s, kept_error *err)
 {
-    kept_status st = s->strategy ? kept_seq_evict(s, budget_tokens(s), err) : KEPT_OK;
+    const bool now = s->strategy && !kept_strategy_when(s->strategy).pressure;
+    kept_status st = now ? kept_seq_evict(s, budget_tokens(s), err) : KEPT_OK;
     s->control->owed = st == KEPT_FULL;
     return st == KEPT_FULL ? KEPT_OK : st;
 }
@@ -304,7 +296,7 @@ static kept_status share(kept_engine *e, const kept_strategy *of, const kept_seq
             continue;
         const uint64_t t0 = kept_clock_ns();
         g->who[n] = s;
-        g->m[n++] = (kept_member){s->control->own, live_slots(s) + growth, read_signal(s)};
+        g->m[n++] = (kept_member){s->control->own, kept_seq_held(s).slots + growth, read_signal(s)};
         s->score_ns += kept_clock_ns() - t0;
     }
     how->share(options, g->m, n, g->slots, g->scratch);
@@ -313,7 +305,7 @@ static kept_status share(kept_engine *e, const kept_strategy *of, const kept_seq
         s->control->slots = g->slots[i];
         s->control->waited = 0;
         write_down(s, g->m[i].signal);
-        if (s != fresh && live_slots(s) > g->slots[i])
+        if (s != fresh && kept_seq_held(s).slots > g->slots[i])
             st = evict_now(s, err);
     }
     return st;
@@ -334,7 +326,7 @@ static bool follow_one(kept_seq *s)
     const bool switched = enter(s, d->state);
     c->slots = c->how->share ? d->slots : 0;
     write_down(s, d->signal);
-    return switched || (c->how->share && live_slots(s) > c->slots);
+    return switched || (c->how->share && kept_seq_held(s).slots > c->slots);
 }
 
 static bool is_due(const kept_seq *s)
