@@ -71,16 +71,18 @@ static long allocations(const char *const *specs, int n)
     kept_engine_options o = {
         .n_threads = 2, .max_tokens = 1024, .max_seqs = 8, .pool_bytes = (size_t)64 << 20};
     CHECK_INT(kept_engine_new(model, &o, &e, &err), KEPT_OK);
-    kept_strategy *st[8];
+    kept_strategy *st[8], *by[8];
     kept_seq *s[8];
     int32_t *prompt = util_tokens(300, kept_model_get_info(model)->n_vocab, 3);
     util_run r = {.engine = e, .n_vocab = kept_model_get_info(model)->n_vocab};
     kept_item it[8];
     for (int i = 0; i < n; i++) {
         CHECK_INT(kept_strategy_parse(specs[i], &st[i], &err), KEPT_OK);
-        CHECK_INT(kept_seq_new(e, st[i], NULL, 1, &s[i], &err), KEPT_OK);
+        by[i] = i && !strcmp(specs[i], specs[i - 1]) ? by[i - 1] : st[i]; /* a group */
+        CHECK_INT(kept_seq_new(e, by[i], NULL, 1, &s[i], &err), KEPT_OK);
         CHECK_INT(util_prefill(&r, s[i], prompt, 300, 300, NULL), KEPT_OK);
         CHECK_INT(kept_seq_end_prefill(s[i], &err), KEPT_OK);
+        (void)kept_seq_set_reference(s[i], s[0], &err); /* for those who can use it */
         it[i] = (kept_item){.seq = s[i], .tokens = &token, .n_tokens = 1, .n_logits = 1};
     }
     for (int t = 0; t < 20; t++)
@@ -88,8 +90,11 @@ static long allocations(const char *const *specs, int n)
     atomic_store(&n_allocs, 0);
     atomic_store(&counting, true);
     kept_status st_all = KEPT_OK;
-    for (int t = 0; t < 100 && !st_all; t++)
+    for (int t = 0; t < 100 && !st_all; t++) {
+        for (int i = 0; i < n; i++)
+            (void)kept_seq_hint(s[i], t / 10 % 2); /* those who listen switch here */
         st_all = kept_engine_forward(e, it, n, &err);
+    }
     atomic_store(&counting, false);
     CHECK_INT(st_all, KEPT_OK);
     for (int i = 0; i < n; i++) {
@@ -119,6 +124,21 @@ static void mixed_batch_step(void)
     CHECK_INT(allocations(specs, 7), 0);
 }
 
+/* Controllers that read, switch, evict for the first time and move budgets while steps count. */
+static void controlled_step(void)
+{
+    static const char *const specs[] = {
+        "full",
+        "adaptive(signal=task,every=1,hold=0,calm=full,tight=expected-attention+ada)@25%",
+        "adaptive(signal=task,every=1,hold=0,calm=h2o@90%,tight=cakekv+values(kind=output)@25%)",
+        "adaptive(signal=entropy,every=1,high=1,low=0.5,calm=full,tight=snapkv+decode(every=8))@64",
+        "adaptive(signal=kl,every=1,calm=full,tight=keydiff+decode(every=8))@64",
+        "h2o+balance(every=4)@25%",
+        "h2o+balance(every=4)@25%",
+        "adaptive(signal=pressure,every=1,high=0.01,low=0,calm=full,tight=tova+decode)@64"};
+    CHECK_INT(allocations(specs, 8), 0);
+}
+
 /* The counter counts. */
 static void counter_works(void)
 {
@@ -145,6 +165,7 @@ int main(void)
     RUN(counter_works);
     RUN(full_step);
     RUN(mixed_batch_step);
+    RUN(controlled_step);
     unlink(path);
     free(path);
     kept_model_free(model);
