@@ -268,6 +268,8 @@ static kept_status evict(kept_seq *s, int32_t full_tokens, kept_error *err)
         st = kept_strategy_evict(s->strategy, &x, e->evict_work, &s->score_ns, &s->compact_ns, err);
     if (st)
         return st;
+    s->score_ns += s->ahead_ns;
+    s->ahead_ns = 0;
     s->round++;
     s->steps = 0;
     return KEPT_OK;
@@ -395,7 +397,7 @@ int kept_seq_plane(const kept_seq *s, int layer, int kv_head, kept_plane want, f
 void kept_seq_account(const kept_seq *s, kept_account *out)
 {
     kept_cache_account(s->cache, out);
-    out->score_ns = s->score_ns;
+    out->score_ns = s->score_ns + s->ahead_ns;
     out->compact_ns = s->compact_ns;
 }
 
