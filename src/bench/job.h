@@ -7,6 +7,7 @@
  *   answer.c    one sample: suffix, greedy decoding, teacher forcing
  *   measure.c   recall and speed
  *   dump.c      kept positions as text
+ *   control.c   what controllers are told and what they decided
  *   result.c    outcomes as JSON
  *   cells.c     aggregates from that JSON
  */
@@ -68,6 +69,7 @@ typedef struct kept_job {
     int chunk, speed_steps;
     int max_batch;  /* tokens in one forward pass */
     int max_tokens; /* longest sequence of any sample */
+    int echo_room;  /* tokens beyond its prefix that a fork repeats, 0: no strategy asks for it */
     int max_prefix; /* longest prefix of any sample */
     size_t pool_bytes;
     uint64_t start_ns;                /* clock when the run began */
@@ -149,6 +151,12 @@ kept_status kept_lend_trained(kept_job *j, kept_error *err); /* to the engine */
 json_t *kept_trained_json(const kept_job *j);
 void kept_trained_close(kept_job *j);
 
+/* ---- foresee.c ---- */
+/* Extra passes over a prefix, once for all of its forks: repetition for kvzip, what will come for
+ * the oracle. Where they fail, the strategies that need them fail, each with its reason. */
+kept_status kept_look_ahead(kept_work *w, kept_seq *prefix, kept_error *err);
+int kept_look_ahead_room(const kept_job *j); /* tokens beyond max_prefix that they need */
+
 /* ---- sample.c ---- */
 /* Runs sample `index` of `task`; on OK *json is its record. CANCELLED: no record. */
 kept_status kept_run_sample(kept_job *j, int task, int index, json_t **json, kept_error *err);
@@ -170,6 +178,14 @@ void kept_measure_evidence(kept_work *w, int variant);
 void kept_measure_mass(kept_work *w); /* adds one measurement to every living variant */
 kept_status kept_measure_regret(kept_work *w, kept_error *err); /* once all have been added */
 kept_status kept_measure_speed(kept_work *w);                   /* OK or CANCELLED */
+
+/* ---- control.c ---- */
+/* Before the prefill of seq ends: what a run can tell its controller. full: the reference's
+ * sequence, or NULL. */
+kept_status kept_control_tell(kept_work *w, int variant, kept_seq *seq, kept_seq *full,
+                              kept_error *err);
+/* "control" of an outcome: tokens in each state and all decisions; null without a controller. */
+json_t *kept_control_json(const kept_seq *seq, const kept_strategy *s);
 
 /* ---- dump.c ---- */
 kept_status kept_dump_open(const kept_job *j, kept_dump **out, kept_error *err);

@@ -168,12 +168,17 @@ static uint64_t timed_step(kept_work *w, kept_seq *seq, int i)
     return kept_clock_ns() - start;
 }
 
-/* A copy to spend on timing. A strategy that evicts once has already dropped the state it would
+/* A copy to spend on timing, under a strategy of its own, so that it shares no budget with the
+ * original. A strategy that evicts once has already dropped the state it would
  * need again and acts no more: there the copy decodes as a plain cache, which is the same work. */
-static kept_seq *copy_for_speed(kept_work *w, int v)
+static kept_seq *copy_for_speed(kept_work *w, int v, kept_strategy **own)
 {
     kept_seq *copy = NULL;
     const kept_strategy *s = w->job->variants[v].strategy;
+    *own = NULL;
+    if (s && kept_strategy_parse(kept_strategy_resolved(s), own, NULL))
+        return NULL;
+    s = *own;
     if (kept_seq_fork(w->out[v].seq, s, NULL, w->job->o->seed, &copy, NULL) && s)
         (void)kept_seq_fork(w->out[v].seq, NULL, NULL, w->job->o->seed, &copy, NULL);
     return copy;
@@ -182,10 +187,13 @@ static kept_seq *copy_for_speed(kept_work *w, int v)
 static kept_status time_variant(kept_work *w, int v)
 {
     kept_outcome *o = &w->out[v];
-    kept_seq *full = copy_for_speed(w, KEPT_VARIANT_FULL), *copy = copy_for_speed(w, v);
+    kept_strategy *own[2];
+    kept_seq *full = copy_for_speed(w, KEPT_VARIANT_FULL, &own[0]);
+    kept_seq *copy = copy_for_speed(w, v, &own[1]);
     kept_status s = KEPT_OK;
     /* The first step takes private copies of shared pages: not what decoding costs. */
-    bool ok = full && copy && timed_step(w, full, 0) && timed_step(w, copy, 0);
+    bool ok = full && copy && !kept_control_tell(w, v, copy, full, NULL);
+    ok = ok && timed_step(w, full, 0) && timed_step(w, copy, 0);
     for (int i = 0; ok && !s && i < w->job->speed_steps; i += 2) {
         uint64_t f0 = timed_step(w, full, i + 1), v0 = timed_step(w, copy, i + 1);
         uint64_t v1 = timed_step(w, copy, i + 2), f1 = timed_step(w, full, i + 2);
@@ -201,6 +209,8 @@ static kept_status time_variant(kept_work *w, int v)
     }
     kept_seq_free(full);
     kept_seq_free(copy);
+    kept_strategy_free(own[0]);
+    kept_strategy_free(own[1]);
     return s;
 }
 

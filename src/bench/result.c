@@ -277,6 +277,7 @@ static json_t *outcome_json(const kept_work *w, int v)
     else
         json_object_set_new(r, "nll", reals(o->nll, o->n_scored));
     json_object_set_new(r, "speed", speed_json(o));
+    json_object_set_new(r, "control", kept_control_json(o->seq, w->job->variants[v].strategy));
     return r;
 }
 

@@ -63,5 +63,8 @@ json_t *kept_machine_json(const char *isa, int n_threads);
 /* The rows of a result: one aggregate per task and variant, computed from nothing but the
  * document's "tasks", "variants" and "samples". New reference; NULL: out of memory. */
 json_t *kept_result_cells(const json_t *result);
+/* "control" of a row, from the samples alone: shares of decode tokens in each state, decisions and
+ * switches a sample; null if none of its samples has any. */
+json_t *kept_control_cell(const json_t *samples, int task, int variant);
 
 #endif

@@ -69,7 +69,8 @@ static kept_status settle(kept_work *w, int v, kept_error *err)
 {
     kept_outcome *o = &w->out[v];
     kept_error why;
-    if (kept_seq_end_prefill(o->seq, &why)) {
+    if (kept_control_tell(w, v, o->seq, w->out[KEPT_VARIANT_FULL].seq, &why) ||
+        kept_seq_end_prefill(o->seq, &why)) {
         kept_outcome_fail(o, why.text);
         return KEPT_OK;
     }
@@ -119,7 +120,10 @@ static kept_status shared_prefill(kept_work *w, kept_error *err)
     } else if (s) {
         kept_fail(err, s, "%s", why.text);
     } else {
-        s = fork_all(w, base, since - start, err);
+        const uint64_t prefill_ns = since - start;
+        s = kept_look_ahead(w, base, err);
+        if (!s)
+            s = fork_all(w, base, prefill_ns, err);
     }
     kept_seq_free(base);
     kept_job_clock(j, KEPT_PHASE_FORK, &since);

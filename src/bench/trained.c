@@ -19,10 +19,12 @@ static bool has_kind(const kept_job *j, const char *kind)
 static bool wanted(const kept_job *j, const char *kind)
 {
     for (int v = 0; v < j->n_variants; v++) {
-        const kept_strategy *s = j->variants[v].strategy;
-        const char *a = s ? kept_score_trained(s) : NULL, *b = s ? kept_allocator_trained(s) : NULL;
-        if ((a && !strcmp(a, kind)) || (b && !strcmp(b, kind)))
-            return true;
+        const kept_strategy *all = j->variants[v].strategy, *s;
+        for (int i = 0; all && (s = kept_strategy_state(all, i)); i++) {
+            const char *a = kept_score_trained(s), *b = kept_allocator_trained(s);
+            if ((a && !strcmp(a, kind)) || (b && !strcmp(b, kind)))
+                return true;
+        }
     }
     return false;
 }
@@ -100,11 +102,12 @@ kept_status kept_prepare_trained(kept_job *j, kept_error *err)
     for (int i = 0; !s && i < j->o->n_trained; i++)
         s = add(j, j->o->trained[i], err);
     for (int v = 0; !s && v < j->n_variants; v++) {
-        const kept_strategy *strategy = j->variants[v].strategy;
-        if (strategy)
-            s = find(j, &j->variants[v], kept_score_trained(strategy), err);
-        if (!s && strategy)
-            s = find(j, &j->variants[v], kept_allocator_trained(strategy), err);
+        const kept_strategy *all = j->variants[v].strategy, *one;
+        for (int i = 0; !s && all && (one = kept_strategy_state(all, i)); i++) {
+            s = find(j, &j->variants[v], kept_score_trained(one), err);
+            if (!s)
+                s = find(j, &j->variants[v], kept_allocator_trained(one), err);
+        }
     }
     return s;
 }

@@ -1,6 +1,7 @@
 /* control: carries out what controllers decide. A sequence whose strategy has one reads its signal
- * after decode steps, moves on to the state or the budget that policy/control.c answers, and writes
- * the decision down. What a sequence follows now is s->strategy, so eviction knows nothing of this.
+ * after decode steps, moves on to the state or the budget that policy/controller.c answers, and
+ * writes the decision down. What a sequence follows now is s->strategy, so eviction knows nothing
+ * of this.
  *
  * Logs are sized when the sequence is made and scratch when its prompt is in, so that a decode step
  * allocates nothing, whenever it switches.

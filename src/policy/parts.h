@@ -63,7 +63,7 @@
     X(slot)                                                                                        \
     X(rerotated)
 
-/* X(identifier): const kept_controller kept_control_IDENTIFIER, in control.c */
+/* X(identifier): const kept_controller kept_control_IDENTIFIER, in controller.c */
 #define KEPT_CONTROL_LIST(X)                                                                       \
     X(fixed)                                                                                       \
     X(adaptive)                                                                                    \

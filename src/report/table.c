@@ -270,6 +270,28 @@ static void print_resolution(const table *t, int n)
                 n);
 }
 
+/* What a controller did with its row. */
+static void print_control(const table *t)
+{
+    for (int i = 0; i < t->n_rows; i++) {
+        json_t *c = json_object_get(t->rows[i].cell, "control");
+        json_t *states = json_object_get(c, "states"), *share;
+        const char *name, *lead = ": ";
+        if (!json_is_object(c))
+            continue;
+        fprintf(t->out, "  states   %s", t->rows[i].name);
+        json_object_foreach(states, name, share)
+        {
+            fprintf(t->out, "%s%s %.0f%%", lead, name, 100 * json_number_value(share));
+            lead = ", ";
+        }
+        if (json_object_size(states))
+            fprintf(t->out, " of decode steps; %.1f switches", kept_view_number(c, "switches"));
+        fprintf(t->out, "%s%.1f decisions a sample\n", json_object_size(states) ? ", " : ": ",
+                kept_view_number(c, "decisions"));
+    }
+}
+
 static kept_status print_task(const json_t *result, int task, FILE *out, const kept_view_options *o)
 {
     table t = {.result = result, .out = out, .o = o};
@@ -290,6 +312,7 @@ static kept_status print_task(const json_t *result, int task, FILE *out, const k
         fputs("  * no other row is both smaller and better.\n", out);
         print_floor(&t);
         print_resolution(&t, (int)n);
+        print_control(&t);
         print_failures(&t);
     } else {
         fputs("  no sample was finished\n", out);

@@ -1,4 +1,4 @@
-/* control: the controllers. Each is its options and one or two pure functions. */
+/* controller: the controllers. Each is its options and one or two pure functions. */
 #include "policy/control.h"
 
 #include "policy/parts.h"
