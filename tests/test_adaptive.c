@@ -154,10 +154,8 @@ static void budgets_in_every_state(void)
  * equals the full cache, to the bit. */
 static void states_equal_their_specs(void)
 {
-    static const char *const spec[] = {
-        "adaptive(signal=task,calm=full,tight=snapkv+decode(every=4))"
-        "@25%",
-        "snapkv+decode(every=4)@25%", "full"};
+    static const char *const spec[] = {"adaptive(signal=task,calm=full,tight=snapkv+decode)@25%",
+                                       "snapkv+decode@25%", "full"};
     for (int tight = 0; tight < 2; tight++) {
         kept_strategy *st = parse(spec[0]), *alone = parse(spec[tight ? 1 : 2]);
         util_run r = start((size_t)64 << 20);
