@@ -125,7 +125,7 @@ static void test_every_part(void)
 
 static void test_names_are_unique(void)
 {
-    const char *name[64];
+    const char *name[160];
     int n = 0;
     for (int i = 0; i < kept_part_count(); i++)
         name[n++] = kept_part_at(i)->name;
@@ -155,12 +155,13 @@ static void test_defaults_are_in_range(void)
 static void test_spellings(void)
 {
     check_spelling("full", "full", "full");
-    check_spelling(
-        "h2o@20%", "h2o@20%",
-        "h2o(norm=off)+unweighted+tokens+uniform+protect(sinks=4,recent=32)+prefill+original@20%");
+    check_spelling("h2o@20%", "h2o@20%",
+                   "h2o(norm=off,gqa=sum,pool=none,kernel=1,pool-first=off)+unweighted+tokens+"
+                   "uniform+protect(sinks=4,recent=32)+prefill+original@20%");
     check_spelling("decode(every=16)+slot+ada+snapkv(window=64,pool=avg)@64MiB",
                    "snapkv(window=64,pool=avg)+ada+decode(every=16)+slot@64MiB",
-                   "snapkv(window=64,kernel=7,pool=avg)+unweighted+tokens+ada(alpha=0.2)+protect("
+                   "snapkv(window=64,gqa=sum,pool=avg,kernel=7,pool-first=off)+unweighted+tokens+"
+                   "ada(alpha=0.2)+protect("
                    "sinks=4,recent=32)"
                    "+decode(every=16)+slot@64MiB");
     check_spelling("window@512", "recency+protect(sinks=0,recent=0)@512", NULL);
