@@ -19,6 +19,19 @@ static int recent(const double *options)
     return (int)options[WINDOW];
 }
 
+/* Attention on all tokens but the one that has most: 1 - p of that one, to full precision. */
+static float rest_of(const float *p, int n)
+{
+    float most = 0, rest = 0;
+    int top = 0;
+    for (int i = 0; i < n; i++)
+        if (p[i] > most)
+            most = p[top = i];
+    for (int i = 0; i < n; i++)
+        rest += i == top ? 0 : p[i];
+    return rest;
+}
+
 static float distance(const float *x, const float *y, int n)
 {
     float part[8] = {0};
@@ -42,13 +55,13 @@ static void score(const kept_view *v, int head, float *out)
         old++;
     for (int row = 0; row < v->n_recent * v->group; row++) {
         const float *p = h->prob + (size_t)row * n;
-        float *to = error + (size_t)(row % v->group) * n;
+        float *to = error + (size_t)(row % v->group) * n, rest = rest_of(p, h->n);
         memset(o, 0, sizeof o);
         for (size_t i = 0; i < n; i++)
             for (size_t d = 0; d < size && p[i] > 0; d++)
                 o[d] += p[i] * h->value[i * size + d];
         for (size_t i = 0; i < n; i++) {
-            float left = 1 - p[i] > 1e-6f ? 1 - p[i] : 1e-6f, odds = p[i] / left;
+            float left = p[i] > 0.5f ? rest : 1 - p[i], odds = p[i] / (left > 1e-6f ? left : 1e-6f);
             if (p[i] > 0)
                 to[i] += odds * odds * distance(h->value + i * size, o, v->head_size);
         }

@@ -5,7 +5,6 @@
  * the keys of these queries themselves. Redundancy: cosines S[j][i] of all live keys, S[i][i] = 0;
  * for each key i, of its near-duplicates S[j][i] > `near` the newest j is spared, S[j][i] = 0; the
  * mean of row j, softmax over j. So of a group of equal keys the newest stays.
- *
  * Deviations: keys as stored (rotated), the window's own among them; 262144 slots a head at most.
  */
 #include "kept/policy.h"
@@ -55,10 +54,9 @@ static void alike(const kept_view *v, const kept_view_head *h, float *row, float
     int n = h->n, size = v->head_size, block = KEPT_SCRATCH / n < 64 ? KEPT_SCRATCH / n : 64;
     float *lines = v->scratch + (2 + v->group) * n;
     for (int i = 0; i < n; i++) {
-        double sum = 0;
-        for (const float *k = h->key + (size_t)i * (size_t)size, *end = k + size; k < end; k++)
-            sum += (double)*k * *k;
-        unit[i] = sum > 0 ? (float)(1 / sqrt(sum)) : 0;
+        const float *k = h->key + (size_t)i * (size_t)size;
+        kept_dots(v, 1, 1, size, k, k, &unit[i], 1);
+        unit[i] = unit[i] > 0 ? 1 / sqrtf(unit[i]) : 0;
         row[i] = 0;
     }
     for (int i = 0; i < n; i++) {
@@ -86,7 +84,7 @@ static void score(const kept_view *v, int head, float *out)
         old++;
     memset(out, 0, (size_t)h->n * sizeof *out);
     if (h->n > KEPT_SCRATCH)
-        return; /* no room for a line of cosines */
+        return;
     alike(v, h, a, b);
     add_softmax(a, h->n, lambda - 1, out);
     memset(a, 0, (size_t)h->n * sizeof *a);
