@@ -1,6 +1,7 @@
 /* seq: sequences: creation, forks, eviction by their strategy, windowed layers, accounts. */
 #include "model/engine.h"
 #include "model/look.h"
+#include "policy/parts.h"
 
 #include <limits.h>
 #include <stdlib.h>
@@ -14,6 +15,9 @@ static kept_status captures(const kept_engine *e, const kept_strategy *strategy,
                             const kept_capture *extra, kept_capture *want, kept_error *err)
 {
     *want = extra ? *extra : (kept_capture){0};
+    if (strategy && kept_controller_acts(kept_strategy_controller(strategy)))
+        return kept_fail(err, KEPT_UNSUPPORTED, "'%s' cannot run in this build",
+                         kept_strategy_name(strategy));
     kept_status st = strategy ? kept_strategy_needs(strategy, want, err) : KEPT_OK;
     if (!st)
         st = kept_record_check(e, strategy, want, err);
