@@ -219,7 +219,7 @@ const kept_recipe kept_recipe_ada_expected_attention = {
 const kept_recipe kept_recipe_cakekv = {
     .name = "cakekv",
     .summary = "CAKE: attention and its variance, layers by how their attention spreads and shifts",
-    .spec = "mean-variance(window=32,gamma=200,gqa=mean,pool=avg,kernel=5)+cake",
+    .spec = "mean-variance+cake",
     .paper = "arXiv 2503.12491",
     .deviations = "those of its parts",
 };
@@ -227,7 +227,7 @@ const kept_recipe kept_recipe_cakekv = {
 const kept_recipe kept_recipe_lavakv = {
     .name = "lavakv",
     .summary = "SnapKV scores times the head's largest value, layers by the spread of scores",
-    .spec = "snapkv(window=32,gqa=max,pool=max,kernel=7)+values(kind=max)+lava",
+    .spec = "snapkv(gqa=max)+values(kind=max)+lava",
     .paper = "arXiv 2509.09754",
     .deviations = "those of its parts; sum instead of mean over the window, which is one factor",
 };
