@@ -20,6 +20,13 @@
     X(knorm)                                                                                       \
     X(keydiff)                                                                                     \
     X(expected_attention)                                                                          \
+    X(lagkv)                                                                                       \
+    X(pagedeviction)                                                                               \
+    X(q_filters)                                                                                   \
+    X(cur)                                                                                         \
+    X(leverage)                                                                                    \
+    X(capkv)                                                                                       \
+    X(triattention)                                                                                \
     X(kvzip)                                                                                       \
     X(kvzip_plus)                                                                                  \
     X(kvzap)                                                                                       \
@@ -70,7 +77,9 @@
     X(simlayerkv)                                                                                  \
     X(duo_attention)                                                                               \
     X(headkv_snapkv)                                                                               \
-    X(lukv)
+    X(lukv)                                                                                        \
+    X(expected_attention_stats)                                                                    \
+    X(trikv)
 
 #define KEPT_DECLARE(id) extern const kept_score kept_score_##id;
 KEPT_SCORE_LIST(KEPT_DECLARE)
@@ -102,6 +111,10 @@ const kept_part *kept_part_default(kept_axis a);
 static inline const kept_score *kept_strategy_score(const kept_strategy *s)
 {
     return (const kept_score *)(const void *)s->part[KEPT_AXIS_SCORE];
+}
+static inline int kept_score_needs(const kept_score *s, const double *options)
+{
+    return s->needs_of ? s->needs_of(options) : s->needs;
 }
 static inline const kept_wrapper *kept_strategy_wrapper(const kept_strategy *s)
 {
