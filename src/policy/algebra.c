@@ -1,5 +1,5 @@
 /* algebra: arithmetic that more than one score needs: z-scores, leverage, what a trained file says
- * of a head. The contracts are in kept/policy.h. */
+ * of a head. The contracts are in kept/algebra.h. */
 #include "kept/policy.h"
 
 #include <math.h>
