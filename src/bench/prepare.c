@@ -93,6 +93,7 @@ static kept_status prepare_sample(kept_job *j, int t, int i, kept_error *err)
                       kept_task_label(rt->task), i, total, j->info->n_ctx_train);
         goto out;
     }
+    memcpy(rt->hash[i], tokens.hash, sizeof rt->hash[i]);
     j->max_tokens = total > j->max_tokens ? total : j->max_tokens;
     j->max_prefix = tokens.n_prefix > j->max_prefix ? tokens.n_prefix : j->max_prefix;
     int own = 0;
@@ -127,8 +128,11 @@ kept_status kept_prepare_tasks(kept_job *j, kept_error *err)
         rt->options.query_aware &= rt->kind == KEPT_TASK_GENERATE;
         rt->n_samples = kept_task_n_samples(rt->task);
         rt->weight = kept_calloc((size_t)rt->n_samples, sizeof *rt->weight);
-        if (!rt->weight)
+        rt->hash = kept_calloc((size_t)rt->n_samples, sizeof *rt->hash);
+        if (!rt->weight || !rt->hash)
             return kept_fail(err, KEPT_NOMEM, "out of memory");
+        if (rt->options.file && (s = kept_sha256_file(rt->options.file, rt->file_sha256, err)))
+            return s;
         for (int i = 0; !s && i < rt->n_samples; i++)
             s = prepare_sample(j, t, i, err);
         if (s)
@@ -194,6 +198,8 @@ kept_status kept_prepare_pool(kept_job *j, kept_error *err)
     double after = j->max_tokens - j->max_prefix;
     /* The shared prefix, the reference's and the floor's own tails. */
     double sum = pages(j, j->max_tokens) + 2 * pages(j, after);
+    j->echo_room = kept_look_ahead_room(j);
+    sum += j->echo_room ? pages(j, j->echo_room) : 0;
     for (int v = KEPT_FIRST_VARIANT; v < j->n_variants; v++) {
         const kept_variant *x = &j->variants[v];
         double budget = (double)kept_strategy_budget_slots(x->strategy, m->n_layers, m->n_kv_heads,
