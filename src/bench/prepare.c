@@ -64,7 +64,8 @@ kept_status kept_prepare_variants(kept_job *j, kept_error *err)
         j->variants[j->n_variants++] = (kept_variant){
             .name = j->o->specs[i],
             .strategy = s,
-            .own_prefill = kept_strategy_acts_on_chunks(s),
+            .own_prefill = kept_strategy_acts_on_chunks(s) || kept_strategy_when(s).layers,
+            .whole = kept_strategy_when(s).layers,
         };
     }
     return prepare_capture(j, err);
@@ -93,6 +94,7 @@ static kept_status prepare_sample(kept_job *j, int t, int i, kept_error *err)
                       kept_task_label(rt->task), i, total, j->info->n_ctx_train);
         goto out;
     }
+    memcpy(rt->hash[i], tokens.hash, sizeof rt->hash[i]);
     j->max_tokens = total > j->max_tokens ? total : j->max_tokens;
     j->max_prefix = tokens.n_prefix > j->max_prefix ? tokens.n_prefix : j->max_prefix;
     int own = 0;
@@ -127,8 +129,11 @@ kept_status kept_prepare_tasks(kept_job *j, kept_error *err)
         rt->options.query_aware &= rt->kind == KEPT_TASK_GENERATE;
         rt->n_samples = kept_task_n_samples(rt->task);
         rt->weight = kept_calloc((size_t)rt->n_samples, sizeof *rt->weight);
-        if (!rt->weight)
+        rt->hash = kept_calloc((size_t)rt->n_samples, sizeof *rt->hash);
+        if (!rt->weight || !rt->hash)
             return kept_fail(err, KEPT_NOMEM, "out of memory");
+        if (rt->options.file && (s = kept_sha256_file(rt->options.file, rt->file_sha256, err)))
+            return s;
         for (int i = 0; !s && i < rt->n_samples; i++)
             s = prepare_sample(j, t, i, err);
         if (s)
@@ -201,6 +206,7 @@ kept_status kept_prepare_pool(kept_job *j, kept_error *err)
         double budget = (double)kept_strategy_budget_slots(x->strategy, m->n_layers, m->n_kv_heads,
                                                            m->head_size, j->max_tokens);
         sum += pages(j, budget / heads + after + (x->own_prefill ? j->chunk : 0));
+        sum += x->whole ? (double)m->n_kv_heads * j->max_tokens / PAGE_SLOTS : 0;
     }
     double bytes = sum * PAGE_SLOTS * m->head_size * 4.0; /* K and V in f16 */
     double most = (double)kept_free_memory() * MEMORY_SHARE;

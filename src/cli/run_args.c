@@ -96,6 +96,7 @@ static const struct flag_target {
     {TEXT, AT(format), 0, 0},
     {SWITCH, AT(quiet), 0, 0},
     {FILES, AT(trained), 0, 0},
+    {TEXT, AT(study), 0, 0},
 };
 
 static const kept_flag flags[] = {
@@ -106,7 +107,7 @@ static const kept_flag flags[] = {
     {"text", true},      {"jsonl", true},         {"score-tokens", true}, {"chunk", true},
     {"pool", true},      {"speed-samples", true}, {"speed-steps", true},  {"isa", true},
     {"dump-kept", true}, {"out", true},           {"format", true},       {"quiet", false},
-    {"trained", true},
+    {"trained", true},   {"study", true},
 };
 enum { N_FLAGS = sizeof flags / sizeof *flags };
 _Static_assert(N_FLAGS == sizeof targets / sizeof *targets, "one target per flag");
@@ -127,6 +128,9 @@ static const char help[] =
     "  --query-aware          strategies see the question before they evict (rows are marked)\n"
     "  --seed N  --threads N  --chunk N (prefill)  --pool SIZE  --isa LEVEL [KEPT_ISA]\n"
     "  --speed-samples N  --speed-steps N   timing of decode steps [1, 16]\n"
+    "  --study FILE           keeps every sample as it is finished: run it again to go on, wider "
+    "or\n"
+    "                         beside another process; see 'kept study'\n"
     "  --out FILE             result as .json, .csv or .txt    --format table|json|csv   on "
     "stdout\n"
     "  --trained FILE         what a strategy needs trained, of 'kept train' or 'kept calibrate'\n"
@@ -385,6 +389,8 @@ int kept_run_args_parse(kept_run_args *a, int argc, char **argv)
         code = check_writable(a->out);
     if (code < 0)
         code = check_writable(a->dump);
+    if (code < 0 && a->study && a->dump)
+        code = kept_usage("run", "--study holds the kept positions, --dump-kept goes without it");
     find_trained_dir(a);
     return code;
 }

@@ -13,7 +13,7 @@ typedef struct kept_run_args {
     kept_list strategies, budgets, tasks; /* as written */
     kept_list specs;                      /* strategies crossed with budgets */
     kept_list trained;                    /* files */
-    const char *model, *jsonl, *text, *haystack, *key, *value, *isa, *dump, *out, *format;
+    const char *model, *jsonl, *text, *haystack, *key, *value, *isa, *dump, *out, *format, *study;
     int64_t length, samples, seed, threads, keys, values, score_tokens, chunk, speed_samples,
         speed_steps, max_new;
     uint64_t pool;
