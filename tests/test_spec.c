@@ -376,6 +376,12 @@ static void put_needs(char *row, const kept_part *p)
     kept_profile profile;
     kept_part_profile(p, NULL, &profile);
     put(row, profile.needs);
+    put(row, " | ");
+    if (*profile.family)
+        put(row, profile.cost);
+    if (*profile.state)
+        put(row, "; ");
+    put(row, profile.state);
 }
 
 /* Row i of the table: parts first, then recipes. */
@@ -407,6 +413,8 @@ static bool write_row(int i, char row[4096])
     put(row, " | ");
     if (p)
         put_needs(row, p);
+    else
+        put(row, " | ");
     put(row, " |");
     return true;
 }

@@ -250,6 +250,9 @@ KEPT_API void kept_split_fill(const kept_split *s, int first, int n, const int *
  * layer. Rounding and zeros as in kept_split_shares. A share that is negative or not finite counts
  * as 0; evenly if all are 0. */
 KEPT_API void kept_split_layers(const kept_split *s, const double *share, int *open);
+/* The fewest candidates of head i that together carry `part` (0..1) of its score; scores of a head
+ * that has negative ones count from its lowest. */
+KEPT_API int kept_split_cover(const kept_split *s, int i, double part);
 /* Row `row` of array `name` [n_rows][model layers][n_heads] of s->trained: the entry of head h of
  * the l-th layer that takes part is [s->layer[l] * n_heads + h]. NULL: no such array, or one that
  * does not cover these layers. Entries may be anything. */

@@ -57,6 +57,14 @@ static void seq_destroy(kept_seq *s)
     free(s);
 }
 
+/* The engine knows its sequences. */
+static void enlist(kept_seq *s)
+{
+    s->next = s->engine->seqs;
+    s->engine->seqs = s;
+    s->engine->n_seqs++;
+}
+
 static int n_planes(const kept_seq *s)
 {
     const kept_capture *c = &s->capture;
@@ -93,7 +101,7 @@ kept_status kept_seq_new(kept_engine *e, const kept_strategy *strategy, const ke
         seq_destroy(s);
         return st;
     }
-    e->n_seqs++;
+    enlist(s);
     *out = s;
     return KEPT_OK;
 }
@@ -160,7 +168,7 @@ kept_status kept_seq_fork(kept_seq *src, const kept_strategy *strategy, const ke
     s->n_pins = src->n_pins;
     memcpy(s->pins, src->pins, sizeof s->pins);
     memcpy(s->trimmed, src->trimmed, (size_t)e->model->info.n_layers * sizeof *s->trimmed);
-    e->n_seqs++;
+    enlist(s);
     *out = s;
     return KEPT_OK;
 }
@@ -194,6 +202,10 @@ void kept_seq_free(kept_seq *s)
 {
     if (!s)
         return;
+    kept_seq **at = &s->engine->seqs;
+    while (*at != s)
+        at = &(*at)->next;
+    *at = s->next;
     s->engine->n_seqs--;
     seq_destroy(s);
 }

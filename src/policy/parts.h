@@ -20,6 +20,7 @@
     X(knorm)                                                                                       \
     X(keydiff)                                                                                     \
     X(expected_attention)                                                                          \
+    X(corm)                                                                                        \
     X(kvzip)                                                                                       \
     X(kvzip_plus)                                                                                  \
     X(kvzap)                                                                                       \
@@ -40,6 +41,7 @@
     X(simlayer)                                                                                    \
     X(threshold)                                                                                   \
     X(coverage)                                                                                    \
+    X(zigzag)                                                                                      \
     X(duo)                                                                                         \
     X(headkv)                                                                                      \
     X(lu_kv)

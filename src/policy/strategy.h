@@ -70,6 +70,7 @@ typedef struct kept_profile {
      * (reads keys or values once), "queries" (slots times queries), "passes" */
     const char *cost;
     char needs[240]; /* "keys, attention mass of all queries"; "" for none */
+    char state[96];  /* memory held for it while tokens come, in words: "4 B a slot"; "" for none */
     int planes;      /* numbers per slot that the engine keeps for it: 0 or 1, and if split as many
                         per query head */
     bool split;
