@@ -19,6 +19,7 @@ static const struct pair {
     const char *output, *answer;
     double a, b;
 } words[] = {
+    /* clang-format off */
     /* f1, rouge-l */
     {"The cat sat on the mat. It was a sunny day.",
      "A cat sat on a mat in the sun. The day was sunny.", 0.82352941176470595, 0.666666661701389},
@@ -31,7 +32,8 @@ static const struct pair {
     {"", "The cat sat on the mat. It was a sunny day.", 0, 0},
     {"Hello. ", "The cat sat on the mat. It was a sunny day.", 0, 0},
     {"The cat sat on the mat. It was a sunny day.", "Hello. ", 0, 0},
-    {"café crème. thé", "The café serves crème brûlée.", 0.57142857142857151, 0.49999999531250006},
+    {"café crème. thé",
+     "The café serves crème brûlée.", 0.5714285714285715, 0.49999999531250006},
     {"police killed the gunman. the gunman was shot", "the gunman police killed. shot was he",
      0.83333333333333337, 0.76923076426035508},
     {"the gunman police killed. shot was he", "police killed the gunman. the gunman was shot",
@@ -50,6 +52,7 @@ static const struct pair {
      "gamma beta theta theta delta. alpha eta alpha epsilon delta beta alpha. a. eta eta a theta a "
      "delta theta alpha a beta epsilon. zeta a eta delta the theta",
      0.54545454545454541, 0.94736841606648214},
+    /* clang-format on */
 };
 static const struct pair lines[] = {
     /* edit, difflib */

@@ -1,10 +1,10 @@
 /* kept/policy.h: all that the author of a score or an allocator includes.
  *
  * A strategy is one part from each axis (score, weight, wrapper, allocator, protection, schedule,
- * position) and a budget. The engine owns state, protection, top-k, compaction and byte accounting;
- * a score only says which slots matter more. A score cannot evict a protected slot, overrun a
- * budget, leak state between sequences or forget to free: it is a pure function of the view it is
- * given.
+ * position, controller) and a budget. The engine owns state, protection, top-k, compaction and byte
+ * accounting; a score only says which slots matter more. A score cannot evict a protected slot,
+ * overrun a budget, leak state between sequences or forget to free: it is a pure function of the
+ * view it is given.
  *
  * To add one: src/policy/score_NAME.c, one line in src/policy/parts.h, one row in
  * docs/strategies.md. Nothing else: help, tests and the parser read the tables.
@@ -19,7 +19,7 @@
 extern "C" {
 #endif
 
-#define KEPT_POLICY_ABI  2
+#define KEPT_POLICY_ABI  3
 #define KEPT_MAX_OPTIONS 16
 
 typedef enum kept_axis {
@@ -30,6 +30,7 @@ typedef enum kept_axis {
     KEPT_AXIS_PROTECTION,
     KEPT_AXIS_SCHEDULE,
     KEPT_AXIS_POSITION,
+    KEPT_AXIS_CONTROLLER, /* which of the above now */
     KEPT_N_AXES
 } kept_axis;
 
@@ -53,6 +54,8 @@ typedef struct kept_part {
     const char *deviations;     /* every difference from the paper, "" if none */
     const kept_option *options; /* [n_options] */
     int n_options;
+    /* Default of option i where it follows from other options; NULL: those of the table. */
+    double (*fallback)(const double *options, int i);
 } kept_part;
 
 /* One KV head as a score sees it: live slots in ascending order of original position. What is not
@@ -62,6 +65,7 @@ typedef struct kept_view_head {
     int n;                /* live slots, protected ones included */
     const int32_t *pos;   /* [n] original positions, ascending */
     const uint8_t *guard; /* [n] 1: protected, stays whatever its score */
+    const uint8_t *mark;  /* [n] kept_class of the token; NULL: all are text */
     const float *mass;    /* [n] the plane that the score asked for; [G][n] if it is split */
     const float *key;     /* [n][D] keys as stored (rotated): KEPT_NEED_KEYS */
     const float *key0;    /* [n][D] keys before rotation: KEPT_NEED_KEYS0 */
@@ -96,6 +100,8 @@ typedef struct kept_view {
     int n_recent;                /* queries that heads[].query and prob hold (fewer than asked for
                                     while the sequence is shorter) */
     int32_t next_pos;            /* tokens seen = position of the next token */
+    int32_t rope_back;           /* the next token's rotary position is next_pos - rope_back; the
+                                    helpers below know */
     int share;                   /* unprotected slots that the head asked (wrappers: the first) may
                                     keep if all heads hold the same */
     const kept_view_head *heads; /* [n_heads] */
@@ -126,7 +132,7 @@ KEPT_API void kept_dots(const kept_view *v, int m, int n, int k, const float *a,
 KEPT_API void kept_group(const kept_view *v, const float *x, int rows, int n, int edge, float *out);
 
 /* For scores that look ahead: writes the mean over positions [from, from + n) of the rotary factors
- * exp(i pos rope_freq[j]) to re, im [n_rope/2]; n = 1 gives those of one position. */
+ * exp(i (pos - rope_back) rope_freq[j]) to re, im [n_rope/2]; n = 1 gives those of one position. */
 KEPT_API void kept_rope_mean(const kept_view *v, double from, double n, float *re, float *im);
 /* Turns one vector by such factors, in place; its D channels lie `stride` floats apart. */
 KEPT_API void kept_rope_turn(const kept_view *v, const float *re, const float *im, float *x,

@@ -333,12 +333,17 @@ static json_t *turns_json(const kept_sample *s)
 json_t *kept_result_sample(const kept_work *w)
 {
     json_t *r = json_object(), *list = json_array();
+    const char *context = w->sample.context ? w->sample.context : "";
+    char cluster[17];
+    snprintf(cluster, sizeof cluster, "%016llx",
+             (unsigned long long)kept_hash64(context, strlen(context), 1));
     for (int v = 0; v < w->job->n_variants; v++)
         json_array_append_new(list, outcome_json(w, v));
     const kept_turn *first = w->sample.n_turns ? w->sample.turns : &(kept_turn){.depth = -1};
     json_object_set_new(r, "task", json_integer(w->task));
     json_object_set_new(r, "index", json_integer(w->index));
     json_object_set_new(r, "hash", json_string(w->tokens.hash));
+    json_object_set_new(r, "cluster", json_string(cluster));
     json_object_set_new(r, "n_prefix", json_integer(w->n_prefix));
     json_object_set_new(r, "n_suffix", json_integer(w->n_suffix));
     json_object_set_new(r, "n_evidence", json_integer(w->tokens.n_evidence));

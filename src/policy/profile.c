@@ -114,6 +114,17 @@ static void allocator_profile(const kept_allocator *a, const double *options, ke
     p->cost = recent ? "queries" : a->observe ? "rows" : "none";
 }
 
+static void controller_profile(const kept_controller *c, const double *options, kept_profile *p)
+{
+    const kept_signal *s = kept_controller_acts(c) ? kept_signal_at((int)options[c->signal]) : NULL;
+    if (s && s->attention) {
+        add_plane(p, KEPT_SIGNAL_PLANE);
+        p->cost = "state";
+    }
+    if (s && s->probe)
+        add(p->needs, sizeof p->needs, "a full cache that reads the same tokens");
+}
+
 void kept_part_profile(const kept_part *part, const double *options, kept_profile *p)
 {
     double defaults[KEPT_MAX_OPTIONS] = {0};
@@ -131,6 +142,8 @@ void kept_part_profile(const kept_part *part, const double *options, kept_profil
         add_needs(p, w->needs, 0, NULL);
         p->cost = w->needs ? "rows" : "none";
     }
+    if (part->axis == KEPT_AXIS_CONTROLLER)
+        controller_profile((const kept_controller *)(const void *)part, options, p);
     if (part == &kept_part_values) {
         bool output = (int)options[KEPT_VALUES_KIND] == KEPT_WEIGHT_OUTPUT;
         add_needs(p, output ? KEPT_NEED_OUTPUT : KEPT_NEED_VALUES, 0, NULL);
