@@ -218,21 +218,47 @@ static void measure_turn(kept_work *w)
             w->out[v].replies[w->turn].evidence = kept_measure_evidence(w, v, &any);
 }
 
-static kept_status feed_question(kept_work *w, kept_error *err)
+/* Feeds suffix[at..end); half a batch at most, so that both full caches share every pass. */
+static kept_status feed_suffix(kept_work *w, int at, int end, kept_visit visit, kept_error *err)
 {
-    /* Half a batch at most, so that both full caches share every forward pass. */
-    const int piece = w->job->max_batch / 2, end = w->tokens.turns[w->turn].end;
-    w->have_reference = false;
-    for (int at = w->turn ? w->tokens.turns[w->turn - 1].end : 0; at < end;) {
+    const int piece = w->job->max_batch / 2;
+    while (at < end) {
         int n = end - at < piece ? end - at : piece;
         kept_feed_all(w, w->suffix + at);
         at += n;
-        kept_status s = kept_feed(w, n, at == end ? visit_first : NULL, err);
+        kept_status s = kept_feed(w, n, at == end ? visit : NULL, err);
         if (s)
             return s;
     }
-    kept_measure_mass(w);
     return KEPT_OK;
+}
+
+/* The turn before is over, for strategies that act on that. */
+static void end_turn(kept_work *w)
+{
+    for (int v = 0; v < w->job->n_variants; v++) {
+        kept_error why = {.text = ""};
+        if (w->out[v].active && kept_seq_end_turn(w->out[v].seq, &why))
+            kept_outcome_fail(&w->out[v], why.text);
+    }
+}
+
+/* The gold answer before, if there is one, and the question. */
+static kept_status feed_question(kept_work *w, bool conversation, kept_error *err)
+{
+    const kept_turn_tokens *t = &w->tokens.turns[w->turn];
+    kept_status s = KEPT_OK;
+    w->have_reference = false;
+    if (w->turn)
+        s = feed_suffix(w, w->tokens.turns[w->turn - 1].end, t->question, NULL, err);
+    if (!s && w->turn && conversation)
+        end_turn(w);
+    measure_turn(w);
+    if (!s)
+        s = feed_suffix(w, t->question, t->end, visit_first, err);
+    if (!s)
+        kept_measure_mass(w);
+    return s;
 }
 
 static kept_status decode(kept_work *w, kept_error *err)
@@ -255,10 +281,9 @@ static kept_status answer_turn(kept_work *w, kept_error *err)
     const bool last = w->turn + 1 == w->sample.n_turns;
     const bool choice = w->sample.turns[w->turn].metric == KEPT_METRIC_CHOICE;
     kept_wake(w);
-    measure_turn(w);
     if (!last && mode == KEPT_TURNS_REQUESTS)
         kept_branch(w);
-    kept_status s = feed_question(w, err);
+    kept_status s = feed_question(w, mode != KEPT_TURNS_REQUESTS, err);
     if (s)
         return s;
     if (!last && mode == KEPT_TURNS_GOLD && !choice)

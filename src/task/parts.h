@@ -177,9 +177,10 @@ typedef struct kept_prompt {
 /* The prompt with one turn's question. */
 kept_status kept_prompt_text(const kept_task *t, const kept_sample *s, int turn, kept_prompt *p,
                              kept_error *err);
-/* What is fed for turn k >= 1, as text in malloc'd memory. */
+/* What is fed for turn k >= 1, as text in malloc'd memory; *question: where in it the answer before
+ * ends. */
 kept_status kept_prompt_later(const kept_task *t, const kept_sample *s, int k, char **text,
-                              size_t *n, kept_error *err);
+                              size_t *n, size_t *question, kept_error *err);
 /* The first turn's prompt as one string (malloc) and where the suffix begins in it. */
 kept_status kept_prompt_build(const kept_task *t, const kept_sample *s, char **text, size_t *split,
                               kept_error *err);

@@ -196,11 +196,12 @@ static void add_gold(const kept_turn *turn, kept_buf *out)
 }
 
 kept_status kept_prompt_later(const kept_task *t, const kept_sample *s, int k, char **text,
-                              size_t *n, kept_error *err)
+                              size_t *n, size_t *question, kept_error *err)
 {
     const kept_turn *turn = &s->turns[k];
     kept_buf b = {0};
     kept_status st = KEPT_OK;
+    *question = 0;
     if (t->turns == KEPT_TURNS_REQUESTS) {
         kept_prompt p = {0};
         st = kept_prompt_text(t, s, k, &p, err);
@@ -210,6 +211,7 @@ kept_status kept_prompt_later(const kept_task *t, const kept_sample *s, int k, c
     } else {
         if (t->turns == KEPT_TURNS_GOLD)
             add_gold(&s->turns[k - 1], &b);
+        *question = b.n;
         if (t->chat) {
             st = add_chat_question(t, turn->question, &b, err);
             if (!st)

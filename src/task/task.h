@@ -97,6 +97,7 @@ kept_status kept_task_get(kept_task *t, int i, kept_sample *out, kept_error *err
 /* Where one turn stands in kept_tokens. */
 typedef struct kept_turn_tokens {
     int end;           /* the turn's tokens of suffix end here; they begin where the last end */
+    int question;      /* the question's begin here; before it the gold answer of the turn before */
     int32_t *evidence; /* [n_evidence] as kept_tokens.evidence, of this turn */
     int n_evidence;
     /* Metric "choice": the labels one after the other; label i ends at label_end[i]. */

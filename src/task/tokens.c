@@ -84,6 +84,27 @@ static kept_status tokenize_labels(kept_task *t, const kept_turn *turn, bool bla
     return st;
 }
 
+/* Appends the tokens of a text to the suffix. */
+static kept_status append(kept_task *t, const char *text, size_t len, kept_tokens *out,
+                          kept_error *err)
+{
+    int32_t *more = NULL;
+    int n = 0;
+    if (!len)
+        return KEPT_OK;
+    kept_status st =
+        kept_prompt_tokens(t->model, text, len, false, parses_special(t), &more, &n, err);
+    int32_t *all =
+        st ? NULL : realloc(out->suffix, ((size_t)(out->n_suffix + n) + 1) * sizeof *all);
+    if (all) {
+        out->suffix = all;
+        memcpy(all + out->n_suffix, more, (size_t)n * sizeof *all);
+        out->n_suffix += n;
+    }
+    free(more);
+    return st || all ? st : no_memory(err);
+}
+
 /* Appends the tokens of turns 1, 2, ... to the suffix. */
 static kept_status tokenize_turns(kept_task *t, const kept_sample *s, const kept_prompt *first,
                                   kept_tokens *out, kept_error *err)
@@ -99,27 +120,21 @@ static kept_status tokenize_turns(kept_task *t, const kept_sample *s, const kept
                              &out->turns[0], err);
     for (int k = 1; k < s->n_turns && !st; k++) {
         char *text = NULL;
-        size_t len = 0;
-        int32_t *more = NULL, *all = NULL;
-        int n = 0;
-        st = kept_prompt_later(t, s, k, &text, &len, err);
+        size_t len = 0, question = 0;
+        const kept_turn *turn = &s->turns[k];
+        st = kept_prompt_later(t, s, k, &text, &len, &question, err);
         if (!st)
-            st = kept_prompt_tokens(t->model, text, len, false, parses_special(t), &more, &n, err);
-        if (!st && n < 1)
+            st = append(t, text, question, out, err);
+        out->turns[k].question = out->n_suffix;
+        if (!st)
+            st = append(t, text + question, len - question, out, err);
+        out->turns[k].end = out->n_suffix;
+        if (!st && out->turns[k].question == out->n_suffix)
             st = kept_fail(err, KEPT_ARGUMENT, "turn %d of a sample of %s is empty", k + 1,
                            t->label);
-        if (!st && !(all = realloc(out->suffix, ((size_t)out->n_suffix + (size_t)n) * sizeof *all)))
-            st = no_memory(err);
-        if (!st) {
-            out->suffix = all;
-            memcpy(all + out->n_suffix, more, (size_t)n * sizeof *all);
-            out->n_suffix += n;
-            out->turns[k].end = out->n_suffix;
-        }
-        if (!st && s->turns[k].metric == KEPT_METRIC_CHOICE)
-            st = tokenize_labels(t, &s->turns[k], !is_space(text[len - 1]), &out->turns[k], err);
+        if (!st && turn->metric == KEPT_METRIC_CHOICE)
+            st = tokenize_labels(t, turn, !is_space(text[len - 1]), &out->turns[k], err);
         free(text);
-        free(more);
     }
     return st;
 }
