@@ -3,6 +3,7 @@
  *   run.c       opens everything, loops over tasks and samples
  *   prepare.c   strategies, sample sizes, pool size
  *   trained.c   what strategies need trained
+ *   sweep.c     which samples, with a sink or without
  *   sample.c    one sample: prefill, fork, evict
  *   answer.c    one sample: turns, greedy decoding, teacher forcing
  *   branch.c    one sample: sequences set aside while a copy answers; choices by likelihood
@@ -47,7 +48,9 @@ typedef struct kept_run_task {
     kept_task *task;
     kept_task_kind kind;
     int n_samples;
-    double *weight; /* [n_samples] estimated work, for the progress line only */
+    double *weight;       /* [n_samples] estimated work, for the progress line only */
+    char (*hash)[17];     /* [n_samples] of the prompts' tokens */
+    char file_sha256[65]; /* of options.file, "" if there is none */
 } kept_run_task;
 
 typedef struct kept_dump kept_dump;
@@ -100,6 +103,9 @@ typedef struct kept_outcome {
     kept_seq *seq;                    /* NULL before the fork and after a failure */
     kept_seq *trunk[KEPT_MAX_LEVELS]; /* set aside, while seq is a copy of the last of them */
     int n_trunks;
+    bool skip;    /* not asked for on this sample */
+    uint8_t *map; /* kept positions after the eviction, for a sink */
+    size_t map_bytes;
     bool failed;
     char why[200];            /* reason of the failure */
     bool active;              /* still fed */
@@ -168,6 +174,8 @@ uint64_t kept_free_memory(void); /* bytes this process may still take, UINT64_MA
 kept_status kept_prepare_trained(kept_job *j, kept_error *err);
 kept_status kept_lend_trained(kept_job *j, kept_error *err); /* to the engine */
 json_t *kept_trained_json(const kept_job *j);
+/* SHA-256 of the trained file that serves `kind`; NULL: none does. */
+const char *kept_trained_sha256(const kept_job *j, const char *kind);
 void kept_trained_close(kept_job *j);
 
 /* ---- foresee.c ---- */
@@ -177,8 +185,11 @@ kept_status kept_look_ahead(kept_work *w, kept_seq *prefix, kept_error *err);
 int kept_look_ahead_room(const kept_job *j); /* tokens beyond max_prefix that they need */
 
 /* ---- sample.c ---- */
-/* Runs sample `index` of `task`; on OK *json is its record. CANCELLED: no record. */
-kept_status kept_run_sample(kept_job *j, int task, int index, json_t **json, kept_error *err);
+/* Runs sample `index` of `task`; on OK *json is its record, and the sink, if there is one, has it.
+ * lacks [n_variants]: the variants to run besides the full caches, NULL: all. CANCELLED: no record.
+ */
+kept_status kept_run_sample(kept_job *j, int task, int index, const bool *lacks, json_t **json,
+                            kept_error *err);
 /* Says that `units` of work (about: prefill tokens) are done. CANCELLED: the user wants to stop. */
 kept_status kept_job_tick(kept_job *j, double units);
 /* Adds the time since *since to a phase and moves *since to now. */
@@ -216,6 +227,11 @@ double kept_measure_evidence(kept_work *w, int variant, double *any);
 void kept_measure_mass(kept_work *w); /* adds one measurement to every living variant */
 kept_status kept_measure_regret(kept_work *w, kept_error *err); /* once all have been added */
 kept_status kept_measure_speed(kept_work *w);                   /* OK or CANCELLED */
+
+/* ---- sweep.c ---- */
+/* Runs every sample, or has the sink say which, and fills `samples`. CANCELLED: it has what is
+ * there. */
+kept_status kept_run_sweep(kept_job *j, const json_t *head, json_t *samples, kept_error *err);
 
 /* ---- dump.c ---- */
 kept_status kept_dump_open(const kept_job *j, kept_dump **out, kept_error *err);

@@ -104,6 +104,7 @@ static kept_status prepare_sample(kept_job *j, int t, int i, kept_error *err)
                       kept_task_label(rt->task), i, total, j->info->n_ctx_train);
         goto out;
     }
+    memcpy(rt->hash[i], tokens.hash, sizeof rt->hash[i]);
     j->max_tokens = total > j->max_tokens ? total : j->max_tokens;
     j->max_prefix = tokens.n_prefix > j->max_prefix ? tokens.n_prefix : j->max_prefix;
     const int levels = levels_of(rt, &sample, &tokens);
@@ -140,8 +141,11 @@ kept_status kept_prepare_tasks(kept_job *j, kept_error *err)
         rt->options.query_aware &= rt->kind == KEPT_TASK_GENERATE;
         rt->n_samples = kept_task_n_samples(rt->task);
         rt->weight = kept_calloc((size_t)rt->n_samples, sizeof *rt->weight);
-        if (!rt->weight)
+        rt->hash = kept_calloc((size_t)rt->n_samples, sizeof *rt->hash);
+        if (!rt->weight || !rt->hash)
             return kept_fail(err, KEPT_NOMEM, "out of memory");
+        if (rt->options.file && (s = kept_sha256_file(rt->options.file, rt->file_sha256, err)))
+            return s;
         for (int i = 0; !s && i < rt->n_samples; i++)
             s = prepare_sample(j, t, i, err);
         if (s)

@@ -3,6 +3,8 @@
  */
 #include "bench/job.h"
 
+#include "policy/strategy.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -100,6 +102,7 @@ static json_t *options_json(const kept_job *j)
     json_object_set_new(r, "max_batch_tokens", json_integer(j->max_batch));
     json_object_set_new(r, "max_tokens", json_integer(j->max_tokens));
     json_object_set_new(r, "pool_bytes", integer(j->pool_bytes));
+    json_object_set_new(r, "pool_asked", integer(o->pool_bytes));
     json_object_set_new(r, "speed_samples", json_integer(o->speed_samples));
     json_object_set_new(r, "speed_steps", json_integer(j->speed_steps));
     json_object_set_new(r, "isa", o->isa ? text(o->isa) : json_null());
@@ -119,6 +122,13 @@ static json_t *variants_json(const kept_job *j)
         json_object_set_new(o, "canonical", text(s ? kept_strategy_name(s) : "full"));
         json_object_set_new(o, "resolved", text(s ? kept_strategy_resolved(s) : "full"));
         json_object_set_new(o, "own_prefill", json_boolean(j->variants[v].own_prefill));
+        json_t *files = json_array();
+        const char *of[2] = {s ? kept_score_trained(s) : NULL,
+                             s ? kept_allocator_trained(s) : NULL};
+        for (int i = 0; i < 2; i++)
+            if (kept_trained_sha256(j, of[i]))
+                json_array_append_new(files, json_string(kept_trained_sha256(j, of[i])));
+        json_object_set_new(o, "trained", files);
         json_array_append_new(list, o);
     }
     return list;
@@ -143,6 +153,8 @@ static json_t *tasks_json(const kept_job *j)
         json_object_set_new(o, "n_samples", json_integer(j->tasks[t].n_samples));
         json_object_set_new(o, "seed", integer(p->seed));
         json_object_set_new(o, "file", optional(p->file));
+        json_object_set_new(o, "file_sha256",
+                            optional(*j->tasks[t].file_sha256 ? j->tasks[t].file_sha256 : NULL));
         json_object_set_new(o, "key", optional(p->key));
         json_object_set_new(o, "value", optional(p->value));
         json_object_set_new(o, "n_keys", json_integer(p->n_keys));
@@ -338,7 +350,8 @@ json_t *kept_result_sample(const kept_work *w)
     snprintf(cluster, sizeof cluster, "%016llx",
              (unsigned long long)kept_hash64(context, strlen(context), 1));
     for (int v = 0; v < w->job->n_variants; v++)
-        json_array_append_new(list, outcome_json(w, v));
+        if (!w->out[v].skip)
+            json_array_append_new(list, outcome_json(w, v));
     const kept_turn *first = w->sample.n_turns ? w->sample.turns : &(kept_turn){.depth = -1};
     json_object_set_new(r, "task", json_integer(w->task));
     json_object_set_new(r, "index", json_integer(w->index));

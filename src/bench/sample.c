@@ -3,6 +3,7 @@
  * wrong for one variant is that variant's failure; the sample goes on with the others.
  */
 #include "bench/job.h"
+#include "bench/keptmap.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -14,6 +15,8 @@ kept_status kept_job_tick(kept_job *j, double units)
     if (j->part > j->weight)
         j->part = j->weight;
     double done = j->total > 0 ? (j->done + j->part) / j->total : 0;
+    if (j->o->sink)
+        j->o->sink->alive(j->o->sink->ctx);
     if (j->o->progress && !j->o->progress(j->o->ctx, done < 1 ? done : 1, j->what))
         return KEPT_CANCELLED;
     return KEPT_OK;
@@ -46,11 +49,11 @@ void kept_outcome_fail(kept_outcome *o, const char *why)
     free_seqs(o);
 }
 
-/* Random strategies draw from this; the same for all variants, so that budgets are nested. */
+/* Random strategies draw from this: the same for all variants, so that budgets are nested, and the
+ * same whatever other tasks and samples the run has. */
 static uint64_t sample_seed(const kept_work *w)
 {
-    uint64_t id[2] = {(uint64_t)w->task, (uint64_t)w->index};
-    return kept_hash64(id, sizeof id, w->job->o->seed);
+    return kept_hash64(w->tokens.hash, strlen(w->tokens.hash), w->job->o->seed);
 }
 
 static kept_status prefill(kept_work *w, kept_seq *seq, kept_error *err)
@@ -84,6 +87,11 @@ static kept_status settle(kept_work *w, int v, kept_error *err)
     o->active = true;
     kept_seq_account(o->seq, &o->after);
     o->evidence = kept_measure_evidence(w, v, &o->evidence_any);
+    if (w->job->o->sink) {
+        kept_status s = kept_map_of(o->seq, w->job->info, &o->map, &o->map_bytes, err);
+        if (s)
+            return s;
+    }
     return w->job->dump ? kept_dump_write(w->job->dump, w, v, err) : KEPT_OK;
 }
 
@@ -93,7 +101,7 @@ static kept_status fork_all(kept_work *w, kept_seq *base, uint64_t prefill_ns, k
     kept_capture probe = {.n_planes = 1, .plane = {KEPT_PROBE}};
     for (int v = 0; v < j->n_variants; v++) {
         kept_outcome *o = &w->out[v];
-        if (j->variants[v].own_prefill)
+        if (j->variants[v].own_prefill || o->skip)
             continue;
         const kept_capture *extra = v == KEPT_VARIANT_FLOOR && j->probe ? &probe : NULL;
         kept_error why;
@@ -142,7 +150,7 @@ static kept_status own_prefills(kept_work *w, kept_error *err)
     kept_job *j = w->job;
     for (int v = 0; v < j->n_variants; v++) {
         kept_outcome *o = &w->out[v];
-        if (!j->variants[v].own_prefill)
+        if (!j->variants[v].own_prefill || o->skip)
             continue;
         kept_error why = {.text = ""};
         uint64_t start = kept_clock_ns(), since = start;
@@ -178,6 +186,7 @@ static void work_clear(kept_work *w)
         free(o->top1);
         free(o->step_ns);
         free(o->full_ns);
+        free(o->map);
     }
     void *blocks[] = {w->out,  w->reference, w->feed,  w->items, w->who,         w->pos,
                       w->mass, w->by_pos,    w->share, w->core,  w->evidence_at, w->paid};
@@ -272,7 +281,34 @@ static kept_status work_init(kept_work *w, kept_error *err)
                : kept_fail(err, KEPT_NOMEM, "out of memory for sample %d", w->index);
 }
 
-kept_status kept_run_sample(kept_job *j, int task, int index, json_t **json, kept_error *err)
+static kept_status to_sink(const kept_work *w, const json_t *sample, kept_error *err)
+{
+    const size_t n = (size_t)w->job->n_variants;
+    const uint8_t **map = kept_calloc(n, sizeof *map);
+    size_t *bytes = kept_calloc(n, sizeof *bytes);
+    kept_status s = KEPT_NOMEM;
+    for (size_t v = 0; map && bytes && v < n; v++) {
+        map[v] = w->out[v].map;
+        bytes[v] = w->out[v].map_bytes;
+    }
+    kept_run_extra extra = {w->tokens.prefix,
+                            w->suffix,
+                            w->n_prefix,
+                            w->n_suffix,
+                            w->job->n_variants,
+                            (const uint8_t *const *)map,
+                            bytes};
+    if (map && bytes)
+        s = w->job->o->sink->put(w->job->o->sink->ctx, sample, &extra, err);
+    else
+        kept_fail(err, s, "out of memory for a result");
+    free(map);
+    free(bytes);
+    return s;
+}
+
+kept_status kept_run_sample(kept_job *j, int task, int index, const bool *lacks, json_t **json,
+                            kept_error *err)
 {
     kept_work w = {.job = j, .task = task, .index = index};
     kept_run_task *t = &j->tasks[task];
@@ -281,6 +317,8 @@ kept_status kept_run_sample(kept_job *j, int task, int index, json_t **json, kep
     snprintf(j->what, sizeof j->what, "%.60s, sample %d of %d", kept_task_label(t->task), index + 1,
              t->n_samples);
     kept_status s = work_init(&w, err);
+    for (int v = KEPT_FIRST_VARIANT; !s && lacks && v < j->n_variants; v++)
+        w.out[v].skip = !lacks[v];
     if (!s)
         s = shared_prefill(&w, err);
     if (!s)
@@ -300,6 +338,10 @@ kept_status kept_run_sample(kept_job *j, int task, int index, json_t **json, kep
             kept_seq_account(w.out[v].seq, &w.out[v].last);
     if (!s && !(*json = kept_result_sample(&w)))
         s = kept_fail(err, KEPT_NOMEM, "out of memory for a result");
+    if (!s && j->o->sink && (s = to_sink(&w, *json, err))) {
+        json_decref(*json);
+        *json = NULL;
+    }
     if (!s)
         j->done += j->weight;
     work_clear(&w);

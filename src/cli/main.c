@@ -11,6 +11,7 @@
 
 const kept_command kept_commands[] = {
     {"run", "--model MODEL [options]", "measure strategies beside the full cache", kept_cmd_run},
+    {"study", "ACTION FILE", "what a study holds, its export and import", kept_cmd_study},
     {"plan", "[options]", "the memory a cache takes, and what fits", kept_cmd_plan},
     {"ls", "[AXIS]", "list scores, allocators, ..., and recipes", kept_cmd_ls},
     {"show", "SPEC", "everything about a strategy or one of its parts", kept_cmd_show},

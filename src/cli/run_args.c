@@ -115,6 +115,7 @@ static const struct flag_target {
     {TEXT, AT(hotpot), 0, 0},
     {TEXT, AT(turns), 0, 0},
     {SWITCH, AT(ruler_compat), 0, 0},
+    {TEXT, AT(study), 0, 0},
 };
 
 static const kept_flag flags[] = {
@@ -126,7 +127,7 @@ static const kept_flag flags[] = {
     {"pool", true},      {"speed-samples", true}, {"speed-steps", true},   {"isa", true},
     {"dump-kept", true}, {"out", true},           {"format", true},        {"quiet", false},
     {"trained", true},   {"queries", true},       {"words", true},         {"squad", true},
-    {"hotpot", true},    {"turns", true},         {"ruler-compat", false},
+    {"hotpot", true},    {"turns", true},         {"ruler-compat", false}, {"study", true},
 };
 enum { N_FLAGS = sizeof flags / sizeof *flags };
 _Static_assert(N_FLAGS == sizeof targets / sizeof *targets, "one target per flag");
@@ -146,6 +147,9 @@ static const char help[] =
     "  --query-aware          strategies see the question before they evict (rows are marked)\n"
     "  --seed N  --threads N  --chunk N (prefill)  --pool SIZE  --isa LEVEL [KEPT_ISA]\n"
     "  --speed-samples N  --speed-steps N   timing of decode steps [1, 16]\n"
+    "  --study FILE           keeps every sample as it is finished: run it again to go on, wider "
+    "or\n"
+    "                         beside another process; see 'kept study'\n"
     "  --out FILE             result as .json, .csv or .txt    --format table|json|csv   on "
     "stdout\n"
     "  --trained FILE         what a strategy needs trained, of 'kept train' or 'kept calibrate'\n"
@@ -337,6 +341,8 @@ int kept_run_args_parse(kept_run_args *a, int argc, char **argv)
         code = check_writable(a->out);
     if (code < 0)
         code = check_writable(a->dump);
+    if (code < 0 && a->study && a->dump)
+        code = kept_usage("run", "--study holds the kept positions, --dump-kept goes without it");
     find_trained_dir(a);
     return code;
 }

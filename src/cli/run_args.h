@@ -14,7 +14,7 @@ typedef struct kept_run_args {
     kept_list specs;                      /* strategies crossed with budgets */
     kept_list trained;                    /* files */
     const char *model, *jsonl, *text, *haystack, *key, *value, *isa, *dump, *out, *format, *words,
-        *squad, *hotpot, *turns;
+        *squad, *hotpot, *turns, *study;
     int64_t length, samples, seed, threads, keys, values, queries, score_tokens, chunk,
         speed_samples, speed_steps, max_new;
     uint64_t pool;

@@ -18,6 +18,14 @@
     X(h2o)                                                                                         \
     X(tova)                                                                                        \
     X(snapkv)                                                                                      \
+    X(mean_variance)                                                                               \
+    X(question)                                                                                    \
+    X(nacl)                                                                                        \
+    X(morph)                                                                                       \
+    X(persistence)                                                                                 \
+    X(keyformer)                                                                                   \
+    X(redundancy)                                                                                  \
+    X(dropkv)                                                                                      \
     X(knorm)                                                                                       \
     X(keydiff)                                                                                     \
     X(expected_attention)                                                                          \
@@ -28,7 +36,11 @@
     X(oracle)
 
 /* X(identifier): const kept_wrapper kept_wrap_IDENTIFIER, in wrap_IDENTIFIER.c */
-#define KEPT_WRAP_LIST(X) X(tokens)
+#define KEPT_WRAP_LIST(X)                                                                          \
+    X(tokens)                                                                                      \
+    X(chunked)                                                                                     \
+    X(blocks)                                                                                      \
+    X(critical)
 
 /* X(identifier): const kept_allocator kept_alloc_IDENTIFIER, in alloc_IDENTIFIER.c */
 #define KEPT_ALLOC_LIST(X)                                                                         \
@@ -83,7 +95,14 @@
     X(simlayerkv)                                                                                  \
     X(duo_attention)                                                                               \
     X(headkv_snapkv)                                                                               \
-    X(lukv)
+    X(lukv)                                                                                        \
+    X(criticalkv)                                                                                  \
+    X(critical_adakv)                                                                              \
+    X(chunkkv)                                                                                     \
+    X(finch)                                                                                       \
+    X(scissorhands)                                                                                \
+    X(morphkv)                                                                                     \
+    X(r_kv)
 
 #define KEPT_DECLARE(id) extern const kept_score kept_score_##id;
 KEPT_SCORE_LIST(KEPT_DECLARE)

@@ -211,6 +211,7 @@ static kept_view view_of(const kept_pass *p, int l)
                    .group = e->group,
                    .head_size = e->head_size,
                    .next_pos = e->next_pos,
+                   .n_steps = e->next_pos > e->full_tokens ? e->next_pos - e->full_tokens : 0,
                    .rope_back = e->rope_back,
                    .heads = p->view,
                    .attn_scale = e->attn_scale,
@@ -220,7 +221,8 @@ static kept_view view_of(const kept_pass *p, int l)
                    .rope_neox = e->rope_neox,
                    .scratch = p->free_,
                    .kern = e->kern,
-                   .pooled = p->pooled};
+                   .pooled = p->pooled,
+                   .work = p->work};
     if (p->score->grouped)
         v.grouping =
             (kept_grouping){(kept_gqa)four[0], (kept_pool_kind)four[1], (int)four[2], four[3] != 0};
