@@ -225,6 +225,14 @@ typedef enum kept_class {
  * inherit it. ARGUMENT: not a span, or beyond the engine's max_tokens. NOMEM. */
 KEPT_API kept_status kept_seq_mark(kept_seq *s, int begin, int end, kept_class what);
 
+/* Reads a prompt, or the next part of one that is not layer by layer: n tokens, `chunk` at a time
+ * (0: max_batch_tokens), with logits of the last n_logits of them (at most a chunk's). Not needed
+ * but for the schedule "layers", where it goes layer by layer through an empty sequence and cuts
+ * each layer that it has passed; the hidden states between layers, n times n_embd floats, and the
+ * scores held count in peak_bytes. kept_seq_end_prefill follows in either case. ARGUMENT, NOMEM,
+ * FULL; if that happens layer by layer, s is good for nothing but kept_seq_free. */
+KEPT_API kept_status kept_seq_prefill(kept_seq *s, const int32_t *tokens, int n, int chunk,
+                                      int n_logits, kept_error *err);
 /* Tells s that its prefill is over: strategies evict now (but those of schedule "pressure"). */
 KEPT_API kept_status kept_seq_end_prefill(kept_seq *s, kept_error *err);
 /* Tells s that a turn (a question and its answer) is over: strategies of schedule "turns" evict

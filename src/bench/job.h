@@ -40,6 +40,7 @@ typedef struct kept_variant {
     const char *name;        /* of the row: as the user wrote it */
     kept_strategy *strategy; /* NULL: full */
     bool own_prefill;        /* evicts between chunks, so it cannot fork the shared prefix */
+    bool whole;              /* of its own, layer by layer */
 } kept_variant;
 
 /* One open task and what planning learned about its samples. */

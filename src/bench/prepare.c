@@ -64,7 +64,8 @@ kept_status kept_prepare_variants(kept_job *j, kept_error *err)
         j->variants[j->n_variants++] = (kept_variant){
             .name = j->o->specs[i],
             .strategy = s,
-            .own_prefill = kept_strategy_acts_on_chunks(s),
+            .own_prefill = kept_strategy_acts_on_chunks(s) || kept_strategy_when(s).layers,
+            .whole = kept_strategy_when(s).layers,
         };
     }
     return prepare_capture(j, err);
@@ -219,6 +220,7 @@ kept_status kept_prepare_pool(kept_job *j, kept_error *err)
         double budget = (double)kept_strategy_budget_slots(x->strategy, m->n_layers, m->n_kv_heads,
                                                            m->head_size, j->max_tokens);
         sum += pages(j, budget / heads + after + (x->own_prefill ? j->chunk : 0));
+        sum += x->whole ? (double)m->n_kv_heads * j->max_tokens / PAGE_SLOTS : 0;
     }
     double bytes = sum * PAGE_SLOTS * m->head_size * 4.0; /* K and V in f16 */
     double most = (double)kept_free_memory() * MEMORY_SHARE;

@@ -75,6 +75,13 @@ static kept_status prefill(kept_work *w, kept_seq *seq, kept_error *err)
     return KEPT_OK;
 }
 
+/* A prompt that a strategy reads layer by layer. */
+static kept_status prefill_whole(kept_work *w, kept_seq *seq, kept_error *err)
+{
+    kept_status s = kept_seq_prefill(seq, w->tokens.prefix, w->n_prefix, w->job->chunk, 0, err);
+    return s ? s : kept_job_tick(w->job, w->n_prefix);
+}
+
 /* The prompt is in: evicts and takes the measurements that belong to this moment. */
 static kept_status settle(kept_work *w, int v, kept_error *err)
 {
@@ -157,7 +164,7 @@ static kept_status own_prefills(kept_work *w, kept_error *err)
         kept_status s =
             kept_seq_new(j->engine, j->variants[v].strategy, NULL, sample_seed(w), &o->seq, &why);
         if (!s)
-            s = prefill(w, o->seq, &why);
+            s = j->variants[v].whole ? prefill_whole(w, o->seq, &why) : prefill(w, o->seq, &why);
         kept_job_clock(j, KEPT_PHASE_PREFILL, &since);
         o->prefill_ns = since - start;
         if (s == KEPT_CANCELLED)

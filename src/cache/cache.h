@@ -85,8 +85,9 @@ kept_status kept_cache_set_key(kept_cache *c, int layer, int head, int slot, con
 
 /* extra_meta: bytes the owner holds besides (query statistics), added to meta from now on. */
 void kept_cache_set_extra(kept_cache *c, uint64_t extra_meta);
-/* One forward pass over n tokens is over: byte_steps += bytes held * n, peak is updated. */
-void kept_cache_tick(kept_cache *c, int n);
+/* One forward pass over n tokens (a part of one: of those layers) is over: byte_steps += bytes held
+ * * n, peak is updated. */
+void kept_cache_tick(kept_cache *c, double n);
 /* Fills bytes, peak, byte_steps and n_evicted; the times are 0. */
 void kept_cache_account(const kept_cache *c, kept_account *out);
 /* The same two byte figures, recomputed by walking every list: the test's other side. */
