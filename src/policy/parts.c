@@ -285,6 +285,22 @@ const kept_recipe kept_recipe_lukv = {
     .deviations = "those of its parts",
 };
 
+const kept_recipe kept_recipe_expected_attention_stats = {
+    .name = "expected-attention-stats",
+    .summary = "expected attention by query statistics of the model, not of the sequence",
+    .spec = "expected-attention(statistics=calibrated)",
+    .paper = "arXiv 2510.00636; kvpress ExpectedAttentionStats",
+    .deviations = "",
+};
+
+const kept_recipe kept_recipe_trikv = {
+    .name = "trikv",
+    .summary = "TriAttention while decoding: every 128 steps, the last 128 tokens stay",
+    .spec = "triattention+protect(sinks=0,recent=128)+decode(every=128)",
+    .paper = "arXiv 2604.04921",
+    .deviations = "the prompt is no exception: it is cut when it is in",
+};
+
 const kept_recipe kept_recipe_criticalkv = {
     .name = "criticalkv",
     .summary = "CriticalKV: half of the budget by SnapKV scores, half by these times W_o v",
@@ -374,4 +390,17 @@ const kept_recipe kept_recipe_r_kv = {
     .deviations = "those of its parts",
     .options = r_kv_options,
     .n_options = 3,
+};
+
+static const kept_option pagedeviction_options[] = {
+    {"size", 16, 1, 65536, true, NULL, "positions of a block, and decode steps between two cuts"},
+};
+const kept_recipe kept_recipe_pagedeviction_blocks = {
+    .name = "pagedeviction-blocks",
+    .summary = "PagedEviction by blocks: the least one goes whenever the newest is full",
+    .spec = "pagedeviction+blocks(size=$size)+decode(every=$size)",
+    .paper = "arXiv 2509.04377",
+    .deviations = "those of its parts; blocks after the prompt too (the paper: tokens then)",
+    .options = pagedeviction_options,
+    .n_options = 1,
 };
