@@ -107,9 +107,17 @@ KEPT_API size_t kept_detokenize(const kept_model *m, const int32_t *tokens, int 
                                 char *buf, size_t cap);
 KEPT_API bool kept_token_is_end(const kept_model *m, int32_t token); /* any end-of-generation id */
 KEPT_API int32_t kept_token_bos(const kept_model *m);                /* -1: the model has none */
-/* Formats one user message with the model's chat template up to the assistant header. system may
- * be NULL. Returns the length needed (as snprintf) through *n. UNSUPPORTED: no template, or one
- * libllama does not know. */
+
+typedef struct kept_message {
+    const char *role, *content; /* role: "system", "user" or "assistant" */
+} kept_message;
+/* Formats messages with the model's chat template; header: the next assistant message is begun.
+ * Returns the length needed (as snprintf) through *n. UNSUPPORTED: no template, or one libllama
+ * does not know. ARGUMENT: n_messages is not 1 to 4096, or one has no role or content. */
+KEPT_API kept_status kept_chat_messages(const kept_model *m, const kept_message *messages,
+                                        int n_messages, bool header, char *buf, size_t cap,
+                                        size_t *n, kept_error *err);
+/* The same of one user message up to the assistant header; system may be NULL. */
 KEPT_API kept_status kept_chat_format(const kept_model *m, const char *system, const char *user,
                                       char *buf, size_t cap, size_t *n, kept_error *err);
 

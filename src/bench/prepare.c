@@ -73,6 +73,15 @@ kept_status kept_prepare_variants(kept_job *j, kept_error *err)
 
 /* ---- tasks ---------------------------------------------------------------------------------- */
 
+/* How many copies of a sequence a sample needs at once: branch.c. */
+static int levels_of(const kept_run_task *t, const kept_sample *s, const kept_tokens *k)
+{
+    bool label = false;
+    for (int i = 0; i < s->n_turns; i++)
+        label = label || k->turns[i].longest > 1;
+    return (s->n_turns > 1 && kept_task_turn_mode(t->task) != KEPT_TURNS_OWN) + label;
+}
+
 static kept_status prepare_sample(kept_job *j, int t, int i, kept_error *err)
 {
     kept_run_task *rt = &j->tasks[t];
@@ -83,9 +92,11 @@ static kept_status prepare_sample(kept_job *j, int t, int i, kept_error *err)
         s = kept_task_tokenize(rt->task, i, &sample, &tokens, err);
     if (s)
         goto out;
-    int n_new = rt->kind == KEPT_TASK_GENERATE ? sample.max_new_tokens : 0;
+    int n_new = 0;
+    for (int k = 0; k < sample.n_turns; k++)
+        n_new += sample.turns[k].max_new_tokens;
     bool speed = i < j->o->speed_samples;
-    int after = tokens.n_suffix + n_new, timed = speed ? j->speed_steps + 2 : 0;
+    int after = kept_task_room(rt->task, &sample, &tokens), timed = speed ? j->speed_steps + 2 : 0;
     int total = tokens.n_prefix + (after > timed ? after : timed) + 1;
     if (total > j->info->n_ctx_train) {
         s = kept_fail(err, KEPT_ARGUMENT,
@@ -97,6 +108,8 @@ static kept_status prepare_sample(kept_job *j, int t, int i, kept_error *err)
     memcpy(rt->hash[i], tokens.hash, sizeof rt->hash[i]);
     j->max_tokens = total > j->max_tokens ? total : j->max_tokens;
     j->max_prefix = tokens.n_prefix > j->max_prefix ? tokens.n_prefix : j->max_prefix;
+    const int levels = levels_of(rt, &sample, &tokens);
+    j->max_levels = levels > j->max_levels ? levels : j->max_levels;
     int own = 0;
     for (int v = 0; v < j->n_variants; v++)
         own += j->variants[v].own_prefill;
@@ -197,8 +210,9 @@ kept_status kept_prepare_pool(kept_job *j, kept_error *err)
     const kept_model_info *m = j->info;
     double heads = (double)m->n_layers * m->n_kv_heads;
     double after = j->max_tokens - j->max_prefix;
-    /* The shared prefix, the reference's and the floor's own tails. */
+    /* The shared prefix, the reference's and the floor's own tails, and those of copies. */
     double sum = pages(j, j->max_tokens) + 2 * pages(j, after);
+    sum += (double)j->n_variants * j->max_levels * pages(j, after);
     j->echo_room = kept_look_ahead_room(j);
     sum += j->echo_room ? pages(j, j->echo_room) : 0;
     for (int v = KEPT_FIRST_VARIANT; v < j->n_variants; v++) {

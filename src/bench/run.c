@@ -16,7 +16,8 @@ static kept_status open_engine(kept_job *j, kept_error *err)
         .max_tokens = j->max_prefix + j->echo_room > j->max_tokens ? j->max_prefix + j->echo_room
                                                                    : j->max_tokens,
         .max_batch_tokens = j->max_batch,
-        .max_seqs = j->n_variants + 4, /* the shared prefix, two copies for timing, one spare */
+        /* and copies that answer; the shared prefix, two copies for timing, one spare */
+        .max_seqs = j->n_variants * (1 + j->max_levels) + 4,
         .isa = j->o->isa,
     };
     return kept_engine_new(j->model, &e, &j->engine, err);

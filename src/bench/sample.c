@@ -29,16 +29,24 @@ void kept_job_clock(kept_job *j, kept_phase phase, uint64_t *since)
     *since = now;
 }
 
+static void free_seqs(kept_outcome *o)
+{
+    kept_seq_free(o->seq);
+    o->seq = NULL;
+    while (o->n_trunks)
+        kept_seq_free(o->trunk[--o->n_trunks]);
+}
+
 void kept_outcome_fail(kept_outcome *o, const char *why)
 {
     if (!o->failed)
         snprintf(o->why, sizeof o->why, "%.*s", (int)sizeof o->why - 1, why);
     o->failed = true;
     o->active = false;
-    if (o->seq)
-        kept_seq_account(o->seq, &o->last);
-    kept_seq_free(o->seq);
-    o->seq = NULL;
+    kept_seq *held = o->n_trunks ? o->trunk[0] : o->seq;
+    if (held)
+        kept_seq_account(held, &o->last);
+    free_seqs(o);
 }
 
 /* Random strategies draw from this: the same for all variants, so that budgets are nested, and the
@@ -85,7 +93,7 @@ static kept_status settle(kept_work *w, int v, kept_error *err)
     }
     o->active = true;
     kept_seq_account(o->seq, &o->after);
-    kept_measure_evidence(w, v);
+    o->evidence = kept_measure_evidence(w, v, &o->evidence_any);
     if (w->job->o->sink) {
         kept_status s = kept_map_of(o->seq, w->job->info, &o->map, &o->map_bytes, err);
         if (s)
@@ -173,9 +181,13 @@ static void work_clear(kept_work *w)
 {
     for (int v = 0; w->out && v < w->job->n_variants; v++) {
         kept_outcome *o = &w->out[v];
-        kept_seq_free(o->seq);
-        free(o->tokens);
-        free(o->text);
+        free_seqs(o);
+        for (int k = 0; o->replies && k < w->sample.n_turns; k++) {
+            free(o->replies[k].tokens);
+            free(o->replies[k].text);
+        }
+        free(o->replies);
+        free(o->choice);
         free(o->kl);
         free(o->nll);
         free(o->top1);
@@ -191,23 +203,42 @@ static void work_clear(kept_work *w)
     kept_sample_clear(&w->sample);
 }
 
+static bool replies_init(const kept_work *w, kept_outcome *o)
+{
+    const int n = w->sample.n_turns;
+    int n_labels = 0;
+    o->replies = kept_calloc((size_t)n + 1, sizeof *o->replies);
+    for (int k = 0; o->replies && k < n; k++) {
+        const kept_turn *t = &w->sample.turns[k];
+        int room = t->max_new_tokens > 0 ? t->max_new_tokens : 1;
+        if (t->metric == KEPT_METRIC_CHOICE) {
+            n_labels = t->n_labels > n_labels ? t->n_labels : n_labels;
+            room = w->tokens.turns[k].longest;
+        }
+        o->replies[k].diverged = -1;
+        o->replies[k].evidence = NAN;
+        if (!(o->replies[k].tokens = kept_calloc((size_t)room, sizeof *o->replies[k].tokens)))
+            return false;
+    }
+    if (n_labels)
+        o->choice = kept_calloc((size_t)n_labels, sizeof *o->choice);
+    return o->replies && (!n_labels || o->choice);
+}
+
 /* Arrays of every variant, for the whole sample. */
 static bool outcomes_init(kept_work *w)
 {
     int n = w->job->n_variants;
-    size_t n_new = (size_t)(w->sample.max_new_tokens > 0 ? w->sample.max_new_tokens : 1);
     w->out = kept_calloc((size_t)n, sizeof *w->out);
     for (int v = 0; w->out && v < n; v++) {
         kept_outcome *o = &w->out[v];
         o->evidence = o->evidence_any = o->regret = NAN;
-        o->diverged = -1;
-        o->tokens = kept_calloc(n_new, sizeof *o->tokens);
         o->kl = kept_calloc((size_t)w->n_suffix, sizeof *o->kl);
         o->nll = kept_calloc((size_t)w->n_suffix, sizeof *o->nll);
         o->top1 = kept_calloc((size_t)w->n_suffix, sizeof *o->top1);
         o->step_ns = kept_calloc((size_t)w->job->speed_steps, sizeof *o->step_ns);
         o->full_ns = kept_calloc((size_t)w->job->speed_steps, sizeof *o->full_ns);
-        if (!o->tokens || !o->kl || !o->nll || !o->top1 || !o->step_ns || !o->full_ns)
+        if (!replies_init(w, o) || !o->kl || !o->nll || !o->top1 || !o->step_ns || !o->full_ns)
             return false;
     }
     return w->out;
@@ -234,9 +265,7 @@ static bool arrays_init(kept_work *w)
         return false;
     for (int p = 0; p < w->n_prefix; p++)
         w->evidence_at[p] = -1;
-    for (int i = 0; i < w->tokens.n_evidence; i++)
-        if (w->tokens.evidence[i] >= 0 && w->tokens.evidence[i] < w->n_prefix)
-            w->evidence_at[w->tokens.evidence[i]] = i;
+    kept_measure_set_evidence(w, w->tokens.evidence, w->tokens.n_evidence);
     return true;
 }
 
@@ -251,10 +280,6 @@ static kept_status work_init(kept_work *w, kept_error *err)
     w->n_prefix = w->tokens.n_prefix;
     w->suffix = w->tokens.suffix;
     w->n_suffix = w->tokens.n_suffix;
-    if (!w->n_suffix && w->n_prefix > 1) { /* a prompt without a question: its last token asks */
-        w->suffix = w->tokens.prefix + --w->n_prefix;
-        w->n_suffix = 1;
-    }
     if (w->n_prefix < 1 || w->n_suffix < 1)
         return kept_fail(err, KEPT_ARGUMENT, "%s: sample %d has fewer than two tokens",
                          kept_task_label(t), w->index);
