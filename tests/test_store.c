@@ -223,6 +223,85 @@ static void two_processes_share_a_study(void)
     CHECK_INT(c.resumed, N_SAMPLES);
 }
 
+/* ---- the program itself, alone and as ranks -------------------------------------------------- */
+
+static pid_t start_kept(const char *launcher, int rank, const char *study, const char *out)
+{
+    char line[4096], with_study[1200] = "";
+    if (study)
+        snprintf(with_study, sizeof with_study, "--study '%s'", study);
+    snprintf(line, sizeof line,
+             "exec %s '%s' run --model '%s' --jsonl '%s' --samples %d --length 400 --chunk 120 "
+             "--threads 1 --speed-samples 0 --strategy 'h2o@25%%,random@25%%' %s --format json "
+             "--quiet >'%s' "
+             "2>/dev/null </dev/null",
+             launcher, getenv("KEPT"), model_path, jsonl_path, N_SAMPLES, with_study, out);
+    pid_t pid = fork();
+    if (!pid) {
+        char text[16];
+        snprintf(text, sizeof text, "%d", rank);
+        if (rank >= 0) {
+            setenv("OMPI_COMM_WORLD_RANK", text, 1);
+            setenv("OMPI_COMM_WORLD_SIZE", "2", 1);
+        }
+        execl("/bin/sh", "sh", "-c", line, (char *)NULL);
+        _exit(99);
+    }
+    return pid;
+}
+
+static json_t *stripped(const char *path)
+{
+    json_t *doc = json_load_file(path, 0, NULL);
+    strip_times(doc);
+    return doc;
+}
+
+static void same_bits(const char *a, const char *b)
+{
+    json_t *x = stripped(a), *y = stripped(b);
+    CHECK(x && y && json_equal(json_object_get(x, "samples"), json_object_get(y, "samples")));
+    CHECK(x && y && json_equal(json_object_get(x, "cells"), json_object_get(y, "cells")));
+    json_decref(x);
+    json_decref(y);
+}
+
+static void ranks_have_the_bits_of_one_process(void)
+{
+    char *alone = mkgguf_temp(), *first = mkgguf_temp(), *second = mkgguf_temp();
+    struct stat size = {0};
+    if (!getenv("KEPT") || access(getenv("KEPT"), X_OK)) {
+        printf("skip the program is not here\n");
+        return;
+    }
+    fresh();
+    CHECK_INT(wait_for(start_kept("", -1, NULL, alone)), 0);
+    pid_t a = start_kept("", 0, study_path, first), b = start_kept("", 1, study_path, second);
+    CHECK_INT(wait_for(a), 0);
+    CHECK_INT(wait_for(b), 0);
+    same_bits(alone, first);
+    CHECK(!stat(second, &size) && size.st_size == 0); /* the first rank speaks for all */
+    printf("# samples of each rank: %lld and %lld\n",
+           ask(study_path, "SELECT count(*) FROM sample WHERE run = 1"),
+           ask(study_path, "SELECT count(*) FROM sample WHERE run = 2"));
+    if (system("mpirun --version 2>/dev/null | grep -q 'Open MPI'")) {
+        printf("skip Open MPI is not here\n");
+    } else {
+        fresh();
+        CHECK_INT(wait_for(start_kept("mpirun --allow-run-as-root --oversubscribe -n 2", -1,
+                                      study_path, first)),
+                  0);
+        same_bits(alone, first);
+        CHECK_INT(ask(study_path, "SELECT count(*) FROM run"), 2);
+    }
+    unlink(alone);
+    unlink(first);
+    unlink(second);
+    free(alone);
+    free(first);
+    free(second);
+}
+
 /* A claim of a process elsewhere is respected until it ends. */
 static void claims_end(void)
 {
@@ -568,6 +647,7 @@ int main(int argc, char **argv)
     RUN(a_stopped_run_goes_on);
     RUN(killed_again_and_again);
     RUN(two_processes_share_a_study);
+    RUN(ranks_have_the_bits_of_one_process);
     RUN(claims_end);
     RUN(wider_runs_keep_what_is_there);
     RUN(other_options_are_other_cells);
