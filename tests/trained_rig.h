@@ -34,6 +34,12 @@ static inline kept_trained *rig_table(const char *kind, int n_layers, int n_head
         CHECK_INT(kept_trained_put(t, "ratio", ratio, 4, NULL), KEPT_OK);
         rig_put(t, "keep", 4 * heads, &rng);
     }
+    if (!strcmp(kind, "ranker")) {
+        rig_put(t, "w1", heads * 8 * KEPT_N_FEATURES, &rng);
+        rig_put(t, "b1", heads * 8, &rng);
+        rig_put(t, "w2", heads * 8, &rng);
+        rig_put(t, "b2", heads, &rng);
+    }
     return t;
 }
 

@@ -3,6 +3,8 @@
  */
 #include "policy/parts.h"
 
+#include <math.h>
+
 #define ANY_POSITION 1048576
 
 const kept_part kept_part_unweighted = {
@@ -229,4 +231,21 @@ const kept_recipe kept_recipe_lukv = {
     .spec = "expected-attention(epsilon=0.02)+lu-kv",
     .paper = "arXiv 2602.08585",
     .deviations = "those of its parts",
+};
+
+static const kept_option kvzap_threshold_options[] = {
+    {"at", NAN, -1e9, 1e9, false, NULL,
+     "least predicted log score that stays; what train kvzap printed as threshold-..., or @100% "
+     "and a try"},
+    {"recent", 128, 0, ANY_POSITION, true, NULL, "last tokens that are not judged yet"},
+};
+const kept_recipe kept_recipe_kvzap_threshold = {
+    .name = "kvzap-threshold",
+    .summary = "KVzap: what is predicted to score less than a threshold goes, once it is old enough",
+    .spec = "kvzap+threshold(at=$at)+protect(sinks=4,recent=$recent)",
+    .paper = "arXiv 2601.07891",
+    .deviations = "evicts once after the prompt unless a schedule is added (decode: while decoding "
+                  "too); the first 4 tokens stay",
+    .options = kvzap_threshold_options,
+    .n_options = 2,
 };

@@ -23,6 +23,7 @@
     X(kvzip)                                                                                       \
     X(kvzip_plus)                                                                                  \
     X(kvzap)                                                                                       \
+    X(ranker)                                                                                      \
     X(oracle)
 
 /* X(identifier): const kept_wrapper kept_wrap_IDENTIFIER, in wrap_IDENTIFIER.c */
@@ -70,7 +71,8 @@
     X(simlayerkv)                                                                                  \
     X(duo_attention)                                                                               \
     X(headkv_snapkv)                                                                               \
-    X(lukv)
+    X(lukv)                                                                                        \
+    X(kvzap_threshold)
 
 #define KEPT_DECLARE(id) extern const kept_score kept_score_##id;
 KEPT_SCORE_LIST(KEPT_DECLARE)

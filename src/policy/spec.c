@@ -160,6 +160,20 @@ static kept_status parse_option(parser *p, const char *part, const kept_option *
     return parse_value(p, part, &options[k], &value[k]);
 }
 
+/* An option whose default is not a number must be given. */
+static kept_status check_given(parser *p, const char *part, const kept_option *options,
+                               int n_options, const double *value)
+{
+    char low[KEPT_SPEC_NUMBER], high[KEPT_SPEC_NUMBER];
+    for (int i = 0; i < n_options; i++)
+        if (isnan(value[i]))
+            return kept_fail_at(p->err, KEPT_ARGUMENT, offset(p, p->i),
+                                "'%s' needs %s=NUMBER in %s..%s: %s", part, options[i].name,
+                                kept_spec_write(options[i].min, low),
+                                kept_spec_write(options[i].max, high), options[i].help);
+    return KEPT_OK;
+}
+
 /* Reads "(a=1,b=2)" if it is there. value [n_options] gets every option, given or default. */
 static kept_status parse_options(parser *p, const char *part, const kept_option *options,
                                  int n_options, double *value)
@@ -168,7 +182,7 @@ static kept_status parse_options(parser *p, const char *part, const kept_option 
     for (int i = 0; i < n_options; i++)
         value[i] = options[i].value;
     if (p->s[p->i] != '(')
-        return KEPT_OK;
+        return check_given(p, part, options, n_options, value);
     do {
         p->i++;
         kept_status st = parse_option(p, part, options, n_options, &seen, value);
@@ -178,7 +192,7 @@ static kept_status parse_options(parser *p, const char *part, const kept_option 
     if (p->s[p->i] != ')')
         return expected(p, "',' or ')'");
     p->i++;
-    return KEPT_OK;
+    return check_given(p, part, options, n_options, value);
 }
 
 /* ---- parts and recipes --------------------------------------------------------------------- */
