@@ -241,7 +241,8 @@ static const kept_option kvzap_threshold_options[] = {
 };
 const kept_recipe kept_recipe_kvzap_threshold = {
     .name = "kvzap-threshold",
-    .summary = "KVzap: what is predicted to score less than a threshold goes, once it is old enough",
+    .summary =
+        "KVzap: what is predicted to score less than a threshold goes, once it is old enough",
     .spec = "kvzap+threshold(at=$at)+protect(sinks=4,recent=$recent)",
     .paper = "arXiv 2601.07891",
     .deviations = "evicts once after the prompt unless a schedule is added (decode: while decoding "

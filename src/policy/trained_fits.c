@@ -1,5 +1,6 @@
-/* trained_fits: do the arrays of a trained file have the shape that their readers expect? One table;
- * docs/add-a-strategy.md has it in words. "kvzap" is checked where it is run (model/hidden.c). */
+/* trained_fits: do the arrays of a trained file have the shape that their readers expect? One
+ * table; docs/add-a-strategy.md has it in words. "kvzap" is checked where it is run
+ * (model/hidden.c). */
 #include "policy/trained_fits.h"
 
 #include <math.h>

@@ -45,9 +45,9 @@ typedef struct duo {
     bool held;
     int n_recent; /* queries of the repeated passage */
     /* products of ROWS queries at once; n = length */
-    float *turned; /* [D][n] values of the head */
-    float *query;  /* [ROWS][D] */
-    int32_t *pos;  /* [ROWS] */
+    float *turned;      /* [D][n] values of the head */
+    float *query;       /* [ROWS][D] */
+    int32_t *pos;       /* [ROWS] */
     float *full, *kept; /* [ROWS][n] probabilities, those of slots that stay */
     float *out;         /* [2][ROWS][D] */
 } duo;
@@ -216,7 +216,7 @@ const kept_trainer kept_trainer_duo = {
              .deviations = "each head is reduced alone and its loss measured; the paper optimises "
                            "all gates together. Documents repeat a passage of theirs instead of "
                            "passkeys",
-             .n_tokens = 8192,
+             .n_tokens = 6144,
              .length = 2048},
     .n_held = 2,
     .eyes = &duo_eyes,
@@ -388,7 +388,7 @@ const kept_trainer kept_trainer_headkv = {
              .paper = "arXiv 2410.19258",
              .deviations = "needles of niah_multikey (three distractors) in place of the paper's "
                            "reasoning prompts; scores of query heads are averaged",
-             .n_tokens = 8192,
+             .n_tokens = 6144,
              .length = 1024},
     .n_held = 4,
     .eyes = &headkv_eyes,

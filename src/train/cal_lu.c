@@ -243,7 +243,7 @@ const kept_trainer kept_trainer_lu_kv = {
              .deviations =
                  "utility is attention mass of the text that follows; the published table "
                  "is for another model and its procedure is not public",
-             .n_tokens = 8192,
+             .n_tokens = 6144,
              .length = 2048},
     .n_held = 2,
     .eyes = &eyes,

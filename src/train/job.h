@@ -14,9 +14,9 @@ typedef struct kept_trainer {
     kept_train_kind kind;
     int n_held; /* documents that are held out and measured */
     int n_epochs;
-    int n_seqs;                 /* sequences alive at once (0: 1) */
-    int n_more; /* tokens beyond the document; KEPT_TRAIN_AGAIN: enough to repeat it */
-    const kept_score *eyes;     /* what documents are looked at with; NULL: not by document */
+    int n_seqs;             /* sequences alive at once (0: 1) */
+    int n_more;             /* tokens beyond the document; KEPT_TRAIN_AGAIN: enough to repeat it */
+    const kept_score *eyes; /* what documents are looked at with; NULL: not by document */
     const char *const *variant; /* NULL-terminated, the default first; NULL: none */
     kept_status (*open)(kept_train_job *j, kept_error *err);
     /* Document i of one side. tokens [n], NULL for kinds that make their own prompts. */

@@ -1,5 +1,5 @@
-/* ridge: linear regression in closed form, from sums that any number of rows may be added to. Products
- * are made in floats over KEPT_NET_BATCH rows and summed in doubles. */
+/* ridge: linear regression in closed form, from sums that any number of rows may be added to.
+ * Products are made in floats over KEPT_NET_BATCH rows and summed in doubles. */
 #include "train/job.h"
 #include "train/net.h"
 

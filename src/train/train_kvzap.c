@@ -18,8 +18,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define RIDGE 0.01   /* of the rows: channels are of about unit variance */
-#define LEAST 1e-9f  /* scores below count as this */
+#define RIDGE 0.01  /* of the rows: channels are of about unit variance */
+#define LEAST 1e-9f /* scores below count as this */
 #define RATE  2e-3
 enum { PASSES = 6, PARTS = 3 };
 
@@ -42,8 +42,8 @@ typedef struct kvzap {
     float *m1, *m2;      /* mlp: [n_layers][size] */
     int64_t *steps;      /* mlp: [1] batches of a layer so far */
     double *a, *b;       /* linear: [n_layers] of kept_ridge */
-    double *seen;        /* [n_layers][n_heads][5] held out: n, y, y^2, (y - p)^2, sum of Spearman */
-    float *guess;        /* [n_layers][n_heads][n_held][length] held out: predictions */
+    double *seen; /* [n_layers][n_heads][5] held out: n, y, y^2, (y - p)^2, sum of Spearman */
+    float *guess; /* [n_layers][n_heads][n_held][length] held out: predictions */
     /* of the document in hand */
     float *x, *y; /* [n_layers][length][n_embd], [n_layers][length][n_heads] */
     float *work, *grad, *batch, *to;
@@ -398,7 +398,8 @@ static kept_status note_thresholds(kept_train_job *j, kept_trained *out, kept_er
         }
     qsort(k->guess, n, sizeof *k->guess, compare);
     for (int i = 0; !st && n && i < PARTS; i++)
-        st = kept_train_note(out, err, at[i].key, "%.3f", k->guess[(size_t)((double)n * at[i].part)]);
+        st = kept_train_note(out, err, at[i].key, "%.3f",
+                             k->guess[(size_t)((double)n * at[i].part)]);
     return st;
 }
 
@@ -446,11 +447,11 @@ static kept_status finish(kept_train_job *j, kept_trained *out, kept_error *err)
         const struct {
             const char *name;
             size_t at, n;
-        } part[] = {{"w1", 0, n1},
-                    {"b1", n1, (size_t)k->net.n_hidden},
-                    {"w2", n1 + (size_t)k->net.n_hidden,
-                     (size_t)k->net.n_hidden * (size_t)k->net.n_out},
-                    {"b2", k->size - (size_t)k->net.n_out, (size_t)k->net.n_out}};
+        } part[] = {
+            {"w1", 0, n1},
+            {"b1", n1, (size_t)k->net.n_hidden},
+            {"w2", n1 + (size_t)k->net.n_hidden, (size_t)k->net.n_hidden * (size_t)k->net.n_out},
+            {"b2", k->size - (size_t)k->net.n_out, (size_t)k->net.n_out}};
         for (int i = 0; !st && !j->info->windowed[l] && i < (is_linear(j) ? 2 : 4); i++) {
             char name[32];
             snprintf(name, sizeof name, "%s.%d", part[i].name, l);

@@ -1,6 +1,7 @@
-/* train_ranker: "ranker": a network per KV head that predicts, from what a slot shows of itself, the
- * attention that the next tokens pay it. What it reads is what the score reads: kept_slot_features
- * of a view that the engine shows. The arrays are described in policy/score_ranker.c.
+/* train_ranker: "ranker": a network per KV head that predicts, from what a slot shows of itself,
+ * the attention that the next tokens pay it. What it reads is what the score reads:
+ * kept_slot_features of a view that the engine shows. The arrays are described in
+ * policy/score_ranker.c.
  *
  * A document is read up to a place that the seed draws and the features of some slots of every head
  * are noted; a quarter more of the document is read, and what its queries paid these slots is the
@@ -19,7 +20,7 @@
 #include <string.h>
 
 #define RATE 3e-3
-enum { F = KEPT_N_FEATURES, HIDDEN = 16, SLOTS = 512, EPOCHS = 24, N_RIVALS = 4, N_BUDGETS = 2 };
+enum { F = KEPT_N_FEATURES, HIDDEN = 16, SLOTS = 768, EPOCHS = 24, N_RIVALS = 4, N_BUDGETS = 2 };
 enum { SINKS = 4, RECENT = 32 }; /* as the default protection has them */
 
 /* The ranker comes first; it is looked at as the score of its name, the others likewise. */
@@ -158,9 +159,8 @@ static void see_rival(void *ctx, const kept_view *v, int head)
     const ranker *k = j->own;
     kept_view shown = *v;
     shown.trained = k->turn ? NULL : k->file;
-    rival[k->turn]->score(&shown, head,
-                          k->score + ((size_t)k->turn * n_kv(j) + kv_of(v, head)) *
-                                         (size_t)j->length);
+    rival[k->turn]->score(
+        &shown, head, k->score + ((size_t)k->turn * n_kv(j) + kv_of(v, head)) * (size_t)j->length);
 }
 
 /* The slots noted, ascending and distinct (all in turn where there are fewer). */
@@ -385,12 +385,11 @@ static kept_status make_file(kept_train_job *j, kept_trained *t, kept_error *err
     const struct {
         const char *name;
         size_t at, n;
-    } part[] = {{"w1", 0, n1}, {"b1", n1, HIDDEN}, {"w2", n1 + HIDDEN, HIDDEN},
-                {"b2", n1 + 2 * HIDDEN, 1}};
+    } part[] = {
+        {"w1", 0, n1}, {"b1", n1, HIDDEN}, {"w2", n1 + HIDDEN, HIDDEN}, {"b2", n1 + 2 * HIDDEN, 1}};
     for (size_t i = 0; !st && i < sizeof part / sizeof *part; i++) {
         for (size_t kv = 0; kv < heads; kv++)
-            memcpy(out + kv * part[i].n, copy + kv * k->size + part[i].at,
-                   part[i].n * sizeof *out);
+            memcpy(out + kv * part[i].n, copy + kv * k->size + part[i].at, part[i].n * sizeof *out);
         st = kept_trained_put(t, part[i].name, out, heads * part[i].n, err);
     }
     free(copy);
@@ -406,9 +405,8 @@ static kept_status note_kept(const kept_train_job *j, kept_trained *out, kept_er
         char key[40], text[200] = "";
         snprintf(key, sizeof key, "held-out-of-oracle-%g", budget[b] * 100);
         for (int r = 0; r < N_RIVALS; r++)
-            snprintf(text + strlen(text), sizeof text - strlen(text), "%s%s %.4f",
-                     r ? ", " : "", rival[r]->part.name,
-                     kept[N_RIVALS] > 0 ? kept[r] / kept[N_RIVALS] : 0);
+            snprintf(text + strlen(text), sizeof text - strlen(text), "%s%s %.4f", r ? ", " : "",
+                     rival[r]->part.name, kept[N_RIVALS] > 0 ? kept[r] / kept[N_RIVALS] : 0);
         st = kept_train_note(out, err, key, "%s", text);
     }
     return st;
@@ -444,7 +442,7 @@ const kept_trainer kept_trainer_ranker = {
              .reads_text = true,
              .summary = "predicts the attention that the next tokens pay a slot, for the score "
                         "ranker",
-             .n_tokens = 8192,
+             .n_tokens = 6144,
              .length = 2048},
     .n_held = 2,
     .n_epochs = EPOCHS,
