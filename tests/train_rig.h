@@ -22,11 +22,9 @@ enum { LENGTH = 128 };
 static const struct {
     const char *kind, *variant;
     int length;
-} job[] = {{"duo", NULL, LENGTH},         {"headkv", NULL, 1024},
-           {"qfilters", NULL, LENGTH},    {"triattention", NULL, LENGTH},
-           {"expected", NULL, LENGTH},    {"lu-kv", NULL, LENGTH},
-           {"kvzap", "linear", LENGTH},   {"kvzap", "mlp", LENGTH},
-           {"ranker", NULL, 512}};
+} job[] = {{"duo", NULL, LENGTH},          {"headkv", NULL, 1024},     {"qfilters", NULL, LENGTH},
+           {"triattention", NULL, LENGTH}, {"expected", NULL, LENGTH}, {"lu-kv", NULL, LENGTH},
+           {"kvzap", "linear", LENGTH},    {"kvzap", "mlp", LENGTH},   {"ranker", NULL, 512}};
 enum { N_JOBS = sizeof job / sizeof *job };
 
 static inline const char *file(const char *name)
