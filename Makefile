@@ -17,7 +17,7 @@ GOALS := $(or $(MAKECMDGOALS),all)
 ifneq ($(filter-out clean help format uninstall,$(GOALS)),)
 export KEPT_LLAMA_PREFIX KEPT_LLAMA_ISA KEPT_LLAMA_TSAN
 -include $(BUILD)/deps.mk
-STEPS := $(if $(filter demo check setup suite bench,$(GOALS)),packages) \
+STEPS := $(if $(filter demo check setup suite methods bench,$(GOALS)),packages) \
          $(if $(filter lint,$(GOALS)),packages lint-packages) $(if $(filter fuzz,$(GOALS)),lint-packages)
 $(BUILD)/deps.mk: FORCE
 	@scripts/setup.sh $(STEPS) llama
@@ -105,6 +105,9 @@ bench: $(BUILD)/kept $(BENCHES)
 ## suite      the long evaluation: every strategy, several budgets and tasks
 suite: setup all tests
 	@scripts/suite.sh
+## methods    measure every method and rewrite the table of docs/strategies.md (half an hour)
+methods: setup $(BUILD)/tests/test_spec
+	@scripts/methods.sh
 ## lint       layers, sizes, format, warnings of gcc and clang, headers, strings, and lint itself
 lint: $(BUILD)/gen/models.inc
 	@scripts/lint.sh; status=$$?; scripts/lint_selftest.sh && exit $$status
@@ -137,7 +140,7 @@ help:
 	@sed -n 's/^## /make /p' Makefile
 
 FORCE:
-.PHONY: all setup demo check tests bench suite lint syntax format rows asan tsan fuzz fuzzers install \
+.PHONY: all setup demo check tests bench suite methods lint syntax format rows asan tsan fuzz fuzzers install \
         uninstall clean help FORCE
 .SECONDARY:
 -include $(wildcard $(BUILD)/src/*/*.d $(BUILD)/tests/*.d $(BUILD)/tests/fuzz/*.d $(BUILD)/bench/*.d)

@@ -1,10 +1,10 @@
 /* kept/policy.h: all that the author of a score or an allocator includes.
  *
  * A strategy is one part from each axis (score, weight, wrapper, allocator, protection, schedule,
- * position) and a budget. The engine owns state, protection, top-k, compaction and byte accounting;
- * a score only says which slots matter more. A score cannot evict a protected slot, overrun a
- * budget, leak state between sequences or forget to free: it is a pure function of the view it is
- * given.
+ * position, controller) and a budget. The engine owns state, protection, top-k, compaction and byte
+ * accounting; a score only says which slots matter more. A score cannot evict a protected slot,
+ * overrun a budget, leak state between sequences or forget to free: it is a pure function of the
+ * view it is given.
  *
  * To add one: src/policy/score_NAME.c, one line in src/policy/parts.h, one row in
  * docs/strategies.md. Nothing else: help, tests and the parser read the tables.
@@ -19,7 +19,7 @@
 extern "C" {
 #endif
 
-#define KEPT_POLICY_ABI  2
+#define KEPT_POLICY_ABI  3
 #define KEPT_MAX_OPTIONS 16
 
 typedef enum kept_axis {
@@ -30,6 +30,7 @@ typedef enum kept_axis {
     KEPT_AXIS_PROTECTION,
     KEPT_AXIS_SCHEDULE,
     KEPT_AXIS_POSITION,
+    KEPT_AXIS_CONTROLLER, /* which of the above now */
     KEPT_N_AXES
 } kept_axis;
 
@@ -53,6 +54,8 @@ typedef struct kept_part {
     const char *deviations;     /* every difference from the paper, "" if none */
     const kept_option *options; /* [n_options] */
     int n_options;
+    /* Default of option i where it follows from other options; NULL: those of the table. */
+    double (*fallback)(const double *options, int i);
 } kept_part;
 
 /* One KV head as a score sees it: live slots in ascending order of original position. What is not
@@ -266,6 +269,9 @@ KEPT_API void kept_split_fill(const kept_split *s, int first, int n, const int *
  * layer. Rounding and zeros as in kept_split_shares. A share that is negative or not finite counts
  * as 0; evenly if all are 0. */
 KEPT_API void kept_split_layers(const kept_split *s, const double *share, int *open);
+/* The fewest candidates of head i that together carry `part` (0..1) of its score; scores of a head
+ * that has negative ones count from its lowest. */
+KEPT_API int kept_split_cover(const kept_split *s, int i, double part);
 /* Row `row` of array `name` [n_rows][model layers][n_heads] of s->trained: the entry of head h of
  * the l-th layer that takes part is [s->layer[l] * n_heads + h]. NULL: no such array, or one that
  * does not cover these layers. Entries may be anything. */

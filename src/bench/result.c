@@ -283,6 +283,10 @@ static json_t *outcome_json(const kept_work *w, int v)
 json_t *kept_result_sample(const kept_work *w)
 {
     json_t *r = json_object(), *answers = json_array(), *list = json_array();
+    const char *context = w->sample.context ? w->sample.context : "";
+    char cluster[17];
+    snprintf(cluster, sizeof cluster, "%016llx",
+             (unsigned long long)kept_hash64(context, strlen(context), 1));
     for (int i = 0; i < w->sample.n_answers; i++)
         json_array_append_new(answers, text(w->sample.answers[i]));
     for (int v = 0; v < w->job->n_variants; v++)
@@ -290,6 +294,7 @@ json_t *kept_result_sample(const kept_work *w)
     json_object_set_new(r, "task", json_integer(w->task));
     json_object_set_new(r, "index", json_integer(w->index));
     json_object_set_new(r, "hash", json_string(w->tokens.hash));
+    json_object_set_new(r, "cluster", json_string(cluster));
     json_object_set_new(r, "n_prefix", json_integer(w->n_prefix));
     json_object_set_new(r, "n_suffix", json_integer(w->n_suffix));
     json_object_set_new(r, "n_evidence", json_integer(w->tokens.n_evidence));

@@ -31,7 +31,8 @@ static const char plan_page[] =
 static const char ls_page[] =
     "usage: kept ls [AXIS] [--family F] [--cost C] [--needs TEXT] [--without TEXT]\n"
     "Lists what a spec may name, one line each, with what it needs from the engine.\n"
-    "AXIS: score, weight, wrapper, allocator, protection, schedule, position, recipe.\n\n"
+    "AXIS: score, weight, wrapper, allocator, protection, schedule, position, controller,\n"
+    "recipe.\n\n"
     "  --family F      window, attention, keys, passes (extra forward passes), learned,\n"
     "                  oracle, allocation\n"
     "  --cost C        the dearest thing it does: none, state (a number per slot), rows\n"
@@ -71,12 +72,15 @@ static const char spec_page[] =
     "          512      tokens per KV head on average, protected ones included\n"
     "          64MiB    bytes of K/V per sequence\n\n"
     "An axis that is not named takes its default. 'full' takes no budget, every other score\n"
-    "needs one. A recipe such as 'pyramidkv' stands for a longer spec.\n\n"
+    "needs one. A recipe such as 'pyramidkv' stands for a longer spec. A controller such as\n"
+    "'adaptive' has states, which are specs themselves and take what they leave open, the\n"
+    "budget included, from the spec around them.\n\n"
     "examples\n"
     "  full                                  the whole cache\n"
     "  h2o@20%                               heavy hitters, a fifth of the bytes\n"
     "  streaming(sinks=4)@512                first 4 and last 508 tokens\n"
-    "  snapkv(window=16)+ada+decode(every=8)@64MiB\n";
+    "  snapkv(window=16)+ada+decode(every=8)@64MiB\n"
+    "  adaptive(calm=full,tight=snapkv+ada)@25%\n";
 
 static const struct {
     const char *topic, *page;

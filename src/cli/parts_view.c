@@ -54,6 +54,9 @@ void kept_part_print(const kept_part *p)
         printf("%-*s%s\n", INDENT, "family", profile.family);
     if (*profile.needs)
         kept_print_wrapped(stdout, INDENT, "needs", profile.needs);
+    if (*profile.family)
+        printf("%-*s%s%s%s\n", INDENT, "cost", profile.cost, *profile.state ? "; holds " : "",
+               profile.state);
     if (p->axis == KEPT_AXIS_SCORE) {
         const kept_score *s = (const kept_score *)(const void *)p;
         kept_print_wrapped(stdout, INDENT, "values",

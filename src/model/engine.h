@@ -62,6 +62,7 @@ struct kept_seq {
     bool foreseen;        /* the future plane is filled */
     bool echoing;         /* a fork that repeats: its echo planes take maxima now */
     bool scratch;         /* a fork of the engine's own */
+    kept_seq *next;       /* in engine.seqs; scratch forks are in no list */
 };
 
 /* One batch item as the nodes see it. */
@@ -110,6 +111,7 @@ struct kept_engine {
     const kept_kern *kern;
     kept_pool *pool;
     int n_threads, max_tokens, max_batch, max_seqs, n_seqs;
+    kept_seq *seqs; /* the n_seqs live sequences, newest first */
     ggml_backend_t backend;
     struct ggml_threadpool *threadpool;
     void (*threadpool_free)(struct ggml_threadpool *);

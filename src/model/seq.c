@@ -1,6 +1,7 @@
 /* seq: sequences: creation, forks, eviction by their strategy, windowed layers, accounts. */
 #include "model/engine.h"
 #include "model/look.h"
+#include "policy/parts.h"
 
 #include <limits.h>
 #include <stdlib.h>
@@ -14,6 +15,9 @@ static kept_status captures(const kept_engine *e, const kept_strategy *strategy,
                             const kept_capture *extra, kept_capture *want, kept_error *err)
 {
     *want = extra ? *extra : (kept_capture){0};
+    if (strategy && kept_controller_acts(kept_strategy_controller(strategy)))
+        return kept_fail(err, KEPT_UNSUPPORTED, "'%s' cannot run in this build",
+                         kept_strategy_name(strategy));
     kept_status st = strategy ? kept_strategy_needs(strategy, want, err) : KEPT_OK;
     if (!st)
         st = kept_record_check(e, strategy, want, err);
@@ -57,6 +61,14 @@ static void seq_destroy(kept_seq *s)
     free(s);
 }
 
+/* The engine knows its sequences. */
+static void enlist(kept_seq *s)
+{
+    s->next = s->engine->seqs;
+    s->engine->seqs = s;
+    s->engine->n_seqs++;
+}
+
 static int n_planes(const kept_seq *s)
 {
     const kept_capture *c = &s->capture;
@@ -93,7 +105,7 @@ kept_status kept_seq_new(kept_engine *e, const kept_strategy *strategy, const ke
         seq_destroy(s);
         return st;
     }
-    e->n_seqs++;
+    enlist(s);
     *out = s;
     return KEPT_OK;
 }
@@ -156,7 +168,7 @@ kept_status kept_seq_fork(kept_seq *src, const kept_strategy *strategy, const ke
     s->n_pins = src->n_pins;
     memcpy(s->pins, src->pins, sizeof s->pins);
     memcpy(s->trimmed, src->trimmed, (size_t)e->model->info.n_layers * sizeof *s->trimmed);
-    e->n_seqs++;
+    enlist(s);
     *out = s;
     return KEPT_OK;
 }
@@ -190,6 +202,10 @@ void kept_seq_free(kept_seq *s)
 {
     if (!s)
         return;
+    kept_seq **at = &s->engine->seqs;
+    while (*at != s)
+        at = &(*at)->next;
+    *at = s->next;
     s->engine->n_seqs--;
     seq_destroy(s);
 }

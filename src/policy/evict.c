@@ -119,8 +119,9 @@ static void count_slots(kept_pass *p)
         }
     }
     p->n_all = p->n_layers * p->n_heads;
-    p->total =
-        kept_strategy_budget_slots(p->s, p->n_layers, p->n_heads, e->head_size, e->full_tokens);
+    p->total = e->slots ? e->slots
+                        : kept_strategy_budget_slots(p->s, p->n_layers, p->n_heads, e->head_size,
+                                                     e->full_tokens);
 }
 
 static kept_status find_plane(kept_pass *p, kept_error *err)
@@ -324,6 +325,28 @@ static kept_status score_all(kept_pass *p, kept_evict_work *w, kept_error *err)
     for (int l = 0; l < p->n_layers && !st; l++)
         st = kept_pass_score(p, l, err);
     return st;
+}
+
+kept_status kept_strategy_reserve(const kept_strategy *s, const kept_evict *e, kept_evict_work *w,
+                                  int n, kept_error *err)
+{
+    kept_evict grown = *e;
+    kept_pass p = {.s = s,
+                   .e = &grown,
+                   .score = kept_strategy_score(s),
+                   .wrap = kept_strategy_wrapper(s),
+                   .alloc = kept_strategy_allocator(s)};
+    kept_status st;
+    if (kept_strategy_is_full(s))
+        return KEPT_OK;
+    grown.next_pos = n;
+    grown.n_recent = grown.capture.n_recent;
+    count_slots(&p);
+    if ((st = check(&p, err)))
+        return st;
+    p.max_n = n;
+    p.n_slots = (int64_t)p.n_all * n;
+    return find_memory(&p, w, err);
 }
 
 kept_status kept_strategy_look(const kept_strategy *s, const kept_evict *e, kept_evict_work *w,

@@ -7,6 +7,7 @@
 #ifndef POLICY_PARTS_H
 #define POLICY_PARTS_H
 
+#include "policy/control.h"
 #include "policy/strategy.h"
 
 /* X(identifier): const kept_score kept_score_IDENTIFIER, in score_IDENTIFIER.c */
@@ -20,6 +21,7 @@
     X(knorm)                                                                                       \
     X(keydiff)                                                                                     \
     X(expected_attention)                                                                          \
+    X(corm)                                                                                        \
     X(kvzip)                                                                                       \
     X(kvzip_plus)                                                                                  \
     X(kvzap)                                                                                       \
@@ -41,6 +43,7 @@
     X(simlayer)                                                                                    \
     X(threshold)                                                                                   \
     X(coverage)                                                                                    \
+    X(zigzag)                                                                                      \
     X(duo)                                                                                         \
     X(headkv)                                                                                      \
     X(lu_kv)
@@ -56,6 +59,12 @@
     X(chunks)                                                                                      \
     X(original)                                                                                    \
     X(slot)
+
+/* X(identifier): const kept_controller kept_control_IDENTIFIER, in control.c */
+#define KEPT_CONTROL_LIST(X)                                                                       \
+    X(fixed)                                                                                       \
+    X(adaptive)                                                                                    \
+    X(balance)
 
 /* X(identifier): const kept_recipe kept_recipe_IDENTIFIER, in parts.c */
 #define KEPT_RECIPE_LIST(X)                                                                        \
@@ -86,6 +95,9 @@ KEPT_ALLOC_LIST(KEPT_DECLARE)
 #define KEPT_DECLARE(id) extern const kept_part kept_part_##id;
 KEPT_PART_LIST(KEPT_DECLARE)
 #undef KEPT_DECLARE
+#define KEPT_DECLARE(id) extern const kept_controller kept_control_##id;
+KEPT_CONTROL_LIST(KEPT_DECLARE)
+#undef KEPT_DECLARE
 #define KEPT_DECLARE(id) extern const kept_recipe kept_recipe_##id;
 KEPT_RECIPE_LIST(KEPT_DECLARE)
 #undef KEPT_DECLARE
@@ -100,7 +112,13 @@ enum { KEPT_CHUNKS_DECODE };
 /* The part of an axis that a spec without one gets. NULL: the score must be named. */
 const kept_part *kept_part_default(kept_axis a);
 
-/* A part is the first member of its score or allocator. */
+/* Default of option i of a part whose options have these values. */
+static inline double kept_part_fallback(const kept_part *part, const double *options, int i)
+{
+    return part->fallback ? part->fallback(options, i) : part->options[i].value;
+}
+
+/* A part is the first member of its score, allocator or controller. */
 static inline const kept_score *kept_strategy_score(const kept_strategy *s)
 {
     return (const kept_score *)(const void *)s->part[KEPT_AXIS_SCORE];
@@ -112,6 +130,10 @@ static inline const kept_wrapper *kept_strategy_wrapper(const kept_strategy *s)
 static inline const kept_allocator *kept_strategy_allocator(const kept_strategy *s)
 {
     return (const kept_allocator *)(const void *)s->part[KEPT_AXIS_ALLOCATOR];
+}
+static inline const kept_controller *kept_strategy_controller(const kept_strategy *s)
+{
+    return (const kept_controller *)(const void *)s->part[KEPT_AXIS_CONTROLLER];
 }
 
 #endif

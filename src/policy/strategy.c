@@ -49,6 +49,8 @@ int kept_strategy_needs_of(const kept_strategy *s)
                 kept_strategy_allocator(s)->needs;
     if (s->part[KEPT_AXIS_WEIGHT] == &kept_part_values)
         needs |= weight[(int)s->option[KEPT_AXIS_WEIGHT][KEPT_VALUES_KIND]];
+    for (int i = 0; i < s->n_states; i++)
+        needs |= kept_strategy_needs_of(s->state[i]);
     return kept_strategy_is_full(s) ? 0 : needs;
 }
 
@@ -64,7 +66,8 @@ const char *kept_allocator_trained(const kept_strategy *s)
     return kept_strategy_allocator(s)->trained;
 }
 
-kept_status kept_strategy_needs(const kept_strategy *s, kept_capture *cap, kept_error *err)
+/* What the parts of s need, and its signal. */
+static kept_status own_needs(const kept_strategy *s, kept_capture *cap, kept_error *err)
 {
     const kept_score *score = kept_strategy_score(s);
     const kept_allocator *alloc = kept_strategy_allocator(s);
@@ -75,7 +78,19 @@ kept_status kept_strategy_needs(const kept_strategy *s, kept_capture *cap, kept_
     cap->n_recent = recent > cap->n_recent ? recent : cap->n_recent;
     cap->query_stats |= (kept_strategy_needs_of(s) & KEPT_NEED_QUERIES) != 0;
     cap->layer_cosine |= (kept_strategy_needs_of(s) & KEPT_NEED_COSINE) != 0;
-    return score->plane ? kept_capture_add(cap, score->plane(option), err) : KEPT_OK;
+    const kept_signal *signal = kept_strategy_signal(s);
+    kept_status st = score->plane ? kept_capture_add(cap, score->plane(option), err) : KEPT_OK;
+    if (!st && signal && signal->attention)
+        st = kept_capture_add(cap, KEPT_SIGNAL_PLANE, err);
+    return st;
+}
+
+kept_status kept_strategy_needs(const kept_strategy *s, kept_capture *cap, kept_error *err)
+{
+    kept_status st = own_needs(s, cap, err);
+    for (int i = 0; i < s->n_states && !st; i++)
+        st = own_needs(s->state[i], cap, err);
+    return st;
 }
 
 kept_status kept_capture_union(const kept_strategy *const *s, int n, kept_capture *out,
@@ -92,6 +107,9 @@ kept_status kept_capture_union(const kept_strategy *const *s, int n, kept_captur
 
 bool kept_strategy_acts_on_chunks(const kept_strategy *s)
 {
+    for (int i = 0; i < s->n_states; i++)
+        if (kept_strategy_acts_on_chunks(s->state[i]))
+            return true;
     return !kept_strategy_is_full(s) && s->part[KEPT_AXIS_SCHEDULE] == &kept_part_chunks;
 }
 
@@ -109,13 +127,23 @@ int kept_strategy_decode_every(const kept_strategy *s)
 
 bool kept_strategy_moves_keys(const kept_strategy *s)
 {
+    for (int i = 0; i < s->n_states; i++)
+        if (kept_strategy_moves_keys(s->state[i]))
+            return true;
     return !kept_strategy_is_full(s) && s->part[KEPT_AXIS_POSITION] == &kept_part_slot;
 }
 
 int64_t kept_strategy_budget_slots(const kept_strategy *s, int n_layers, int n_heads, int head_size,
                                    int32_t full_tokens)
 {
-    int64_t heads = (int64_t)n_layers * n_heads, full = heads * full_tokens;
+    int64_t heads = (int64_t)n_layers * n_heads, full = heads * full_tokens, most = 0;
+    for (int i = 0; i < s->n_states; i++) {
+        int64_t n =
+            kept_strategy_budget_slots(s->state[i], n_layers, n_heads, head_size, full_tokens);
+        most = n > most ? n : most;
+    }
+    if (s->n_states)
+        return most;
     switch (s->budget_kind) {
     case KEPT_BUDGET_NONE:
         break;

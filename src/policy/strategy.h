@@ -2,7 +2,7 @@
  *
  * Spec grammar:   spec   := part ('+' part)* [ '@' budget ]          spaces are not allowed
  *                 part   := name [ '(' opt (',' opt)* ')' ]
- *                 opt    := name '=' value
+ *                 opt    := name '=' value | state '=' spec      (a state of a controller)
  *                 budget := NUMBER '%' | NUMBER | SIZE
  * A name is a part of some axis or a recipe (a named spec, see parts.h). Each axis at most once;
  * what is not named takes the axis' default part and options. "full" takes no budget and no part of
@@ -21,6 +21,9 @@
  *   position    original (default), slot (keys are re-rotated so that gaps close; the newest token
  *               keeps its position, older ones move up until they touch it: equal to positions by
  *               cache slot, because rotary attention depends on differences only)
+ *   controller  fixed (default), adaptive(calm=SPEC,tight=SPEC), balance: see control.h
+ * The specs of a controller's states name everything but a controller. What they leave open, the
+ * budget included, they take from the spec around them; "full" takes nothing.
  * Recipes: window = recency+protect(sinks=0,recent=0), streaming(sinks=4,position=slot|original)
  *          = recency+protect(sinks=$sinks,recent=0)+$position, pyramidkv = snapkv+pyramid,
  *          adakv = snapkv+ada, ... Others join in on axes that the recipe leaves open.
@@ -39,12 +42,18 @@ typedef enum kept_budget_kind {
     KEPT_BUDGET_BYTES
 } kept_budget_kind;
 
+#define KEPT_MAX_STATES 2 /* of a controller */
+
 struct kept_strategy {
     const kept_part *part[KEPT_N_AXES];           /* never NULL */
     double option[KEPT_N_AXES][KEPT_MAX_OPTIONS]; /* resolved values */
     kept_budget_kind budget_kind;
     double budget; /* percent, tokens per head, or bytes */
-    char name[512], resolved[1280];
+    /* What its controller switches between, owned; none: the strategy itself is all there is. With
+     * states, parts (but the controller) and budget are those of the last state that evicts. */
+    kept_strategy *state[KEPT_MAX_STATES];
+    int n_states;
+    char name[1024], resolved[3072];
 };
 
 /* ---- registry: parts and recipes, in the order of parts.h -------------------------------- */
@@ -70,6 +79,7 @@ typedef struct kept_profile {
      * (reads keys or values once), "queries" (slots times queries), "passes" */
     const char *cost;
     char needs[240]; /* "keys, attention mass of all queries"; "" for none */
+    char state[96];  /* memory held for it while tokens come, in words: "4 B a slot"; "" for none */
     int planes;      /* numbers per slot that the engine keeps for it: 0 or 1, and if split as many
                         per query head */
     bool split;
@@ -77,7 +87,7 @@ typedef struct kept_profile {
 /* options NULL: the defaults. */
 void kept_part_profile(const kept_part *part, const double *options, kept_profile *out);
 
-/* ---- what a strategy needs and when it acts ----------------------------------------------- */
+/* ---- what a strategy needs and when it acts: of one with states, what any of them does ------ */
 static inline bool kept_strategy_is_full(const kept_strategy *s)
 {
     return s->budget_kind == KEPT_BUDGET_NONE;
@@ -103,6 +113,14 @@ bool kept_strategy_acts_on_chunks(const kept_strategy *s); /* evicts between pre
 int kept_strategy_decode_every(const kept_strategy *s);
 /* Position "slot": kept_evict needs a rope_plane, zeroed when a token is written. */
 bool kept_strategy_moves_keys(const kept_strategy *s);
+/* The i-th of the strategies that a sequence of s may follow, the first at its start; without
+ * states that is s itself. NULL: there are fewer. */
+static inline const kept_strategy *kept_strategy_state(const kept_strategy *s, int i)
+{
+    if (!s->n_states)
+        return i ? NULL : s;
+    return i < s->n_states ? s->state[i] : NULL;
+}
 
 /* ---- applying ------------------------------------------------------------------------------ */
 
@@ -141,6 +159,7 @@ typedef struct kept_evict {
     int n_rope;
     bool rope_neox;
     uint64_t seed, round; /* round: evictions of this sequence so far */
+    int64_t slots;        /* budget in slots in place of the strategy's own, 0: its own */
 } kept_evict;
 
 /* Reusable scratch for kept_strategy_evict; grows as needed, so reuse makes it allocation-free. */
@@ -176,9 +195,13 @@ typedef struct kept_look {
 kept_status kept_strategy_look(const kept_strategy *s, const kept_evict *e, kept_evict_work *w,
                                const kept_look *look, kept_error *err);
 
+/* Grows w so that no eviction of s over heads of up to n slots needs more. */
+kept_status kept_strategy_reserve(const kept_strategy *s, const kept_evict *e, kept_evict_work *w,
+                                  int n, kept_error *err);
+
 /* Budget in slots over all evictable heads together, protected slots included; heads hold
  * full_tokens each in the full cache. */
 int64_t kept_strategy_budget_slots(const kept_strategy *s, int n_layers, int n_heads, int head_size,
-                                   int32_t full_tokens);
+                                   int32_t full_tokens); /* with states: the largest */
 
 #endif
