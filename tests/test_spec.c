@@ -193,13 +193,13 @@ static void test_spellings(void)
     check_spelling("full", "full", "full");
     check_spelling(
         "h2o@20%", "h2o@20%",
-        "h2o(norm=off)+unweighted+tokens+uniform+protect(sinks=4,recent=32)+prefill+original+fixed"
-        "@20%");
+        "h2o(norm=off)+unweighted+tokens+uniform+protect(sinks=4,recent=32,first=0,last=0,"
+        "template=off)+prefill+original+fixed@20%");
     check_spelling("decode(every=16)+slot+ada+snapkv(window=64,pool=avg)@64MiB",
                    "snapkv(window=64,pool=avg)+ada+decode(every=16)+slot@64MiB",
                    "snapkv(window=64,kernel=7,pool=avg)+unweighted+tokens+ada(alpha=0.2)+protect("
-                   "sinks=4,recent=32)"
-                   "+decode(every=16)+slot+fixed@64MiB");
+                   "sinks=4,recent=32,first=0,last=0,template=off)"
+                   "+decode(every=16,slack=0)+slot+fixed@64MiB");
     check_spelling("window@512", "recency+protect(sinks=0,recent=0)@512", NULL);
     check_spelling("streaming@512", "recency+protect(recent=0)+slot@512", NULL);
     check_spelling("streaming(position=original,sinks=8)+decode(every=16)@512",
@@ -212,7 +212,8 @@ static void test_spellings(void)
 }
 
 #define H2O(schedule)                                                                              \
-    "h2o(norm=off)+unweighted+tokens+uniform+protect(sinks=4,recent=32)+" schedule "+original+"    \
+    "h2o(norm=off)+unweighted+tokens+uniform+protect(sinks=4,recent=32,first=0,last=0,"            \
+    "template=off)+" schedule "+original+"                                                         \
     "fixed"
 
 /* Thresholds that are not written are the signal's; what a state leaves open comes from outside; a
@@ -225,7 +226,7 @@ static void test_states(void)
     check_spelling("adaptive(tight=h2o@25%,signal=entropy,low=0.125,calm=full)+decode(every=8)",
                    "adaptive(signal=entropy,low=0.125,calm=full,tight=h2o+decode(every=8))@25%",
                    "adaptive(signal=entropy,high=0.5,low=0.125,every=16,hold=32,sinks=4,window=64,"
-                   "calm=full,tight=" H2O("decode(every=8)") ")@25%");
+                   "calm=full,tight=" H2O("decode(every=8,slack=0)") ")@25%");
     check_spelling("adaptive(signal=kl,high=0.05,calm=knorm@512,tight=pyramidkv)@10%",
                    "adaptive(signal=kl,calm=knorm@512,tight=snapkv+pyramid@10%)", NULL);
     check_spelling("chunks+adaptive(calm=h2o+slot,tight=h2o+decode@5%)@1MiB",
@@ -235,7 +236,8 @@ static void test_states(void)
                    "tight=recency+protect(sinks=0,recent=0))@64",
                    NULL);
     check_spelling("h2o+balance(every=16,floor=12.5)@25%", "h2o+balance(floor=12.5)@25%",
-                   "h2o(norm=off)+unweighted+tokens+uniform+protect(sinks=4,recent=32)+prefill+"
+                   "h2o(norm=off)+unweighted+tokens+uniform+protect(sinks=4,recent=32,first=0,"
+                   "last=0,template=off)+prefill+"
                    "original+balance(signal=entropy,floor=12.5,every=16)@25%");
 }
 

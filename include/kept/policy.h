@@ -65,6 +65,7 @@ typedef struct kept_view_head {
     int n;                /* live slots, protected ones included */
     const int32_t *pos;   /* [n] original positions, ascending */
     const uint8_t *guard; /* [n] 1: protected, stays whatever its score */
+    const uint8_t *mark;  /* [n] kept_class of the token; NULL: all are text */
     const float *mass;    /* [n] the plane that the score asked for; [G][n] if it is split */
     const float *key;     /* [n][D] keys as stored (rotated): KEPT_NEED_KEYS */
     const float *key0;    /* [n][D] keys before rotation: KEPT_NEED_KEYS0 */
@@ -99,6 +100,8 @@ typedef struct kept_view {
     int n_recent;                /* queries that heads[].query and prob hold (fewer than asked for
                                     while the sequence is shorter) */
     int32_t next_pos;            /* tokens seen = position of the next token */
+    int32_t rope_back;           /* the next token's rotary position is next_pos - rope_back; the
+                                    helpers below know */
     int share;                   /* unprotected slots that the head asked (wrappers: the first) may
                                     keep if all heads hold the same */
     const kept_view_head *heads; /* [n_heads] */
@@ -129,7 +132,7 @@ KEPT_API void kept_dots(const kept_view *v, int m, int n, int k, const float *a,
 KEPT_API void kept_group(const kept_view *v, const float *x, int rows, int n, int edge, float *out);
 
 /* For scores that look ahead: writes the mean over positions [from, from + n) of the rotary factors
- * exp(i pos rope_freq[j]) to re, im [n_rope/2]; n = 1 gives those of one position. */
+ * exp(i (pos - rope_back) rope_freq[j]) to re, im [n_rope/2]; n = 1 gives those of one position. */
 KEPT_API void kept_rope_mean(const kept_view *v, double from, double n, float *re, float *im);
 /* Turns one vector by such factors, in place; its D channels lie `stride` floats apart. */
 KEPT_API void kept_rope_turn(const kept_view *v, const float *re, const float *im, float *x,

@@ -49,16 +49,24 @@ static void print_budget(const kept_strategy *s)
 
 static void print_acts(const kept_strategy *s)
 {
-    char text[160];
-    int every = kept_strategy_decode_every(s);
+    char text[240];
+    const kept_when w = kept_strategy_when(s);
     int n = snprintf(text, sizeof text, "%s",
-                     kept_strategy_acts_on_chunks(s)
-                         ? "after every prefill chunk (the peak is bounded)"
-                         : "when the prompt is in (the peak is that of the full cache)");
-    if (every == 1)
-        snprintf(text + n, sizeof text - (size_t)n, ", then after every decode step");
-    else if (every)
-        snprintf(text + n, sizeof text - (size_t)n, ", then every %d decode steps", every);
+                     w.chunks     ? "after every prefill chunk (the peak is bounded)"
+                     : w.layers   ? "each layer once the whole prompt is through it (the peak is "
+                                    "bounded)"
+                     : w.pressure ? "when the page pool runs short, and not before; of all such "
+                                    "sequences the one that holds most of its budget"
+                                  : "when the prompt is in (the peak is that of the full cache)");
+    if (w.turns)
+        n += snprintf(text + n, sizeof text - (size_t)n, ", then at the end of every turn");
+    if (w.every == 1)
+        n += snprintf(text + n, sizeof text - (size_t)n, ", then after every decode step");
+    else if (w.every)
+        n += snprintf(text + n, sizeof text - (size_t)n, ", then every %d decode steps", w.every);
+    if (w.slack)
+        snprintf(text + n, sizeof text - (size_t)n,
+                 "; not while heads hold at most %d slots above the budget on average", w.slack);
     kept_print_wrapped(stdout, INDENT, "evicts", text);
 }
 

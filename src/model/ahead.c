@@ -37,16 +37,9 @@ static bool has_echo(const kept_capture *c)
 kept_status kept_ahead_check(const kept_engine *e, const kept_strategy *strategy,
                              const kept_capture *want, kept_error *err)
 {
-    kept_capture own = {0};
-    kept_status st = strategy ? kept_strategy_needs(strategy, &own, err) : KEPT_OK;
+    kept_status st = strategy ? kept_strategy_check(strategy, err) : KEPT_OK;
     if (st)
         return st;
-    if (strategy && kept_strategy_acts_on_chunks(strategy) &&
-        (has_echo(&own) || has(&own, KEPT_PLANE_FUTURE, KEPT_PLANE_FUTURE)))
-        return kept_fail(err, KEPT_ARGUMENT,
-                         "'%s' must have read the whole prompt before it can evict, so it cannot "
-                         "evict between chunks; use the schedule prefill or decode",
-                         kept_strategy_name(strategy));
     for (int i = 0; i < want->n_planes; i++)
         if (want->plane[i].kind == KEPT_PLANE_LOCAL)
             return kept_fail(err, KEPT_UNSUPPORTED, "the engine does not record this yet");

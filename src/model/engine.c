@@ -80,12 +80,13 @@ static kept_status make_buffers(kept_engine *e, kept_error *err)
     e->jobs = kept_calloc((size_t)e->max_seqs, sizeof *e->jobs);
     e->tok_buf = kept_calloc((size_t)e->max_batch, sizeof *e->tok_buf);
     e->pos_buf = kept_calloc((size_t)e->max_batch, sizeof *e->pos_buf);
+    e->rope_buf = kept_calloc((size_t)e->max_batch, sizeof *e->rope_buf);
     e->out_buf = kept_calloc((size_t)e->max_batch, sizeof *e->out_buf);
     e->keep_buf = kept_calloc((size_t)e->max_tokens + KEPT_PAGE_SLOTS, 1);
     e->evict_work = kept_evict_work_new();
     e->inv_norm = kept_calloc((size_t)e->max_batch, sizeof *e->inv_norm);
-    if (!e->inv_norm || !e->nodes || !e->jobs || !e->tok_buf || !e->pos_buf || !e->out_buf ||
-        !e->keep_buf || !e->evict_work)
+    if (!e->inv_norm || !e->rope_buf || !e->nodes || !e->jobs || !e->tok_buf || !e->pos_buf ||
+        !e->out_buf || !e->keep_buf || !e->evict_work)
         return kept_fail(err, KEPT_NOMEM, "no memory for an engine of %d tokens", e->max_tokens);
     for (int l = 0; l < i->n_layers; l++)
         e->nodes[l] = (kept_node){e, l};
@@ -152,8 +153,8 @@ void kept_engine_free(kept_engine *e)
     kept_work_free(e);
     kept_evict_work_free(e->evict_work);
     kept_record_engine_free(e);
-    void *all[] = {e->nodes,  e->jobs,     e->tok_buf,   e->pos_buf,  e->out_buf,
-                   e->logits, e->keep_buf, e->rope_freq, e->inv_norm, e->predict};
+    void *all[] = {e->nodes,    e->jobs,      e->tok_buf,  e->pos_buf, e->out_buf, e->logits,
+                   e->keep_buf, e->rope_freq, e->inv_norm, e->predict, e->rope_buf};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         free(all[i]);
     free(e);
@@ -258,23 +259,36 @@ static void plan_item(kept_engine *e, int j, const kept_item *it, int tok0)
     for (int t = 0; t < it->n_tokens; t++) {
         e->tok_buf[tok0 + t] = it->tokens[t];
         e->pos_buf[tok0 + t] = s->n_tokens + t;
+        e->rope_buf[tok0 + t] = s->n_tokens + t - s->rope_back;
     }
 }
 
-/* Room for every new slot, all or nothing. */
+/* Whether the pool has what the pass needs; pages: that. */
+static bool fits(const kept_engine *e, const kept_item *items, int n_items, size_t *pages)
+{
+    size_t blocks = 0;
+    *pages = 0;
+    for (int i = 0; i < n_items; i++)
+        for (int l = 0; l < e->model->info.n_layers; l++) {
+            const size_t n = kept_cache_reserve_cost(items[i].seq->cache, l, items[i].n_tokens);
+            *pages += n;
+            blocks += n * (size_t)kept_cache_n_planes(items[i].seq->cache);
+        }
+    return *pages <= kept_pool_free_pages(e->pool) && blocks <= kept_pool_free_blocks(e->pool);
+}
+
+/* Room for every new slot, all or nothing. Sequences under pressure make some, but not for a fork
+ * of the engine's own: it may be what an eviction waits for. */
 static kept_status reserve(kept_engine *e, const kept_item *items, int n_items, kept_error *err)
 {
     const kept_model_info *info = &e->model->info;
-    size_t pages = 0, blocks = 0;
-    for (int i = 0; i < n_items; i++)
-        for (int l = 0; l < info->n_layers; l++) {
-            const size_t n = kept_cache_reserve_cost(items[i].seq->cache, l, items[i].n_tokens);
-            pages += n;
-            blocks += n * (size_t)kept_cache_n_planes(items[i].seq->cache);
-        }
-    if (pages > kept_pool_free_pages(e->pool) || blocks > kept_pool_free_blocks(e->pool))
-        return kept_fail(err, KEPT_FULL, "the page pool has %zu free pages, this pass needs %zu",
-                         kept_pool_free_pages(e->pool), pages);
+    size_t pages;
+    kept_seq_shed_begin(e);
+    while (!fits(e, items, n_items, &pages))
+        if (items[0].seq->scratch || !kept_seq_shed(e, err))
+            return kept_fail(err, KEPT_FULL,
+                             "the page pool has %zu free pages, this pass needs %zu",
+                             kept_pool_free_pages(e->pool), pages);
     for (int i = 0; i < n_items; i++)
         for (int l = 0; l < info->n_layers; l++)
             for (int h = 0; h < info->n_kv_heads; h++) {
@@ -299,15 +313,22 @@ static kept_status grow_logits(kept_engine *e, int n_out, kept_error *err)
     return KEPT_OK;
 }
 
+/* An input that no node reads has no memory. */
+static void set_input(struct ggml_tensor *t, const int32_t *x, int n)
+{
+    if (t->data && n)
+        ggml_backend_tensor_set(t, x, 0, (size_t)n * sizeof *x);
+}
+
 static kept_status compute(kept_engine *e, int n_tokens, int n_out, int records, kept_error *err)
 {
     kept_graph *g = kept_graph_get(e, n_tokens, n_out, records);
     if (!g)
         return kept_fail(err, KEPT_NOMEM, "no memory for a graph of %d tokens", n_tokens);
-    ggml_backend_tensor_set(g->tokens, e->tok_buf, 0, (size_t)n_tokens * sizeof(int32_t));
-    ggml_backend_tensor_set(g->pos, e->pos_buf, 0, (size_t)n_tokens * sizeof(int32_t));
-    if (n_out && n_out < n_tokens)
-        ggml_backend_tensor_set(g->out_ids, e->out_buf, 0, (size_t)n_out * sizeof(int32_t));
+    set_input(g->tokens, e->tok_buf, n_tokens);
+    set_input(g->pos, e->pos_buf, n_tokens);
+    set_input(g->rope_pos, e->rope_buf, n_tokens);
+    set_input(g->out_ids, e->out_buf, n_out);
     /* Our nodes set flush-to-zero; the caller's floating-point environment is its own. */
     fenv_t env;
     fegetenv(&env);
@@ -332,6 +353,11 @@ static void commit_item(const kept_engine *e, const kept_item *it, const kept_jo
         if (s->capture.plane[i].window != INT_MAX)
             s->counted[i] = job->counted[i] + (job->reset[i] ? 0 : s->counted[i]);
     }
+    for (int l = 0; l < info->n_layers && s->rope_back && s->rope_plane >= 0; l++)
+        for (int h = 0; h < info->n_kv_heads && !info->windowed[l]; h++)
+            for (int i = kept_cache_n(s->cache, l, h) - it->n_tokens;
+                 i < kept_cache_n(s->cache, l, h); i++)
+                kept_cache_set_state(s->cache, l, h, s->rope_plane, i, (float)-s->rope_back);
     kept_record_commit(s, job);
     if (s->log)
         memcpy(s->log + s->n_tokens, it->tokens, (size_t)it->n_tokens * sizeof *s->log);

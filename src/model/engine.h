@@ -47,10 +47,15 @@ struct kept_seq {
     int *trimmed;                   /* [n_layers] leading pages dropped from windowed layers */
     int32_t n_tokens;
     int32_t full_tokens; /* prompt length once prefill ended, else 0 */
+    int32_t n_after;     /* prompt tokens still to come, as the last item said */
+    int32_t rope_back;   /* the next token's rotary position is n_tokens less this */
+    int64_t left;        /* slots that the last eviction left */
     int steps;           /* decode tokens since the last eviction */
     uint64_t seed, round, score_ns, compact_ns;
     kept_span pins[KEPT_MAX_PINS];
     int n_pins;
+    uint8_t *marks;   /* [max_tokens] kept_class of positions, or NULL */
+    bool shed;        /* cut in this pass, for want of pages */
     bool keep_planes; /* planes were asked for besides the strategy's own */
     bool shift_lost;  /* keys have moved and the plane that says how far is gone */
     bool in_batch;
@@ -94,7 +99,7 @@ typedef struct kept_graph {
     struct ggml_context *ctx;
     struct ggml_cgraph *gf;
     ggml_gallocr_t alloc;
-    struct ggml_tensor *tokens, *pos, *out_ids, *logits;
+    struct ggml_tensor *tokens, *pos, *rope_pos, *out_ids, *logits;
 } kept_graph;
 
 /* Offsets of one layer's work: index j*n_kv_heads + h over jobs and KV heads. */
@@ -131,6 +136,7 @@ struct kept_engine {
     size_t tile_prob_size, tile_buf_size;
     /* inputs and outputs */
     int32_t *tok_buf, *pos_buf, *out_buf; /* [max_batch] */
+    int32_t *rope_buf;                    /* [max_batch] rotary positions of layers that evict */
     float *logits;                        /* [max_batch_out][n_vocab] */
     size_t logits_cap;                    /* floats */
     kept_evict_work *evict_work;
@@ -194,9 +200,25 @@ void kept_work_free(kept_engine *e);
 /* Resets counters and grows scratch for the batch in e->jobs, so that nodes allocate nothing. */
 kept_status kept_work_prepare(kept_engine *e, kept_error *err);
 
-/* ---- seq.c ---- */
-/* After a forward pass: schedules, windowed layers, account. */
+/* Keys of s were renumbered by `back` positions: its recent queries turn with them. */
+void kept_record_turn(kept_seq *s, int32_t back);
+
+/* ---- schedule.c ---- */
+/* After a forward pass: schedules, windowed layers. */
 kept_status kept_seq_after(kept_seq *s, const kept_item *item, kept_error *err);
+typedef struct kept_held {
+    int layers;    /* that evict */
+    int64_t slots; /* live in all of their heads */
+    int longest;   /* live slots of the longest head */
+} kept_held;
+kept_held kept_seq_held(const kept_seq *s);
+/* A pass finds the pool short. Cuts the sequence of schedule "pressure" that holds most of its
+ * budget to it, each once since begin (of equal ones the older). False: there is none left to cut.
+ */
+void kept_seq_shed_begin(kept_engine *e);
+bool kept_seq_shed(kept_engine *e, kept_error *err);
+
+/* ---- seq.c ---- */
 /* A fork of the engine's own, which no limit counts: planes as for kept_cache_fork. */
 kept_status kept_seq_scratch(kept_seq *src, const kept_capture *cap, const int *planes,
                              kept_seq **out, kept_error *err);

@@ -32,11 +32,14 @@ static struct ggml_tensor *project(const builder *b, struct ggml_tensor *w,
     return norm(b, y, head_norm);
 }
 
-static struct ggml_tensor *rotate(const builder *b, struct ggml_tensor *x, const kept_layer *l)
+/* Layers that never evict know nothing of renumbered keys. */
+static struct ggml_tensor *rotate(const builder *b, struct ggml_tensor *x, int il)
 {
+    const kept_layer *l = &b->m->layers[il];
+    struct ggml_tensor *pos = b->m->info.windowed[il] ? b->g->pos : b->g->rope_pos;
     const int mode = b->m->rope_neox ? GGML_ROPE_TYPE_NEOX : GGML_ROPE_TYPE_NORMAL;
-    return ggml_rope_ext(b->c, x, b->g->pos, b->m->rope_factors, b->m->n_rope, mode, 0,
-                         l->rope_base, l->rope_scale, 0.0f, 1.0f, 32.0f, 1.0f);
+    return ggml_rope_ext(b->c, x, pos, b->m->rope_factors, b->m->n_rope, mode, 0, l->rope_base,
+                         l->rope_scale, 0.0f, 1.0f, 32.0f, 1.0f);
 }
 
 /* Shows what enters layer il (in), and that after its norm (x), to who asks for it. */
@@ -60,11 +63,11 @@ static struct ggml_tensor *attention(const builder *b, struct ggml_tensor *in, i
     struct ggml_tensor *v = project(b, l->v, l->v_bias, NULL, x, info->n_kv_heads);
     /* The store node also reads the queries before rotation when someone wants their statistics;
      * the attend node names the store node as a source, which orders the two. */
-    struct ggml_tensor *store_src[3] = {rotate(b, k, l), v, q};
+    struct ggml_tensor *store_src[3] = {rotate(b, k, il), v, q};
     struct ggml_tensor *st = ggml_custom_4d(b->c, GGML_TYPE_F32, 1, 1, 1, 1, store_src,
                                             b->g->records & KEPT_GRAPH_STATS ? 3 : 2,
                                             kept_node_store, GGML_N_TASKS_MAX, node);
-    struct ggml_tensor *attend_src[3] = {rotate(b, q, l), st};
+    struct ggml_tensor *attend_src[3] = {rotate(b, q, il), st};
     int n_src = 2;
     if (b->g->records & KEPT_GRAPH_HIDDEN)
         attend_src[n_src++] = hidden(b, in, x, il);
@@ -107,9 +110,11 @@ static void build(const builder *b)
     kept_graph *g = b->g;
     g->tokens = ggml_new_tensor_1d(c, GGML_TYPE_I32, g->n_tokens);
     g->pos = ggml_new_tensor_1d(c, GGML_TYPE_I32, g->n_tokens);
+    g->rope_pos = ggml_new_tensor_1d(c, GGML_TYPE_I32, g->n_tokens);
     g->out_ids = ggml_new_tensor_1d(c, GGML_TYPE_I32, g->n_out ? g->n_out : 1);
     ggml_set_input(g->tokens);
     ggml_set_input(g->pos);
+    ggml_set_input(g->rope_pos);
     ggml_set_input(g->out_ids);
     g->logits = NULL;
     struct ggml_tensor *x = ggml_get_rows(c, m->tok_embd, g->tokens);

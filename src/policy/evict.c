@@ -65,6 +65,7 @@ static size_t lay_out(kept_pass *p, char *base)
     TAKE(pos, row);
     TAKE(order, row);
     TAKE(guarded, row);
+    TAKE(mark, p->e->mark ? row : 0);
     TAKE(sorted, row);
     TAKE(sorted_of, (size_t)p->n_heads);
     TAKE(mass, p->plane >= 0 ? row * (size_t)p->rows : 0);
@@ -298,7 +299,7 @@ static kept_status apply(kept_pass *p, uint64_t *score_ns, uint64_t *compact_ns)
         *score_ns += t1 - t0;
         kept_status st = kept_cache_retain(p->e->cache, layer, head, mask);
         if (!st && kept_strategy_moves_keys(p->s))
-            st = kept_rerotate_head(p->e, layer, head, &turn);
+            st = kept_rerotate_head(p->e, layer, head, kept_strategy_renumbers(p->s), &turn);
         t0 = kept_clock_ns();
         *compact_ns += t0 - t1;
         if (st)
@@ -362,6 +363,14 @@ kept_status kept_strategy_look(const kept_strategy *s, const kept_evict *e, kept
     return p.n_slots ? score_all(&p, w, err) : KEPT_OK;
 }
 
+static bool is_due(const kept_pass *p)
+{
+    const int64_t slack = (int64_t)kept_strategy_when(p->s).slack * p->n_all;
+    if (p->alloc->data_dependent)
+        return !slack || p->n_slots > p->e->left + slack;
+    return p->n_slots > p->total + slack;
+}
+
 kept_status kept_strategy_evict(const kept_strategy *s, const kept_evict *e, kept_evict_work *w,
                                 uint64_t *score_ns, uint64_t *compact_ns, kept_error *err)
 {
@@ -375,11 +384,13 @@ kept_status kept_strategy_evict(const kept_strategy *s, const kept_evict *e, kep
     if (kept_strategy_is_full(s))
         return KEPT_OK;
     count_slots(&p);
-    if (p.n_slots <= p.total && !p.alloc->data_dependent)
+    if (!is_due(&p))
         return KEPT_OK;
     if ((st = score_all(&p, w, err)))
         return st;
     split(&p);
+    if (e->acted)
+        *e->acted = true;
     *score_ns += kept_clock_ns() - t0;
     st = apply(&p, score_ns, compact_ns);
     if (st)

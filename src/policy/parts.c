@@ -6,6 +6,7 @@
 #include <math.h>
 
 #define ANY_POSITION 1048576
+#define SLACK_HELP   "slots per head above the budget, on average, that are left alone"
 
 const kept_part kept_part_unweighted = {
     .abi = KEPT_POLICY_ABI,
@@ -32,9 +33,14 @@ const kept_part kept_part_values = {
     .n_options = 2,
 };
 
+static const char *const template_choices[] = {"off", "keep", "demote", NULL};
 static const kept_option protect_options[] = {
     {"sinks", 4, 0, ANY_POSITION, true, NULL, "first positions never evicted"},
     {"recent", 32, 0, ANY_POSITION, true, NULL, "last positions never evicted"},
+    {"first", 0, 0, 1, false, NULL, "part of the prompt's length, from its start, never evicted"},
+    {"last", 0, 0, 1, false, NULL, "part of the prompt's length, from the end, never evicted"},
+    {"template", KEPT_TEMPLATE_OFF, 0, 2, true, template_choices,
+     "tokens of the chat template: as any other, never evicted, or evicted before all others"},
 };
 const kept_part kept_part_protect = {
     .abi = KEPT_POLICY_ABI,
@@ -42,11 +48,14 @@ const kept_part kept_part_protect = {
     .name = "protect",
     .summary = "the first and the last positions stay, whatever their score",
     .paper = "arXiv 2309.17453 (sinks)",
-    .deviations = "equal for every score unless written; where a head's even share of the budget "
-                  "is smaller than this, the recent window shrinks first, then the sinks; pinned "
-                  "spans never do",
+    .deviations =
+        "equal for every score unless written; where a head's even share of the budget "
+        "is smaller than this, the recent window shrinks first, then the sinks; pinned "
+        "spans never do, and template tokens go after the sinks; of sinks and first, and of "
+        "recent and last, the larger counts; template=demote (kvpress #288) puts template "
+        "tokens just below the lowest score of the head",
     .options = protect_options,
-    .n_options = 2,
+    .n_options = 5,
 };
 
 const kept_part kept_part_prefill = {
@@ -60,6 +69,7 @@ const kept_part kept_part_prefill = {
 
 static const kept_option decode_options[] = {
     {"every", 1, 1, ANY_POSITION, true, NULL, "decode steps between two evictions"},
+    {"slack", 0, 0, ANY_POSITION, true, NULL, SLACK_HELP},
 };
 const kept_part kept_part_decode = {
     .abi = KEPT_POLICY_ABI,
@@ -67,14 +77,16 @@ const kept_part kept_part_decode = {
     .name = "decode",
     .summary = "evict when the prompt is in, then every few decode steps",
     .paper = "",
-    .deviations = "between two evictions a head holds up to every slots more than its budget",
+    .deviations = "between two evictions a head holds up to every + slack slots more than its "
+                  "budget",
     .options = decode_options,
-    .n_options = 1,
+    .n_options = 2,
 };
 
 static const kept_option chunks_options[] = {
     {"decode", 0, 0, ANY_POSITION, true, NULL,
      "decode steps between two evictions after the prompt, 0: none"},
+    {"slack", 0, 0, ANY_POSITION, true, NULL, SLACK_HELP},
 };
 const kept_part kept_part_chunks = {
     .abi = KEPT_POLICY_ABI,
@@ -84,7 +96,38 @@ const kept_part kept_part_chunks = {
     .paper = "",
     .deviations = "later chunks attend to what earlier evictions left",
     .options = chunks_options,
-    .n_options = 1,
+    .n_options = 2,
+};
+
+const kept_part kept_part_turns = {
+    .abi = KEPT_POLICY_ABI,
+    .axis = KEPT_AXIS_SCHEDULE,
+    .name = "turns",
+    .summary = "evict when the prompt is in, then at the end of every turn",
+    .paper = "",
+    .deviations = "a budget in percent is of all tokens seen by then",
+};
+
+const kept_part kept_part_pressure = {
+    .abi = KEPT_POLICY_ABI,
+    .axis = KEPT_AXIS_SCHEDULE,
+    .name = "pressure",
+    .summary = "evict nothing until the page pool runs short; who is furthest over budget shrinks",
+    .paper = "",
+    .deviations = "sequences of this schedule that share a pool hold what they like while there is "
+                  "room; then the one that holds most of its budget is cut to it, and so on until "
+                  "the pass fits",
+};
+
+const kept_part kept_part_layers = {
+    .abi = KEPT_POLICY_ABI,
+    .axis = KEPT_AXIS_SCHEDULE,
+    .name = "layers",
+    .summary = "read the prompt layer by layer and evict each layer once the prompt is through it",
+    .paper = "arXiv 2503.12491, 2509.09754 (cascading)",
+    .deviations = "keeps what prefill keeps; the peak is one full layer, the kept ones, and the "
+                  "prompt's hidden states and scores while it is read; needs an allocator that can "
+                  "cut layers as they come",
 };
 
 const kept_part kept_part_original = {
@@ -105,6 +148,17 @@ const kept_part kept_part_slot = {
                   "token keeps its position and older ones move up, which is the same to rotary "
                   "attention; a key moved again and again collects f16 rounding; only the "
                   "rotation of layers that evict changes",
+};
+const kept_part kept_part_rerotated = {
+    .abi = KEPT_POLICY_ABI,
+    .axis = KEPT_AXIS_POSITION,
+    .name = "rerotated",
+    .summary = "keys are re-rotated to positions 0, 1, 2 ... after an eviction, and so are queries",
+    .paper = "kvpress KeyRerotationPress",
+    .deviations =
+        "the next position is the slots of the longest head: heads that keep fewer have a "
+        "gap before it, where slot has none; every key moves, so each eviction rounds it "
+        "to f16 again; only the rotation of layers that evict changes",
 };
 
 /* ---- recipes ------------------------------------------------------------------------------- */

@@ -57,8 +57,12 @@
     X(prefill)                                                                                     \
     X(decode)                                                                                      \
     X(chunks)                                                                                      \
+    X(turns)                                                                                       \
+    X(pressure)                                                                                    \
+    X(layers)                                                                                      \
     X(original)                                                                                    \
-    X(slot)
+    X(slot)                                                                                        \
+    X(rerotated)
 
 /* X(identifier): const kept_controller kept_control_IDENTIFIER, in control.c */
 #define KEPT_CONTROL_LIST(X)                                                                       \
@@ -105,9 +109,16 @@ KEPT_RECIPE_LIST(KEPT_DECLARE)
 /* Options of the engine's own parts, in the order of their tables. */
 enum { KEPT_VALUES_KIND, KEPT_VALUES_EPSILON };
 enum { KEPT_WEIGHT_L2, KEPT_WEIGHT_OUTPUT, KEPT_WEIGHT_MAX }; /* choices of values(kind=) */
-enum { KEPT_PROTECT_SINKS, KEPT_PROTECT_RECENT };
-enum { KEPT_DECODE_EVERY };
-enum { KEPT_CHUNKS_DECODE };
+enum {
+    KEPT_PROTECT_SINKS,
+    KEPT_PROTECT_RECENT,
+    KEPT_PROTECT_FIRST,
+    KEPT_PROTECT_LAST,
+    KEPT_PROTECT_TEMPLATE
+};
+enum { KEPT_TEMPLATE_OFF, KEPT_TEMPLATE_KEEP, KEPT_TEMPLATE_DEMOTE }; /* choices of template= */
+enum { KEPT_DECODE_EVERY, KEPT_DECODE_SLACK };
+enum { KEPT_CHUNKS_DECODE, KEPT_CHUNKS_SLACK };
 
 /* The part of an axis that a spec without one gets. NULL: the score must be named. */
 const kept_part *kept_part_default(kept_axis a);

@@ -40,6 +40,7 @@ typedef struct kept_pass {
     float **sorted_of;    /* [n_heads] */
     float *weight;        /* [n_heads][max_n] ||W_o v|| */
     uint8_t *guarded;     /* [n_heads][max_n] protected, in the order of positions */
+    uint8_t *mark;        /* [n_heads][max_n] classes of tokens, if the sequence has any */
     /* of one head */
     int32_t *slot_pos;             /* [max_n] */
     uint64_t *work;                /* [2 max_n] */

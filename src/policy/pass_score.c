@@ -16,18 +16,34 @@ static bool is_pinned(const kept_evict *e, int32_t pos)
     return false;
 }
 
-/* Marks the protected slots of head i in its mask: pins first, then as many sinks and recent slots
- * as the limit leaves room for, sinks from the first on and recent ones from the last back. */
+/* Tokens that an option in tokens and one in parts of the prompt protect together. */
+static int64_t protects(const kept_pass *p, int tokens, int part)
+{
+    const double *option = p->s->option[KEPT_AXIS_PROTECTION];
+    return (int64_t)fmax(option[tokens], ceil(option[part] * p->e->full_tokens - 1e-6));
+}
+
+static bool template_is(const kept_pass *p, int choice)
+{
+    return (int)p->s->option[KEPT_AXIS_PROTECTION][KEPT_PROTECT_TEMPLATE] == choice;
+}
+
+/* Marks the protected slots of head i in its mask: pins first, then as many template tokens, sinks
+ * and recent slots as the limit leaves room for, recent ones from the last back, the others from
+ * the first on. */
 static void guard(kept_pass *p, int i, const kept_view_head *v, const int32_t *order,
                   uint8_t *guarded)
 {
-    const double *option = p->s->option[KEPT_AXIS_PROTECTION];
-    int64_t sinks = (int64_t)option[KEPT_PROTECT_SINKS];
-    int64_t recent = p->e->next_pos - (int64_t)option[KEPT_PROTECT_RECENT];
+    int64_t sinks = protects(p, KEPT_PROTECT_SINKS, KEPT_PROTECT_FIRST);
+    int64_t recent = p->e->next_pos - protects(p, KEPT_PROTECT_RECENT, KEPT_PROTECT_LAST);
+    bool template = v->mark && template_is(p, KEPT_TEMPLATE_KEEP);
     uint8_t *mask = p->mask + p->at[i];
     int n = 0;
     for (int k = 0; k < v->n; k++)
         n += mask[order[k]] = is_pinned(p->e, v->pos[k]);
+    for (int k = 0; k < v->n && template && n < p->limit; k++)
+        if (!mask[order[k]] && v->mark[k] == KEPT_CLASS_TEMPLATE)
+            n += mask[order[k]] = 1;
     for (int k = 0; k < v->n && v->pos[k] < sinks && n < p->limit; k++)
         if (!mask[order[k]])
             n += mask[order[k]] = 1;
@@ -53,6 +69,12 @@ static void view_head(kept_pass *p, int layer, int h)
     kept_order_positions(p->slot_pos, v->n, order, p->work);
     for (int k = 0; k < v->n; k++)
         pos[k] = p->slot_pos[order[k]];
+    if (e->mark) {
+        uint8_t *mark = p->mark + row;
+        v->mark = mark;
+        for (int k = 0; k < v->n; k++)
+            mark[k] = e->mark[pos[k]];
+    }
     if (p->plane >= 0) {
         float *mass = p->mass + row * (size_t)p->rows;
         v->mass = mass;
@@ -189,6 +211,7 @@ static kept_view view_of(const kept_pass *p, int l)
                    .group = e->group,
                    .head_size = e->head_size,
                    .next_pos = e->next_pos,
+                   .rope_back = e->rope_back,
                    .heads = p->view,
                    .attn_scale = e->attn_scale,
                    .seed = kept_hash64(seed, sizeof seed, 0),
@@ -202,6 +225,19 @@ static kept_view view_of(const kept_pass *p, int l)
         v.grouping =
             (kept_grouping){(kept_gqa)four[0], (kept_pool_kind)four[1], (int)four[2], four[3] != 0};
     return v;
+}
+
+/* Template tokens that may go score just below the lowest other candidate: they go first whatever
+ * they scored, and the scale of the scores stays what it was. */
+static void demote(const kept_view_head *h, float *score)
+{
+    float low = INFINITY;
+    for (int k = 0; k < h->n; k++)
+        if (!h->guard[k] && h->mark[k] != KEPT_CLASS_TEMPLATE)
+            low = fminf(low, score[k]);
+    for (int k = 0; k < h->n && low < INFINITY; k++)
+        if (!h->guard[k] && h->mark[k] == KEPT_CLASS_TEMPLATE)
+            score[k] = nextafterf(low, -INFINITY);
 }
 
 /* Scores back into slot order. */
@@ -243,6 +279,8 @@ kept_status kept_pass_score(kept_pass *p, int l, kept_error *err)
         v.n_recent = 0;
         p->wrap->wrap(&v, p->sorted_of);
     }
+    for (int h = 0; h < p->n_heads && e->mark && template_is(p, KEPT_TEMPLATE_DEMOTE); h++)
+        demote(&p->view[h], p->sorted_of[h]);
     put_back(p, l);
     return KEPT_OK;
 }

@@ -467,6 +467,9 @@ static kept_status finish_plain(parser *p, int budget_at)
                             "'%s' weighs scores by values itself; leave '%s' out or turn the "
                             "score's own option values off",
                             p->axis[KEPT_AXIS_SCORE].name, p->axis[KEPT_AXIS_WEIGHT].name);
+    kept_error why;
+    if (!full && kept_strategy_check(s, &why))
+        return kept_fail_at(p->err, KEPT_ARGUMENT, p->axis[KEPT_AXIS_SCHEDULE].at, "%s", why.text);
     if (full && budget_at >= 0)
         return kept_fail_at(p->err, KEPT_ARGUMENT, budget_at,
                             "'full' evicts nothing, so it takes no budget");

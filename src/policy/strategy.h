@@ -14,13 +14,17 @@
  *   score       full random recency h2o tova snapkv knorm keydiff expected-attention
  *   allocator   uniform (default) pyramid ada global cake lava squeeze simlayer threshold coverage
  *               duo headkv lu-kv
- *   protection  protect(sinks=4,recent=32)  -- the same for every score unless written
- *   schedule    prefill (default: once, when the prompt is in), decode(every=1) (after prefill and
- *               then every k decode steps at the budget), chunks(decode=0) (after every prefill
- *               chunk too, and every `decode` decode steps)
+ *   protection  protect(sinks=4,recent=32,first=0,last=0,template=off)  -- the same for every score
+ *               unless written
+ *   schedule    prefill (default: once, when the prompt is in), decode(every=1,slack=0) (after
+ *               prefill and then every k decode steps at the budget), chunks(decode=0,slack=0)
+ *               (after every prefill chunk too, and every `decode` decode steps), turns (at the end
+ *               of every turn), pressure (when the pool runs short), layers (layer by layer while
+ *               the prompt is read)
  *   position    original (default), slot (keys are re-rotated so that gaps close; the newest token
  *               keeps its position, older ones move up until they touch it: equal to positions by
- *               cache slot, because rotary attention depends on differences only)
+ *               cache slot, because rotary attention depends on differences only), rerotated (keys
+ *               are numbered from 0, and the next token after the longest head's)
  *   controller  fixed (default), adaptive(calm=SPEC,tight=SPEC), balance: see control.h
  * The specs of a controller's states name everything but a controller. What they leave open, the
  * budget included, they take from the spec around them; "full" takes nothing.
@@ -108,11 +112,30 @@ int kept_strategy_needs_of(const kept_strategy *s);
 /* Kinds of trained files that the score and the allocator of s read, or NULL. */
 const char *kept_score_trained(const kept_strategy *s);
 const char *kept_allocator_trained(const kept_strategy *s);
+/* When a strategy evicts; all zero for the full cache. */
+typedef struct kept_when {
+    bool prompt;   /* when the prompt is in */
+    bool chunks;   /* after every prefill chunk */
+    bool layers;   /* a prompt that is read layer by layer: after each layer */
+    bool turns;    /* at the end of every turn */
+    bool pressure; /* when the pool runs short, and not before */
+    int every;     /* decode steps between two evictions, 0: none while decoding */
+    int slack;     /* slots per head above the budget, on average, that are left alone */
+} kept_when;
+kept_when kept_strategy_when(const kept_strategy *s);
+/* Whether it may evict again once the prompt is in. */
+bool kept_strategy_acts_again(const kept_strategy *s);
+/* Whether the schedule can serve the score and the allocator. ARGUMENT: one line that says why
+ * not. */
+kept_status kept_strategy_check(const kept_strategy *s, kept_error *err);
 bool kept_strategy_acts_on_chunks(const kept_strategy *s); /* evicts between prefill chunks */
 /* Decode steps between two evictions, 0 if the strategy never acts while decoding. */
 int kept_strategy_decode_every(const kept_strategy *s);
-/* Position "slot": kept_evict needs a rope_plane, zeroed when a token is written. */
+/* Positions "slot" and "rerotated": kept_evict needs a rope_plane. */
 bool kept_strategy_moves_keys(const kept_strategy *s);
+/* Position "rerotated": keys are numbered from 0. Who owns the sequence makes the slots of its
+ * longest head the rotary position of the next token. */
+bool kept_strategy_renumbers(const kept_strategy *s);
 /* The i-th of the strategies that a sequence of s may follow, the first at its start; without
  * states that is s itself. NULL: there are fewer. */
 static inline const kept_strategy *kept_strategy_state(const kept_strategy *s, int i)
@@ -138,9 +161,15 @@ typedef struct kept_evict {
     int32_t full_tokens; /* tokens the full cache would hold now: what '%' refers to */
     const kept_span *pins;
     int n_pins;
+    const uint8_t *mark;  /* [next_pos] kept_class of every position, or NULL: all are text */
+    int64_t left;         /* slots that the last eviction left, 0: there was none */
+    bool *acted;          /* set if anything may have changed; NULL: nobody asks */
     kept_capture capture; /* meaning of the cache's first state planes, in this order: one each, G
                              where split */
-    int rope_plane;       /* plane of accumulated rotation shift (position=slot), or -1 */
+    /* Plane of what a key's rotary position is above the original one (position slot, rerotated),
+     * or -1. */
+    int rope_plane;
+    int32_t rope_back;           /* next_pos less the rotary position of the next token */
     const float *q_mean, *q_cov; /* [n_layers][n_heads][G][D], [..][D][D]; NULL if not captured */
     const float *recent; /* [n_layers][n_recent][n_heads][G][D] rotated queries of the last n_recent
                             tokens, oldest first; NULL if not captured */
@@ -168,13 +197,17 @@ kept_evict_work *kept_evict_work_new(void); /* NULL: out of memory */
 void kept_evict_work_free(kept_evict_work *w);
 
 /* Scores, splits, selects and drops, so that the sequence meets its budget. Nothing happens if it
- * does already, unless the allocator is data-dependent. Adds the time spent to *score_ns and
- * *compact_ns.
+ * does already (within the slack of its schedule), unless the allocator is data-dependent; with
+ * slack such a one acts once a head holds on average that much more than it left the last time.
+ * Adds the time spent to *score_ns and *compact_ns.
  *
- * Protected are the first `sinks` positions, the last `recent` ones and all pins. They are no
- * candidates: nothing competes with them. Where they exceed a head's even share of the budget, the
- * recent window shrinks first (oldest first), then the sinks (latest first); pins never do, so pins
- * alone may exceed a budget. Of two candidates with equal scores the later position stays.
+ * Protected are the first `sinks` positions, the last `recent` ones (at least the parts `first` and
+ * `last` of full_tokens, rounded up), marked template tokens if template=keep, and all pins. They
+ * are no candidates: nothing competes with them. Where they exceed a head's even share of the
+ * budget, the recent window shrinks first (oldest first), then the sinks (latest first), then the
+ * template tokens (latest first); pins never do, so pins alone may exceed a budget. With
+ * template=demote template tokens score just below the lowest other candidate of their head. Of two
+ * candidates with equal scores the later position stays.
  * A layer_shared score gives every head of a layer the mean of what the allocator gave its heads;
  * at most n_heads - 1 slots of the whole sequence stay unused by that. Scores that are not
  * comparable are z-normalised per head before an allocator sees them; the selection uses them as

@@ -32,7 +32,10 @@ says() { tr -s ' \n' ' ' <"$work/out" | grep -q -e "$1"; } # wherever the lines 
 acts() {
     run 0 show 'h2o+decode(every=8)@512' && says 'then every 8 decode steps' &&
         says 'every=8 (not the default)' && run 0 show 'h2o+chunks@512' &&
-        says 'evicts after every prefill chunk'
+        says 'evicts after every prefill chunk' && run 0 show 'h2o+chunks(slack=7)@512' &&
+        says 'at most 7 slots above' && run 0 show 'h2o+turns@512' && says 'end of every turn' &&
+        run 0 show 'h2o+pressure@512' && says 'runs short' && run 0 show 'h2o+layers@512' &&
+        says 'through it'
 }
 expect show-acts acts
 snap show-nothing 2 show
