@@ -83,8 +83,8 @@ static void check_error(const char *spec, int at, const char *part)
     CHECK_INT(kept_strategy_parse(spec, &s, NULL), KEPT_ARGUMENT);
 }
 
-/* Appends a part with option `k` at one end of its range (or choice 1), all others at default, or at
- * 1 where they must be given. */
+/* Appends a part with option `k` at one end of its range (or choice 1), all others at default, or
+ * at 1 where they must be given. */
 static void write_option(char *spec, size_t cap, const char *name, const kept_option *o, int n,
                          int k, bool high)
 {
