@@ -230,8 +230,12 @@ KEPT_API kept_status kept_seq_foresee(kept_seq *s, const int32_t *tokens, int n,
 /* Fills the ECHO planes of s (arXiv 2505.23416): forks of s are asked to repeat the context,
  * chunk by chunk. kept_seq_end_prefill calls it by itself where a strategy needs it and it was not
  * done; call it on a prefix before forking so that all forks share the work. The time it took
- * counts as score_ns of s and of its forks. ARGUMENT: s does not capture it. */
+ * counts as score_ns of s and of its forks that capture the planes. ARGUMENT: s does not capture
+ * it. */
 KEPT_API kept_status kept_seq_echo(kept_seq *s, kept_error *err);
+/* Tokens beyond a context of n that a fork which repeats it holds at most: an engine whose
+ * sequences echo needs max_tokens of n and that many, and pages for them. */
+KEPT_API int kept_echo_room(int n);
 
 KEPT_API int kept_seq_n_tokens(const kept_seq *s); /* tokens seen = position of the next token */
 /* Live slots of a KV head, and their original positions in slot order (not sorted). Returns the

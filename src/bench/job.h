@@ -68,6 +68,7 @@ typedef struct kept_job {
     int chunk, speed_steps;
     int max_batch;  /* tokens in one forward pass */
     int max_tokens; /* longest sequence of any sample */
+    int echo_room;  /* tokens beyond its prefix that a fork repeats, 0: no strategy asks for it */
     int max_prefix; /* longest prefix of any sample */
     size_t pool_bytes;
     uint64_t start_ns;                /* clock when the run began */
@@ -148,6 +149,12 @@ kept_status kept_prepare_trained(kept_job *j, kept_error *err);
 kept_status kept_lend_trained(kept_job *j, kept_error *err); /* to the engine */
 json_t *kept_trained_json(const kept_job *j);
 void kept_trained_close(kept_job *j);
+
+/* ---- foresee.c ---- */
+/* Extra passes over a prefix, once for all of its forks: repetition for kvzip, what will come for
+ * the oracle. Where they fail, the strategies that need them fail, each with its reason. */
+kept_status kept_look_ahead(kept_work *w, kept_seq *prefix, kept_error *err);
+int kept_look_ahead_room(const kept_job *j); /* tokens beyond max_prefix that they need */
 
 /* ---- sample.c ---- */
 /* Runs sample `index` of `task`; on OK *json is its record. CANCELLED: no record. */

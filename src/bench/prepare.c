@@ -194,6 +194,8 @@ kept_status kept_prepare_pool(kept_job *j, kept_error *err)
     double after = j->max_tokens - j->max_prefix;
     /* The shared prefix, the reference's and the floor's own tails. */
     double sum = pages(j, j->max_tokens) + 2 * pages(j, after);
+    j->echo_room = kept_look_ahead_room(j);
+    sum += j->echo_room ? pages(j, j->echo_room) : 0;
     for (int v = KEPT_FIRST_VARIANT; v < j->n_variants; v++) {
         const kept_variant *x = &j->variants[v];
         double budget = (double)kept_strategy_budget_slots(x->strategy, m->n_layers, m->n_kv_heads,

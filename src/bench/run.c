@@ -13,7 +13,8 @@ static kept_status open_engine(kept_job *j, kept_error *err)
     kept_engine_options e = {
         .n_threads = j->o->n_threads,
         .pool_bytes = j->pool_bytes,
-        .max_tokens = j->max_tokens,
+        .max_tokens = j->max_prefix + j->echo_room > j->max_tokens ? j->max_prefix + j->echo_room
+                                                                   : j->max_tokens,
         .max_batch_tokens = j->max_batch,
         .max_seqs = j->n_variants + 4, /* the shared prefix, two copies for timing, one spare */
         .isa = j->o->isa,

@@ -119,7 +119,10 @@ static kept_status shared_prefill(kept_work *w, kept_error *err)
     } else if (s) {
         kept_fail(err, s, "%s", why.text);
     } else {
-        s = fork_all(w, base, since - start, err);
+        const uint64_t prefill_ns = since - start;
+        s = kept_look_ahead(w, base, err);
+        if (!s)
+            s = fork_all(w, base, prefill_ns, err);
     }
     kept_seq_free(base);
     kept_job_clock(j, KEPT_PHASE_FORK, &since);

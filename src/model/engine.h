@@ -63,6 +63,7 @@ struct kept_seq {
     /* ahead.c */
     int32_t *log;         /* [max_tokens] tokens seen; NULL unless an echo plane is captured */
     int32_t echoed;       /* tokens that the echo planes know of; 0: not echoed */
+    uint64_t ahead_ns;    /* time of an echo that no eviction has made use of yet */
     uint64_t ahead_bytes; /* most that the echo held besides, for the peak of forks */
     bool foreseen;        /* the future plane is filled */
     bool echoing;         /* a fork that repeats: its echo planes take maxima now */

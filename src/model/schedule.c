@@ -91,6 +91,8 @@ static kept_status evict(kept_seq *s, int32_t full_tokens, kept_error *err)
         return st;
     if (acted)
         settle(s);
+    s->score_ns += s->ahead_ns;
+    s->ahead_ns = 0;
     s->round++;
     s->steps = 0;
     return KEPT_OK;

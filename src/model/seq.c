@@ -293,7 +293,7 @@ int kept_seq_plane(const kept_seq *s, int layer, int kv_head, kept_plane want, f
 void kept_seq_account(const kept_seq *s, kept_account *out)
 {
     kept_cache_account(s->cache, out);
-    out->score_ns = s->score_ns;
+    out->score_ns = s->score_ns + s->ahead_ns;
     out->compact_ns = s->compact_ns;
 }
 
