@@ -181,36 +181,23 @@ static kept_status parse_option(parser *p, table *t)
                             : parse_state(p, k - t->n_options);
 }
 
-/* An option whose default is not a number must be given. */
-static kept_status check_given(parser *p, const table *t)
-{
-    char low[KEPT_SPEC_NUMBER], high[KEPT_SPEC_NUMBER];
-    for (int i = 0; i < t->n_options; i++)
-        if (isnan(t->value[i]))
-            return kept_fail_at(p->err, KEPT_ARGUMENT, offset(p, p->i),
-                                "'%s' needs %s=NUMBER in %s..%s: %s", t->owner, t->options[i].name,
-                                kept_spec_write(t->options[i].min, low),
-                                kept_spec_write(t->options[i].max, high), t->options[i].help);
-    return KEPT_OK;
-}
-
 /* Reads "(a=1,b=2)" if it is there. t->value gets every option, given or default. */
 static kept_status parse_options(parser *p, table *t)
 {
     for (int i = 0; i < t->n_options; i++)
         t->value[i] = t->options[i].value;
-    if (p->s[p->i] != '(')
-        return check_given(p, t);
-    do {
+    if (p->s[p->i] == '(') {
+        do {
+            p->i++;
+            kept_status st = parse_option(p, t);
+            if (st)
+                return st;
+        } while (p->s[p->i] == ',');
+        if (p->s[p->i] != ')')
+            return expected(p, "',' or ')'");
         p->i++;
-        kept_status st = parse_option(p, t);
-        if (st)
-            return st;
-    } while (p->s[p->i] == ',');
-    if (p->s[p->i] != ')')
-        return expected(p, "',' or ')'");
-    p->i++;
-    return check_given(p, t);
+    }
+    return kept_spec_given(t->owner, t->options, t->n_options, t->value, offset(p, p->i), p->err);
 }
 
 /* ---- parts and recipes --------------------------------------------------------------------- */

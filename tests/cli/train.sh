@@ -35,19 +35,19 @@ says() { # EXIT PATTERN ARGUMENT...: one line that says PATTERN, nothing on stdo
     run "$want" "$@" --quiet && one_line && grep -q -e "$pattern" "$work/err" && [ ! -e "$work/x.kept" ] ||
         { cat "$work/err"; return 1; }
 }
-seq 1 3000 >"$work/short.txt"
+seq 1 12000 >"$work/short.txt"
 seq 1 9 >"$work/tiny.txt"
 head -c 5000 /dev/zero | tr '\0' '\377' >"$work/binary.txt"
 m=$KEPT_MODEL
 expect text-too-short says 2 'too short' train kvzap "$m" --text "$work/tiny.txt" -o "$work/x.kept"
-expect text-too-few says 2 'documents of' train kvzap "$m" --text "$work/short.txt" -o "$work/x.kept"
+expect text-too-few says 2 'documents of' train kvzap "$m" --tokens 400000 --text "$work/short.txt" -o "$work/x.kept"
 expect text-missing says 1 'none.txt' train kvzap "$m" --text "$work/none.txt" -o "$work/x.kept"
 expect text-not-here says 1 'make setup' train kvzap "$m" -o "$work/x.kept"
 expect text-not-utf8 says 1 'UTF-8' train kvzap "$m" --text "$work/binary.txt" -o "$work/x.kept"
 expect type-unknown says 2 'it has linear and mlp' train kvzap "$m" --type cubic --text "$work/short.txt" -o "$work/x.kept"
 expect type-of-ranker says 2 'no variants' train ranker "$m" --type mlp --text "$work/short.txt" -o "$work/x.kept"
 expect out-folder-missing says 1 'cannot be written' train kvzap "$m" --text "$work/short.txt" -o "$work/none/x.kept"
-expect held-out-folder says 1 'cannot write' train kvzap "$m" --text "$0" --held-out "$work/none/x.txt" -o "$work/x.kept"
+expect held-out-folder says 1 'cannot write' train kvzap "$m" --text "$work/short.txt" --held-out "$work/none/x.txt" -o "$work/x.kept"
 touch "$work/cache"
 expect cache-is-a-file says 1 'cannot be made' train kvzap "$m" --text "$work/short.txt"
 needs() { # what is missing is said before anything is read, with the command that makes it
