@@ -29,9 +29,10 @@ SAN ?=
 CFLAGS_ALL = -std=c11 -D_GNU_SOURCE $(OPT) $(WARN) $(SAN) -fPIC -fvisibility=hidden -pthread \
              -Iinclude -Isrc -I$(BUILD) $(LLAMA_CFLAGS) $(DEPS_CFLAGS) $(CFLAGS)
 LIBS = $(LLAMA_LIBS) $(DEPS_LIBS) -lm -ldl $(LDFLAGS)
+APP_LIBS = $(STORE_LIBS) $(LIBS)
 
 LIB_SRC := $(wildcard src/base/*.c src/kern/*.c src/cache/*.c src/policy/*.c src/model/*.c)
-APP_SRC := $(wildcard src/task/*.c src/train/*.c src/bench/*.c src/report/*.c)
+APP_SRC := $(wildcard src/task/*.c src/train/*.c src/bench/*.c src/store/*.c src/report/*.c)
 CLI_SRC := $(wildcard src/cli/*.c)
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/%.o)
 APP_OBJ := $(APP_SRC:%.c=$(BUILD)/%.o)
@@ -57,7 +58,7 @@ endif
 # Objects depend on their flags, so a change of either rebuilds and nothing else does.
 $(BUILD)/flags: FORCE
 	@mkdir -p $(@D)
-	@echo '$(CC) $(CFLAGS_ALL) $(LIBS)' | cmp -s - $@ || echo '$(CC) $(CFLAGS_ALL) $(LIBS)' >$@
+	@echo '$(CC) $(CFLAGS_ALL) $(APP_LIBS)' | cmp -s - $@ || echo '$(CC) $(CFLAGS_ALL) $(APP_LIBS)' >$@
 $(BUILD)/gen/models.inc: share/models.tsv
 	@mkdir -p $(@D)
 	@sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/.*/"&",/' $< >$@
@@ -77,13 +78,13 @@ $(LIBSO): $(LIB_OBJ)
 	$(call run,LD,$@) $(CC) -shared $(SAN) -pthread -Wl,-soname,libkept.so.$(ABI) -o $@ $^ $(LIBS)
 	@ln -sf $(@F) $(BUILD)/libkept.so.$(ABI) && ln -sf $(@F) $(BUILD)/libkept.so
 $(BUILD)/kept: $(CLI_OBJ) $(LIBA)
-	$(call run,LD,$@) $(CC) $(SAN) -pthread -o $@ $^ $(LIBS)
+	$(call run,LD,$@) $(CC) $(SAN) -pthread -o $@ $^ $(APP_LIBS)
 $(BUILD)/tests/fuzz/%: $(BUILD)/tests/fuzz/%.o $(TEST_LIB) $(BUILD)/libkept_cli.a $(LIBA)
-	$(call run,LD,$@) $(CC) $(SAN) -fsanitize=fuzzer -pthread -o $@ $^ $(LIBS)
+	$(call run,LD,$@) $(CC) $(SAN) -fsanitize=fuzzer -pthread -o $@ $^ $(APP_LIBS)
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(TEST_LIB) $(BUILD)/libkept_cli.a $(LIBA)
-	$(call run,LD,$@) $(CC) $(SAN) -pthread -o $@ $^ $(LIBS)
+	$(call run,LD,$@) $(CC) $(SAN) -pthread -o $@ $^ $(APP_LIBS)
 $(BUILD)/bench/%: $(BUILD)/bench/%.o $(LIBA)
-	$(call run,LD,$@) $(CC) $(SAN) -pthread -o $@ $^ $(LIBS)
+	$(call run,LD,$@) $(CC) $(SAN) -pthread -o $@ $^ $(APP_LIBS)
 %.syntax: %
 	$(CC) $(CFLAGS_ALL) $(ISA) -Werror -fsyntax-only $<
 
@@ -129,7 +130,7 @@ fuzz:
 fuzzers: $(FUZZERS)
 ## install    into $(DESTDIR)$(PREFIX): program, library, headers, kept.pc, manual; also uninstall
 install: all
-	@VERSION=$(VERSION) ABI=$(ABI) PREFIX=$(PREFIX) LIBS='$(LIBS)' LLAMA_LIBDIR=$(LLAMA_LIBDIR) \
+	@VERSION=$(VERSION) ABI=$(ABI) PREFIX=$(PREFIX) LIBS='$(LIBS)' STORE_LIBS='$(STORE_LIBS)' LLAMA_LIBDIR=$(LLAMA_LIBDIR) \
 	 LLAMA_OWN=$(LLAMA_OWN) OBJECTS='$(CLI_OBJ) $(LIBA)' LIB_OBJECTS='$(LIB_OBJ)' scripts/install.sh
 uninstall:
 	@PREFIX=$(PREFIX) scripts/install.sh uninstall

@@ -161,7 +161,7 @@ static void test_required_option(void)
 
 static void test_names_are_unique(void)
 {
-    const char *name[64];
+    const char *name[160];
     int n = 0;
     for (int i = 0; i < kept_part_count(); i++)
         name[n++] = kept_part_at(i)->name;
@@ -191,13 +191,14 @@ static void test_defaults_are_in_range(void)
 static void test_spellings(void)
 {
     check_spelling("full", "full", "full");
-    check_spelling(
-        "h2o@20%", "h2o@20%",
-        "h2o(norm=off)+unweighted+tokens+uniform+protect(sinks=4,recent=32,first=0,last=0,"
-        "template=off)+prefill+original+fixed@20%");
+    check_spelling("h2o@20%", "h2o@20%",
+                   "h2o(norm=off,gqa=sum,pool=none,kernel=1,pool-first=off)+unweighted+tokens+"
+                   "uniform+protect(sinks=4,recent=32,first=0,last=0,"
+                   "template=off)+prefill+original+fixed@20%");
     check_spelling("decode(every=16)+slot+ada+snapkv(window=64,pool=avg)@64MiB",
                    "snapkv(window=64,pool=avg)+ada+decode(every=16)+slot@64MiB",
-                   "snapkv(window=64,kernel=7,pool=avg)+unweighted+tokens+ada(alpha=0.2)+protect("
+                   "snapkv(window=64,gqa=sum,pool=avg,kernel=7,pool-first=off)+unweighted+tokens+"
+                   "ada(alpha=0.2)+protect("
                    "sinks=4,recent=32,first=0,last=0,template=off)"
                    "+decode(every=16,slack=0)+slot+fixed@64MiB");
     check_spelling("window@512", "recency+protect(sinks=0,recent=0)@512", NULL);
@@ -212,7 +213,8 @@ static void test_spellings(void)
 }
 
 #define H2O(schedule)                                                                              \
-    "h2o(norm=off)+unweighted+tokens+uniform+protect(sinks=4,recent=32,first=0,last=0,"            \
+    "h2o(norm=off,gqa=sum,pool=none,kernel=1,pool-first=off)+unweighted+tokens+uniform+"           \
+    "protect(sinks=4,recent=32,first=0,last=0,"                                                    \
     "template=off)+" schedule "+original+"                                                         \
     "fixed"
 
@@ -236,7 +238,8 @@ static void test_states(void)
                    "tight=recency+protect(sinks=0,recent=0))@64",
                    NULL);
     check_spelling("h2o+balance(every=16,floor=12.5)@25%", "h2o+balance(floor=12.5)@25%",
-                   "h2o(norm=off)+unweighted+tokens+uniform+protect(sinks=4,recent=32,first=0,"
+                   "h2o(norm=off,gqa=sum,pool=none,kernel=1,pool-first=off)+unweighted+tokens+"
+                   "uniform+protect(sinks=4,recent=32,first=0,"
                    "last=0,template=off)+prefill+"
                    "original+balance(signal=entropy,floor=12.5,every=16)@25%");
 }

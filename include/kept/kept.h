@@ -107,9 +107,17 @@ KEPT_API size_t kept_detokenize(const kept_model *m, const int32_t *tokens, int 
                                 char *buf, size_t cap);
 KEPT_API bool kept_token_is_end(const kept_model *m, int32_t token); /* any end-of-generation id */
 KEPT_API int32_t kept_token_bos(const kept_model *m);                /* -1: the model has none */
-/* Formats one user message with the model's chat template up to the assistant header. system may
- * be NULL. Returns the length needed (as snprintf) through *n. UNSUPPORTED: no template, or one
- * libllama does not know. */
+
+typedef struct kept_message {
+    const char *role, *content; /* role: "system", "user" or "assistant" */
+} kept_message;
+/* Formats messages with the model's chat template; header: the next assistant message is begun.
+ * Returns the length needed (as snprintf) through *n. UNSUPPORTED: no template, or one libllama
+ * does not know. ARGUMENT: n_messages is not 1 to 4096, or one has no role or content. */
+KEPT_API kept_status kept_chat_messages(const kept_model *m, const kept_message *messages,
+                                        int n_messages, bool header, char *buf, size_t cap,
+                                        size_t *n, kept_error *err);
+/* The same of one user message up to the assistant header; system may be NULL. */
 KEPT_API kept_status kept_chat_format(const kept_model *m, const char *system, const char *user,
                                       char *buf, size_t cap, size_t *n, kept_error *err);
 
@@ -217,6 +225,14 @@ typedef enum kept_class {
  * inherit it. ARGUMENT: not a span, or beyond the engine's max_tokens. NOMEM. */
 KEPT_API kept_status kept_seq_mark(kept_seq *s, int begin, int end, kept_class what);
 
+/* Reads a prompt, or the next part of one that is not layer by layer: n tokens, `chunk` at a time
+ * (0: max_batch_tokens), with logits of the last n_logits of them (at most a chunk's). Not needed
+ * but for the schedule "layers", where it goes layer by layer through an empty sequence and cuts
+ * each layer that it has passed; the hidden states between layers, n times n_embd floats, and the
+ * scores held count in peak_bytes. kept_seq_end_prefill follows in either case. ARGUMENT, NOMEM,
+ * FULL; if that happens layer by layer, s is good for nothing but kept_seq_free. */
+KEPT_API kept_status kept_seq_prefill(kept_seq *s, const int32_t *tokens, int n, int chunk,
+                                      int n_logits, kept_error *err);
 /* Tells s that its prefill is over: strategies evict now (but those of schedule "pressure"). */
 KEPT_API kept_status kept_seq_end_prefill(kept_seq *s, kept_error *err);
 /* Tells s that a turn (a question and its answer) is over: strategies of schedule "turns" evict

@@ -380,14 +380,14 @@ kept_status kept_record_show(kept_seq *s, kept_evict *x, kept_error *err)
     return st;
 }
 
-void kept_record_commit(kept_seq *s, const kept_job *job)
+void kept_record_commit(kept_seq *s, const kept_job *job, int from, int to)
 {
     const kept_engine *e = s->engine;
     if (s->stats) {
-        const int32_t from = kept_max(KEPT_STATS_SKIP, s->n_tokens);
-        s->stats->count += kept_max(0, s->n_tokens + job->n - from);
+        const int32_t first = kept_max(KEPT_STATS_SKIP, s->n_tokens);
+        s->stats->count += kept_max(0, s->n_tokens + job->n - first);
     }
-    for (size_t l = 0; s->cosine && l < n_layers_of(e); l++)
+    for (size_t l = (size_t)from; s->cosine && l < (size_t)to; l++)
         for (int t = 0; t < job->n; t++)
             s->cosine[l] += (double)e->cosines[l * (size_t)e->max_batch + (size_t)(job->tok0 + t)];
 }

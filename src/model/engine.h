@@ -56,6 +56,7 @@ struct kept_seq {
     int n_pins;
     uint8_t *marks;   /* [max_tokens] kept_class of positions, or NULL */
     bool shed;        /* cut in this pass, for want of pages */
+    bool layered;     /* its prompt was cut while it was read */
     bool keep_planes; /* planes were asked for besides the strategy's own */
     bool shift_lost;  /* keys have moved and the plane that says how far is gone */
     bool in_batch;
@@ -93,14 +94,20 @@ enum { /* what some sequence of the batch records, so that the graph must offer 
        KEPT_GRAPH_HIDDEN = 4
 };
 
+/* A batch and the layers [from, to) that it goes through. */
+typedef struct kept_shape {
+    int n_tokens, n_out, records, from, to;
+} kept_shape;
+
 typedef struct kept_graph {
-    int n_tokens, n_out, records;
+    kept_shape shape;
     uint64_t used; /* for least recently used */
     void *mem;
     struct ggml_context *ctx;
     struct ggml_cgraph *gf;
     ggml_gallocr_t alloc;
     struct ggml_tensor *tokens, *pos, *rope_pos, *out_ids, *logits;
+    struct ggml_tensor *in, *hidden; /* what enters and leaves a part of the layers */
 } kept_graph;
 
 /* Offsets of one layer's work: index j*n_kv_heads + h over jobs and KV heads. */
@@ -165,7 +172,7 @@ struct kept_engine {
 
 /* ---- graph.c ---- */
 /* A graph for this batch shape, built or reused. NULL: out of memory. */
-kept_graph *kept_graph_get(kept_engine *e, int n_tokens, int n_out, int records);
+kept_graph *kept_graph_get(kept_engine *e, const kept_shape *shape);
 void kept_graph_clear(kept_graph *g);
 
 /* ---- attend.c: custom nodes, called on every thread ---- */
@@ -185,8 +192,8 @@ int kept_record_graph(const kept_seq *s); /* KEPT_GRAPH_* that s needs */
 /* Fills the fields of x that come from here. They are the engine's and hold until it is called for
  * another sequence. NOMEM. */
 kept_status kept_record_show(kept_seq *s, kept_evict *x, kept_error *err);
-/* After a pass, before s->n_tokens grows. */
-void kept_record_commit(kept_seq *s, const kept_job *job);
+/* After a pass through layers [from, to), before s->n_tokens grows. */
+void kept_record_commit(kept_seq *s, const kept_job *job, int from, int to);
 /* Inside nodes, on every thread: queries before and after rotation. */
 void kept_record_stats(kept_engine *e, int layer, const struct ggml_tensor *q, int ith, int nth);
 void kept_record_recent(kept_engine *e, int layer, const struct ggml_tensor *q, int ith, int nth);
@@ -204,7 +211,24 @@ kept_status kept_work_prepare(kept_engine *e, kept_error *err);
 /* Keys of s were renumbered by `back` positions: its recent queries turn with them. */
 void kept_record_turn(kept_seq *s, int32_t back);
 
+/* ---- engine.c ---- */
+/* Layers [from, to) of a forward pass. */
+typedef struct kept_range {
+    int from, to;
+    float *hidden; /* [n_tokens][n_embd]: what enters layer `from`, then what leaves layer `to` - 1;
+                      NULL: all layers, from tokens to logits */
+} kept_range;
+/* kept_engine_forward through these layers only. Those of other layers hold what they held; after a
+ * part nothing is evicted. */
+kept_status kept_engine_pass(kept_engine *e, const kept_item *items, int n_items,
+                             const kept_range *range, kept_error *err);
+
 /* ---- schedule.c ---- */
+/* What s lends for one eviction. full_tokens: what a full cache holds at the point the budget
+ * refers to. */
+kept_evict kept_seq_lend(kept_seq *s, int32_t full_tokens);
+/* After new tokens in layers [from, to): what no coming query sees leaves windowed layers. */
+kept_status kept_seq_trim(kept_seq *s, int from, int to);
 /* After a forward pass: schedules, windowed layers. */
 kept_status kept_seq_after(kept_seq *s, const kept_item *item, kept_error *err);
 typedef struct kept_held {

@@ -105,7 +105,7 @@ static kept_status find_memory(kept_pass *p, kept_evict_work *w, kept_error *err
 
 /* ---- plan ---------------------------------------------------------------------------------- */
 
-static void count_slots(kept_pass *p)
+void kept_pass_count(kept_pass *p, int planned)
 {
     const kept_evict *e = p->e;
     p->n_heads = e->n_heads;
@@ -114,7 +114,7 @@ static void count_slots(kept_pass *p)
             continue;
         p->layer[p->n_layers++] = l;
         for (int h = 0; h < e->n_heads; h++) {
-            int n = kept_cache_n(e->cache, l, h);
+            int n = planned >= 0 ? planned : kept_cache_n(e->cache, l, h);
             p->n_slots += n;
             p->max_n = n > p->max_n ? n : p->max_n;
         }
@@ -219,6 +219,10 @@ static void collect_open(kept_pass *p)
     float *to = p->open;
     for (int i = 0; i < p->n_all; i++) {
         int m = 0;
+        if (i >= p->n_heads && p->at[i] == p->at[i - p->n_heads]) { /* one stands for the other */
+            p->open_of[i] = p->open_of[i - p->n_heads];
+            continue;
+        }
         for (int k = 0; k < p->n[i]; k++)
             if (!p->mask[p->at[i] + (size_t)k])
                 to[m++] = p->value[p->at[i] + (size_t)k];
@@ -259,7 +263,7 @@ static void share_layers(kept_pass *p)
     }
 }
 
-static void split(kept_pass *p)
+void kept_pass_split(kept_pass *p)
 {
     kept_split x = {.n_layers = p->n_layers,
                     .n_heads = p->n_heads,
@@ -308,21 +312,29 @@ static kept_status apply(kept_pass *p, uint64_t *score_ns, uint64_t *compact_ns)
     return KEPT_OK;
 }
 
+kept_status kept_pass_open(kept_pass *p, kept_evict_work *w, kept_error *err)
+{
+    kept_status st = check(p, err);
+    p->limit = p->n_all ? (int)(p->total / p->n_all) : 0;
+    if (!st)
+        st = find_memory(p, w, err);
+    if (!st && p->needs & KEPT_NEED_KEYS0)
+        kept_pass_turns(p);
+    return st;
+}
+
 /* Shows every head to the score. */
 static kept_status score_all(kept_pass *p, kept_evict_work *w, kept_error *err)
 {
-    kept_status st;
     size_t at = 0;
-    p->limit = p->n_all ? (int)(p->total / p->n_all) : 0;
-    if ((st = check(p, err)) || (st = find_memory(p, w, err)))
+    kept_status st = kept_pass_open(p, w, err);
+    if (st)
         return st;
     for (int i = 0; i < p->n_all; i++) {
         p->n[i] = kept_cache_n(p->e->cache, p->layer[i / p->n_heads], i % p->n_heads);
         p->at[i] = at;
         at += (size_t)p->n[i];
     }
-    if (p->needs & KEPT_NEED_KEYS0)
-        kept_pass_turns(p);
     for (int l = 0; l < p->n_layers && !st; l++)
         st = kept_pass_score(p, l, err);
     return st;
@@ -342,7 +354,7 @@ kept_status kept_strategy_reserve(const kept_strategy *s, const kept_evict *e, k
         return KEPT_OK;
     grown.next_pos = n;
     grown.n_recent = grown.capture.n_recent;
-    count_slots(&p);
+    kept_pass_count(&p, -1);
     if ((st = check(&p, err)))
         return st;
     p.max_n = n;
@@ -359,11 +371,11 @@ kept_status kept_strategy_look(const kept_strategy *s, const kept_evict *e, kept
                    .wrap = kept_strategy_wrapper(s),
                    .alloc = kept_strategy_allocator(s),
                    .look = look};
-    count_slots(&p);
+    kept_pass_count(&p, -1);
     return p.n_slots ? score_all(&p, w, err) : KEPT_OK;
 }
 
-static bool is_due(const kept_pass *p)
+bool kept_pass_is_due(const kept_pass *p)
 {
     const int64_t slack = (int64_t)kept_strategy_when(p->s).slack * p->n_all;
     if (p->alloc->data_dependent)
@@ -383,12 +395,12 @@ kept_status kept_strategy_evict(const kept_strategy *s, const kept_evict *e, kep
     kept_status st;
     if (kept_strategy_is_full(s))
         return KEPT_OK;
-    count_slots(&p);
-    if (!is_due(&p))
+    kept_pass_count(&p, -1);
+    if (!kept_pass_is_due(&p))
         return KEPT_OK;
     if ((st = score_all(&p, w, err)))
         return st;
-    split(&p);
+    kept_pass_split(&p);
     if (e->acted)
         *e->acted = true;
     *score_ns += kept_clock_ns() - t0;

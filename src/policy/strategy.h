@@ -218,6 +218,19 @@ void kept_evict_work_free(kept_evict_work *w);
 kept_status kept_strategy_evict(const kept_strategy *s, const kept_evict *e, kept_evict_work *w,
                                 uint64_t *score_ns, uint64_t *compact_ns, kept_error *err);
 
+/* One eviction spread over the layers of a prompt that is read layer by layer (layers.c). e is as
+ * for kept_strategy_evict: after a layer that evicts was read, its heads hold next_pos slots in the
+ * order of positions, earlier layers what was left of them, later ones nothing. What is left after
+ * the last layer is what one eviction of the whole would have left, but for the rounding of keys
+ * that moved more than once. ARGUMENT, NOMEM; FULL leaves a sound sequence. */
+typedef struct kept_layers kept_layers;
+kept_status kept_layers_new(const kept_strategy *s, const kept_evict *e, kept_layers **out,
+                            kept_error *err);
+kept_status kept_layers_cut(kept_layers *c, const kept_evict *e, uint64_t *score_ns,
+                            uint64_t *compact_ns, kept_error *err);
+uint64_t kept_layers_bytes(const kept_layers *c); /* scores held between layers */
+void kept_layers_free(kept_layers *c);
+
 /* Shows every head to fn as the score of s would see it, and drops nothing: for training. */
 typedef void kept_look_fn(void *ctx, const kept_view *v, int head);
 typedef struct kept_look {

@@ -17,6 +17,10 @@ typedef struct kept_view_options {
  * prefill time, decode tokens/s and ratio to the full cache, scoring and compaction time. */
 kept_status kept_report_table(const json_t *result, FILE *out, const kept_view_options *o);
 kept_status kept_report_csv(const json_t *result, FILE *out);
+/* One line for every sample and row. */
+kept_status kept_report_jsonl(const json_t *result, FILE *out);
+/* A folder for each row as the EleutherAI harness (0.4) writes results; see lmeval.c. */
+kept_status kept_report_lmeval(const json_t *result, const char *folder, kept_error *err);
 kept_status kept_report_json(const json_t *result, FILE *out);
 /* Writes atomically (temporary file and rename): no partial output file ever. IO with errno text.
  */

@@ -345,7 +345,7 @@ static kept_status document_headkv(kept_train_job *j, int i, bool held, const in
     if (!st)
         st = kept_task_tokenize(task, i, &sample, &tokens, err);
     if (!st)
-        st = read_needle(j, &tokens, sample.answers[0], err);
+        st = read_needle(j, &tokens, sample.turns[0].answers[0], err);
     kept_tokens_clear(&tokens);
     kept_sample_clear(&sample);
     kept_task_close(task);
