@@ -168,9 +168,10 @@ typedef int kept_recent_of(const double *options);
 typedef struct kept_score {
     kept_part part;
     int needs;
-    kept_plane_of *plane;   /* NULL: none */
-    kept_recent_of *recent; /* NULL: none */
-    const char *trained;    /* kind of trained file that view.trained must be, NULL: none */
+    int (*needs_of)(const double *options); /* in place of needs, where options decide; or NULL */
+    kept_plane_of *plane;                   /* NULL: none */
+    kept_recent_of *recent;                 /* NULL: none */
+    const char *trained; /* kind of trained file that view.trained must be, NULL: none */
     bool (*uses_trained)(const double *options); /* NULL: always, if trained is set */
     bool grouped;                                /* the last four options are KEPT_GROUP_OPTIONS */
     /* Reads every slot by itself (and, if layer_shared, with the same place of other heads): slots
@@ -279,4 +280,7 @@ KEPT_API const float *kept_split_table(const kept_split *s, const char *name, in
 #ifdef __cplusplus
 }
 #endif
+
+#include "kept/algebra.h"
+
 #endif

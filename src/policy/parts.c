@@ -285,6 +285,22 @@ const kept_recipe kept_recipe_lukv = {
     .deviations = "those of its parts",
 };
 
+const kept_recipe kept_recipe_expected_attention_stats = {
+    .name = "expected-attention-stats",
+    .summary = "expected attention by query statistics of the model, not of the sequence",
+    .spec = "expected-attention(statistics=calibrated)",
+    .paper = "arXiv 2510.00636; kvpress ExpectedAttentionStats",
+    .deviations = "",
+};
+
+const kept_recipe kept_recipe_trikv = {
+    .name = "trikv",
+    .summary = "TriAttention while decoding: every 128 steps, the last 128 tokens stay",
+    .spec = "triattention+protect(sinks=0,recent=128)+decode(every=128)",
+    .paper = "arXiv 2604.04921",
+    .deviations = "the prompt is no exception: it is cut when it is in",
+};
+
 const kept_recipe kept_recipe_criticalkv = {
     .name = "criticalkv",
     .summary = "CriticalKV: half of the budget by SnapKV scores, half by these times W_o v",

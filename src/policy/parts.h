@@ -29,6 +29,13 @@
     X(knorm)                                                                                       \
     X(keydiff)                                                                                     \
     X(expected_attention)                                                                          \
+    X(lagkv)                                                                                       \
+    X(pagedeviction)                                                                               \
+    X(q_filters)                                                                                   \
+    X(cur)                                                                                         \
+    X(leverage)                                                                                    \
+    X(capkv)                                                                                       \
+    X(triattention)                                                                                \
     X(corm)                                                                                        \
     X(kvzip)                                                                                       \
     X(kvzip_plus)                                                                                  \
@@ -96,6 +103,8 @@
     X(duo_attention)                                                                               \
     X(headkv_snapkv)                                                                               \
     X(lukv)                                                                                        \
+    X(expected_attention_stats)                                                                    \
+    X(trikv)                                                                                       \
     X(criticalkv)                                                                                  \
     X(critical_adakv)                                                                              \
     X(chunkkv)                                                                                     \
@@ -150,6 +159,10 @@ static inline double kept_part_fallback(const kept_part *part, const double *opt
 static inline const kept_score *kept_strategy_score(const kept_strategy *s)
 {
     return (const kept_score *)(const void *)s->part[KEPT_AXIS_SCORE];
+}
+static inline int kept_score_needs(const kept_score *s, const double *options)
+{
+    return s->needs_of ? s->needs_of(options) : s->needs;
 }
 static inline const kept_wrapper *kept_strategy_wrapper(const kept_strategy *s)
 {

@@ -45,8 +45,8 @@ int kept_strategy_needs_of(const kept_strategy *s)
     static const int weight[] = {[KEPT_WEIGHT_L2] = KEPT_NEED_VALUES,
                                  [KEPT_WEIGHT_OUTPUT] = KEPT_NEED_OUTPUT,
                                  [KEPT_WEIGHT_MAX] = KEPT_NEED_VALUES};
-    int needs = kept_strategy_score(s)->needs | kept_strategy_wrapper(s)->needs |
-                kept_strategy_allocator(s)->needs;
+    int needs = kept_score_needs(kept_strategy_score(s), s->option[KEPT_AXIS_SCORE]) |
+                kept_strategy_wrapper(s)->needs | kept_strategy_allocator(s)->needs;
     if (s->part[KEPT_AXIS_WEIGHT] == &kept_part_values)
         needs |= weight[(int)s->option[KEPT_AXIS_WEIGHT][KEPT_VALUES_KIND]];
     for (int i = 0; i < s->n_states; i++)
