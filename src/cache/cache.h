@@ -77,6 +77,8 @@ kept_status kept_cache_retain(kept_cache *c, int layer, int head, const uint8_t 
 /* State of one slot of one plane. */
 float kept_cache_state(const kept_cache *c, int layer, int head, int plane, int slot);
 void kept_cache_set_state(kept_cache *c, int layer, int head, int plane, int slot, float v);
+/* One plane of the live slots: out [n]. */
+void kept_cache_read_state(const kept_cache *c, int layer, int head, int plane, float *out);
 /* Position, K and V of live slots: any of the outputs may be NULL. pos [n], k and v [n][D]. */
 void kept_cache_read(const kept_cache *c, int layer, int head, int32_t *pos, float *k, float *v);
 /* Overwrites the K of a live slot (re-rotation); takes a private copy of a shared page. FULL: no

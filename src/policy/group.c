@@ -58,6 +58,12 @@ void kept_group(const kept_view *v, const float *x, int rows, int n, int edge, f
     const kept_grouping *g = &v->grouping;
     float *buf = v->pooled;
     edge = edge < 0 ? 0 : edge > n ? n : edge;
+    if (rows == 1 && (g->pool == KEPT_POOL_NONE || g->kernel == 1)) {
+        float part = g->gqa == KEPT_GQA_MEAN ? (float)v->group : 1;
+        for (int i = 0; i < n; i++)
+            out[i] = x[i] / part;
+        return;
+    }
     if (g->pool_first) {
         float *row = buf;
         for (int r = 0; r < rows; r++) {

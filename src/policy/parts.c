@@ -391,3 +391,16 @@ const kept_recipe kept_recipe_r_kv = {
     .options = r_kv_options,
     .n_options = 3,
 };
+
+static const kept_option pagedeviction_options[] = {
+    {"size", 16, 1, 65536, true, NULL, "positions of a block, and decode steps between two cuts"},
+};
+const kept_recipe kept_recipe_pagedeviction_blocks = {
+    .name = "pagedeviction-blocks",
+    .summary = "PagedEviction by blocks: the least one goes whenever the newest is full",
+    .spec = "pagedeviction+blocks(size=$size)+decode(every=$size)",
+    .paper = "arXiv 2509.04377",
+    .deviations = "those of its parts; blocks after the prompt too (the paper: tokens then)",
+    .options = pagedeviction_options,
+    .n_options = 1,
+};

@@ -105,6 +105,7 @@
     X(lukv)                                                                                        \
     X(expected_attention_stats)                                                                    \
     X(trikv)                                                                                       \
+    X(pagedeviction_blocks)                                                                        \
     X(criticalkv)                                                                                  \
     X(critical_adakv)                                                                              \
     X(chunkkv)                                                                                     \
