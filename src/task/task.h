@@ -52,6 +52,8 @@ typedef struct kept_sample {
     char *context;    /* what is compressed; KEPT_TASK_SCORE: at least `length` tokens of text */
     kept_turn *turns; /* [n_turns]; none if KEPT_TASK_SCORE */
     int n_turns;
+    bool raw; /* not put in a chat template: it has its own or none */
+    bool cut; /* too long a context loses its middle, as its benchmark's does */
 } kept_sample;
 void kept_sample_clear(kept_sample *s);
 /* n empty turns with depth -1 and metric "all". NOMEM. */
@@ -121,6 +123,7 @@ typedef struct kept_tokens {
                         * with an evidence span of any turn; none if the tokens do not spell the
                         * text */
     int n_evidence;
+    int n_cut;     /* tokens cut out of the middle of the prefix */
     char hash[17]; /* 64-bit hash of prefix+suffix tokens, hexadecimal: pairing key */
 } kept_tokens;
 kept_status kept_task_tokenize(kept_task *t, int i, const kept_sample *s, kept_tokens *out,
