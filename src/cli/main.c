@@ -11,6 +11,8 @@
 
 const kept_command kept_commands[] = {
     {"run", "--model MODEL [options]", "measure strategies beside the full cache", kept_cmd_run},
+    {"compare", "FILE [FILE | ROW [ROW]]", "is it as good? verdicts with an exit code",
+     kept_cmd_compare},
     {"study", "ACTION FILE", "what a study holds, its export and import", kept_cmd_study},
     {"plan", "[options]", "the memory a cache takes, and what fits", kept_cmd_plan},
     {"ls", "[AXIS]", "list scores, allocators, ..., and recipes", kept_cmd_ls},

@@ -299,6 +299,8 @@ static kept_status read_object(const json_t *o, const kept_model *m, int number,
         st = kept_fail(err, KEPT_FORMAT, "line %d: \"%s\" is empty", number,
                        prompt ? "prompt" : "context");
     if (!st)
+        st = kept_pins_read(o, number, out, err);
+    if (!st)
         st = read_turns(o, !whole, number, out, err);
     if (!st && whole) {
         free(out->turns->question);
