@@ -222,7 +222,8 @@ typedef enum kept_class {
     KEPT_CLASS_TEMPLATE /* chat template: system prompt, role markers, boilerplate */
 } kept_class;
 /* Positions [begin, end) of s are of that class, whether they are in the cache yet or not; forks
- * inherit it. ARGUMENT: not a span, or beyond the engine's max_tokens. NOMEM. */
+ * whose strategy looks at classes inherit it. ARGUMENT: not a span, or beyond the engine's
+ * max_tokens. NOMEM. */
 KEPT_API kept_status kept_seq_mark(kept_seq *s, int begin, int end, kept_class what);
 
 /* Reads a prompt, or the next part of one that is not layer by layer: n tokens, `chunk` at a time

@@ -5,6 +5,8 @@
 #include "bench/job.h"
 #include "bench/keptmap.h"
 
+#include "policy/strategy.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -56,9 +58,30 @@ static uint64_t sample_seed(const kept_work *w)
     return kept_hash64(w->tokens.hash, strlen(w->tokens.hash), w->job->o->seed);
 }
 
+/* What the sample says of its tokens: pinned spans, and the template's, if some strategy asks. */
+static kept_status tell(const kept_work *w, kept_seq *seq, kept_error *err)
+{
+    const kept_tokens *t = &w->tokens;
+    bool marks = false;
+    kept_status s = KEPT_OK;
+    for (int v = 0; v < w->job->n_variants; v++) {
+        const kept_strategy *st = w->job->variants[v].strategy;
+        marks |= st && kept_strategy_reads_marks(st);
+    }
+    for (int i = 0; i < t->n_pins && !s; i++)
+        s = kept_seq_pin(seq, t->pins[i].begin, t->pins[i].end);
+    if (!s && marks && t->n_template)
+        s = kept_seq_mark(seq, 0, t->n_template, KEPT_CLASS_TEMPLATE);
+    return s ? kept_fail(err, s, "pinned spans or template tokens do not fit the sequence")
+             : KEPT_OK;
+}
+
 static kept_status prefill(kept_work *w, kept_seq *seq, kept_error *err)
 {
     int chunk = w->job->chunk;
+    kept_status told = tell(w, seq, err);
+    if (told)
+        return told;
     for (int at = 0; at < w->n_prefix; at += chunk) {
         int n = w->n_prefix - at < chunk ? w->n_prefix - at : chunk;
         kept_item item = {.seq = seq,
@@ -78,7 +101,9 @@ static kept_status prefill(kept_work *w, kept_seq *seq, kept_error *err)
 /* A prompt that a strategy reads layer by layer. */
 static kept_status prefill_whole(kept_work *w, kept_seq *seq, kept_error *err)
 {
-    kept_status s = kept_seq_prefill(seq, w->tokens.prefix, w->n_prefix, w->job->chunk, 0, err);
+    kept_status s = tell(w, seq, err);
+    if (!s)
+        s = kept_seq_prefill(seq, w->tokens.prefix, w->n_prefix, w->job->chunk, 0, err);
     return s ? s : kept_job_tick(w->job, w->n_prefix);
 }
 

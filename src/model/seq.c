@@ -171,7 +171,8 @@ kept_status kept_seq_fork(kept_seq *src, const kept_strategy *strategy, const ke
         st = kept_record_new(s, src, err);
     if (!st)
         st = kept_ahead_new(s, src, err);
-    if (!st && src->marks && mark_all(s, src->marks))
+    if (!st && src->marks && (!s->strategy || kept_strategy_reads_marks(s->strategy)) &&
+        mark_all(s, src->marks))
         st = kept_fail(err, KEPT_NOMEM, "no memory for the classes of tokens");
     if (st) {
         seq_destroy(s);

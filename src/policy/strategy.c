@@ -143,6 +143,15 @@ bool kept_strategy_acts_again(const kept_strategy *s)
     return w.every || w.turns || w.pressure;
 }
 
+bool kept_strategy_reads_marks(const kept_strategy *s)
+{
+    for (int i = 0; i < s->n_states; i++)
+        if (kept_strategy_reads_marks(s->state[i]))
+            return true;
+    return !kept_strategy_is_full(s) &&
+           (int)s->option[KEPT_AXIS_PROTECTION][KEPT_PROTECT_TEMPLATE] != KEPT_TEMPLATE_OFF;
+}
+
 bool kept_strategy_acts_on_chunks(const kept_strategy *s)
 {
     for (int i = 0; i < s->n_states; i++)

@@ -123,6 +123,8 @@ typedef struct kept_when {
     int slack;     /* slots per head above the budget, on average, that are left alone */
 } kept_when;
 kept_when kept_strategy_when(const kept_strategy *s);
+/* Whether it looks at classes of tokens (kept_seq_mark). */
+bool kept_strategy_reads_marks(const kept_strategy *s);
 /* Whether it may evict again once the prompt is in. */
 bool kept_strategy_acts_again(const kept_strategy *s);
 /* Whether the schedule can serve the score and the allocator. ARGUMENT: one line that says why

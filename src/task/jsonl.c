@@ -145,6 +145,8 @@ static kept_status read_object(const json_t *o, int number, kept_sample *out, ke
     if (!st && !*out->context)
         st = kept_fail(err, KEPT_FORMAT, "line %d: \"context\" is empty", number);
     if (!st)
+        st = kept_pins_read(o, number, out, err);
+    if (!st)
         st = read_answers(o, number, turn, err);
     if (!st)
         st = read_options(o, number, turn, err);

@@ -185,6 +185,15 @@ kept_status kept_prompt_later(const kept_task *t, const kept_sample *s, int k, c
 kept_status kept_prompt_build(const kept_task *t, const kept_sample *s, char **text, size_t *split,
                               kept_error *err);
 
+/* ---- spans.c ---- */
+/* Reads "pin" of a JSONL object into s, whose context is there. FORMAT, NOMEM. */
+struct json_t;
+kept_status kept_pins_read(const struct json_t *o, int number, kept_sample *s, kept_error *err);
+/* Fills pins and n_template of out. ends[i]: offset in the prompt's text behind token i of prefix;
+ * NULL: the tokens do not spell it. UNSUPPORTED: then nothing can be pinned. */
+kept_status kept_spans_place(const kept_task *t, const kept_sample *s, const kept_prompt *p,
+                             const size_t *ends, kept_tokens *out, kept_error *err);
+
 /* ---- tokens.c ---- */
 /* Tokens of a sample's prompt and the answer's room: n_prefix + n_suffix + max_new_tokens. */
 kept_status kept_prompt_count(kept_task *t, const kept_sample *s, int *n, kept_error *err);

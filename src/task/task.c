@@ -227,6 +227,7 @@ void kept_sample_clear(kept_sample *s)
         free(t->evidence);
     }
     free(s->turns);
+    free(s->pins);
     free(s->context);
     *s = (kept_sample){0};
 }

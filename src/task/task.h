@@ -49,6 +49,8 @@ bool kept_turn_mode_parse(const char *name, kept_turn_mode *out);
 /* One sample as text. Owned; kept_sample_clear frees. */
 typedef struct kept_sample {
     /* A raw prompt is context, question and answer_prefix, concatenated as they are. */
+    kept_span_chars *pins; /* [n_pins] spans of context that may not be evicted */
+    int n_pins;
     char *context;    /* what is compressed; KEPT_TASK_SCORE: at least `length` tokens of text */
     kept_turn *turns; /* [n_turns]; none if KEPT_TASK_SCORE */
     int n_turns;
@@ -94,6 +96,11 @@ int kept_task_n_samples(const kept_task *t);     /* jsonl: at most what the file
  * is cleared. */
 kept_status kept_task_get(kept_task *t, int i, kept_sample *out, kept_error *err);
 
+typedef struct kept_span_tokens {
+    int begin, end; /* positions [begin, end) */
+} kept_span_tokens;
+#define KEPT_MAX_SAMPLE_PINS 16 /* as many as a sequence takes */
+
 /* Where one turn stands in kept_tokens. */
 typedef struct kept_turn_tokens {
     int end;           /* the turn's tokens of suffix end here; they begin where the last end */
@@ -121,7 +128,11 @@ typedef struct kept_tokens {
                         * with an evidence span of any turn; none if the tokens do not spell the
                         * text */
     int n_evidence;
-    char hash[17]; /* 64-bit hash of prefix+suffix tokens, hexadecimal: pairing key */
+    kept_span_tokens *pins; /* [n_pins] tokens of prefix that share a byte with a pinned span */
+    int n_pins;
+    int n_template; /* leading tokens of prefix that are the chat template's: system prompt, header
+                     */
+    char hash[17];  /* 64-bit hash of prefix+suffix tokens, hexadecimal: pairing key */
 } kept_tokens;
 kept_status kept_task_tokenize(kept_task *t, int i, const kept_sample *s, kept_tokens *out,
                                kept_error *err);

@@ -207,7 +207,8 @@ static bool in_evidence(const kept_turn *turn, const kept_prompt *p, size_t begi
     return false;
 }
 
-static kept_status find_evidence(kept_task *t, const kept_sample *s, const kept_prompt *p,
+/* ends: as of token_ends, or NULL: the tokens do not spell the text. */
+static kept_status find_evidence(const kept_sample *s, const kept_prompt *p, const size_t *ends,
                                  kept_tokens *out, kept_error *err)
 {
     size_t n = (size_t)out->n_prefix;
@@ -216,16 +217,12 @@ static kept_status find_evidence(kept_task *t, const kept_sample *s, const kept_
         any = any || s->turns[k].n_evidence > 0;
     if (!any)
         return KEPT_OK;
-    size_t *ends = kept_calloc(n, sizeof *ends);
     out->evidence = kept_calloc(n, sizeof *out->evidence);
     for (int k = 0; k < s->n_turns && ok; k++)
         ok = (out->turns[k].evidence = kept_calloc(n, sizeof *out->evidence));
-    if (!ends || !out->evidence || !ok) {
-        free(ends);
+    if (!out->evidence || !ok)
         return no_memory(err);
-    }
-    const bool known = token_ends(t->model, p->text, p->split, out, ends);
-    for (int i = 0; i < out->n_prefix && known; i++) {
+    for (int i = 0; i < out->n_prefix && ends; i++) {
         bool hit = false;
         for (int k = 0; k < s->n_turns; k++) {
             if (!in_evidence(&s->turns[k], p, i ? ends[i - 1] : 0, ends[i]))
@@ -236,8 +233,22 @@ static kept_status find_evidence(kept_task *t, const kept_sample *s, const kept_
         if (hit)
             out->evidence[out->n_evidence++] = i;
     }
-    free(ends);
     return KEPT_OK;
+}
+
+/* What lies where in the prefix: evidence, pins, template. */
+static kept_status find_spans(kept_task *t, const kept_sample *s, const kept_prompt *p,
+                              kept_tokens *out, kept_error *err)
+{
+    size_t *ends = kept_calloc((size_t)out->n_prefix, sizeof *ends);
+    if (!ends)
+        return no_memory(err);
+    const bool known = token_ends(t->model, p->text, p->split, out, ends);
+    kept_status st = find_evidence(s, p, known ? ends : NULL, out, err);
+    if (!st)
+        st = kept_spans_place(t, s, p, known ? ends : NULL, out, err);
+    free(ends);
+    return st;
 }
 
 /* The text task: the first `length` tokens of the window, the last score_tokens of them scored. */
@@ -279,7 +290,7 @@ kept_status kept_task_tokenize(kept_task *t, int i, const kept_sample *s, kept_t
         if (!st)
             st = tokenize(t, s, &p, out, err);
         if (!st)
-            st = find_evidence(t, s, &p, out, err);
+            st = find_spans(t, s, &p, out, err);
     }
     free(p.text);
     if (st) {
@@ -332,5 +343,6 @@ void kept_tokens_clear(kept_tokens *t)
     free(t->prefix);
     free(t->suffix);
     free(t->evidence);
+    free(t->pins);
     *t = (kept_tokens){0};
 }
