@@ -83,19 +83,26 @@ static void check_error(const char *spec, int at, const char *part)
     CHECK_INT(kept_strategy_parse(spec, &s, NULL), KEPT_ARGUMENT);
 }
 
-/* Appends a part with option `k` at one end of its range (or choice 1), all others at default. */
+/* Appends a part with option `k` at one end of its range (or choice 1), all others at default, or
+ * at 1 where they must be given. */
 static void write_option(char *spec, size_t cap, const char *name, const kept_option *o, int n,
                          int k, bool high)
 {
     char number[KEPT_SPEC_NUMBER];
+    const char *open = "(";
     size_t used = strlen(spec);
     snprintf(spec + used, cap - used, "%s", name);
-    if (k >= n)
-        return;
+    for (int i = 0; i < n; i++) {
+        double x = i != k ? 1 : high ? o[i].max : o[i].min;
+        if (i != k && !isnan(o[i].value))
+            continue;
+        used = strlen(spec);
+        snprintf(spec + used, cap - used, "%s%s=%s", open, o[i].name,
+                 o[i].choices ? o[i].choices[(int)x] : kept_spec_write(x, number));
+        open = ",";
+    }
     used = strlen(spec);
-    double x = high ? o[k].max : o[k].min;
-    snprintf(spec + used, cap - used, "(%s=%s)", o[k].name,
-             o[k].choices ? o[k].choices[(int)x] : kept_spec_write(x, number));
+    snprintf(spec + used, cap - used, "%s", *open == ',' ? ")" : "");
 }
 
 /* "random+PART@7%"; a score stands alone, a part with states has specs in place of a score. */
@@ -143,6 +150,13 @@ static void test_every_part(void)
                 check_round_trip(spec);
             }
     }
+}
+
+static void test_required_option(void)
+{
+    check_error("kvzap-threshold@50%", 15, "needs at=NUMBER");
+    check_error("kvzap-threshold(recent=9)@50%", 25, "needs at=NUMBER");
+    check_round_trip("kvzap-threshold(at=-7.5)@100%");
 }
 
 static void test_names_are_unique(void)
@@ -470,8 +484,8 @@ static void put_options(char *row, const kept_option *o, int n)
             put(row, ")");
         } else {
             snprintf(text, sizeof text, "%s%s=%s (%s to %s)", i ? "; " : "", o[i].name,
-                     kept_spec_write(o[i].value, a), kept_spec_write(o[i].min, b),
-                     kept_spec_write(o[i].max, c));
+                     isnan(o[i].value) ? "?" : kept_spec_write(o[i].value, a),
+                     kept_spec_write(o[i].min, b), kept_spec_write(o[i].max, c));
             put(row, text);
         }
         put(row, ": ");
@@ -555,6 +569,7 @@ int main(int argc, char **argv)
         return 0;
     }
     RUN(test_every_part);
+    RUN(test_required_option);
     RUN(test_names_are_unique);
     RUN(test_defaults_are_in_range);
     RUN(test_spellings);

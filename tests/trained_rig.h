@@ -43,6 +43,12 @@ static inline kept_trained *rig_table(const char *kind, const rig *r, uint64_t s
         rig_put(t, "cov", queries * size * size, &rng);
     if (!strcmp(kind, "triattention"))
         rig_put(t, "modulus", queries * size / 2, &rng);
+    if (!strcmp(kind, "ranker")) {
+        rig_put(t, "w1", heads * 8 * KEPT_N_FEATURES, &rng);
+        rig_put(t, "b1", heads * 8, &rng);
+        rig_put(t, "w2", heads * 8, &rng);
+        rig_put(t, "b2", heads, &rng);
+    }
     return t;
 }
 

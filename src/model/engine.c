@@ -1,5 +1,6 @@
 /* engine: limits, pool, threads, and one forward pass over a ragged batch. */
 #include "model/engine.h"
+#include "policy/trained_fits.h"
 
 #include <fenv.h>
 #include <limits.h>
@@ -173,7 +174,9 @@ kept_status kept_engine_add_trained(kept_engine *e, const kept_trained *t, kept_
                          "the trained file of kind '%s' is for the model with SHA-256 %.12s..., "
                          "this one has %.12s...; train one for it",
                          kept_trained_kind(t), kept_trained_model_sha256(t), hex);
-    if (!strcmp(kept_trained_kind(t), "kvzap") && (st = kept_hidden_trained(e, t, err)))
+    st = strcmp(kept_trained_kind(t), "kvzap") ? kept_trained_fits(t, &e->model->info, err)
+                                               : kept_hidden_trained(e, t, err);
+    if (st)
         return st;
     int i = 0;
     while (i < e->n_trained && strcmp(kept_trained_kind(e->trained[i]), kept_trained_kind(t)))

@@ -58,7 +58,7 @@ static kept_status find_trained(const kept_pass *p, const char *kind, const kept
     for (int i = 0; kind && i < p->e->n_trained; i++)
         if (!strcmp(kept_trained_kind(p->e->trained[i]), kind))
             *out = p->e->trained[i];
-    if (kind && !*out)
+    if (kind && !*out && !p->look) /* who only looks may be about to make it */
         return kept_fail(err, KEPT_ARGUMENT, "'%s' needs a trained file of kind '%s'", p->s->name,
                          kind);
     return KEPT_OK;

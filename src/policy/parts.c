@@ -3,6 +3,8 @@
  */
 #include "policy/parts.h"
 
+#include <math.h>
+
 #define ANY_POSITION 1048576
 #define SLACK_HELP   "slots per head above the budget, on average, that are left alone"
 
@@ -403,4 +405,22 @@ const kept_recipe kept_recipe_pagedeviction_blocks = {
     .deviations = "those of its parts; blocks after the prompt too (the paper: tokens then)",
     .options = pagedeviction_options,
     .n_options = 1,
+};
+
+static const kept_option kvzap_threshold_options[] = {
+    {"at", NAN, -1e9, 1e9, false, NULL,
+     "least predicted log score that stays; what train kvzap printed as threshold-..., or @100% "
+     "and a try"},
+    {"recent", 128, 0, ANY_POSITION, true, NULL, "last tokens that are not judged yet"},
+};
+const kept_recipe kept_recipe_kvzap_threshold = {
+    .name = "kvzap-threshold",
+    .summary =
+        "KVzap: what is predicted to score less than a threshold goes, once it is old enough",
+    .spec = "kvzap+threshold(at=$at)+protect(sinks=4,recent=$recent)",
+    .paper = "arXiv 2601.07891",
+    .deviations = "evicts once after the prompt unless a schedule is added (decode: while decoding "
+                  "too); the first 4 tokens stay",
+    .options = kvzap_threshold_options,
+    .n_options = 2,
 };

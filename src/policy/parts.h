@@ -40,6 +40,7 @@
     X(kvzip)                                                                                       \
     X(kvzip_plus)                                                                                  \
     X(kvzap)                                                                                       \
+    X(ranker)                                                                                      \
     X(oracle)
 
 /* X(identifier): const kept_wrapper kept_wrap_IDENTIFIER, in wrap_IDENTIFIER.c */
@@ -103,6 +104,7 @@
     X(duo_attention)                                                                               \
     X(headkv_snapkv)                                                                               \
     X(lukv)                                                                                        \
+    X(kvzap_threshold)                                                                             \
     X(expected_attention_stats)                                                                    \
     X(trikv)                                                                                       \
     X(pagedeviction_blocks)                                                                        \
