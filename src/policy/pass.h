@@ -48,6 +48,7 @@ typedef struct kept_pass {
     /* of one head */
     int32_t *slot_pos;             /* [max_n] */
     uint64_t *work;                /* [2 max_n] */
+    uint64_t *place;               /* [kept_place_words(next_pos)] if that is not much more */
     float *raw, *key, *key0, *val; /* [max_n][D] */
     float *turns;                  /* [next_pos][n_rope] cosines and minus sines of positions */
     float *query;                  /* [n_recent][G][D] */

@@ -1,5 +1,6 @@
 /* pass_memory: the arrays of one eviction, laid out in one block that is used again and again. */
 #include "policy/pass.h"
+#include "policy/select.h"
 
 #include <stdlib.h>
 
@@ -48,6 +49,7 @@ static void lay_out_lane(kept_pass *p, char *base, size_t *used)
     TAKE(weight, output ? row : 0);
     TAKE(slot_pos, n);
     TAKE(work, 2 * n);
+    TAKE(place, p->e->next_pos <= 64 * p->max_n ? kept_place_words(p->e->next_pos) : 0);
     TAKE(raw, keys || values || kept_strategy_moves_keys(p->s) ? body : 0);
     TAKE(key, keys ? body : 0);
     TAKE(key0, p->needs & KEPT_NEED_KEYS0 ? body : 0);
