@@ -51,7 +51,8 @@ all: $(BUILD)/kept $(LIBSO)
 ifeq ($(shell uname -m),x86_64)
 ISA_AVX2 := -mavx2 -mfma -mf16c -mbmi2
 ISA_AVX512 := $(ISA_AVX2) -mavx512f -mavx512bw -mavx512dq -mavx512vl
-ISA = $(if $(findstring kern/avx512,$<),$(ISA_AVX512),$(if $(findstring kern/avx2,$<),$(ISA_AVX2)))
+ISA = $(if $(findstring kern/avx512,$<),$(ISA_AVX512),$(if $(findstring kern/avx2,$<),$(ISA_AVX2))) \
+      $(if $(findstring avx2vnni,$<),-mavxvnni,$(if $(findstring avx512vnni,$<),-mavx512vnni))
 endif
 
 # Objects depend on their flags, so a change of either rebuilds and nothing else does.
