@@ -139,6 +139,7 @@ typedef __m256i ivec;
 #define SETS 1
 #endif
 #define SLOT_VECS 1 /* vectors of slots of a block of packed scores */
+#define SPREAD    8
 
 INLINE ivec i_zero(void)
 {
@@ -148,9 +149,15 @@ INLINE ivec i_load(const void *p)
 {
     return _mm256_loadu_si256((const __m256i *)p);
 }
+/* A word of four bytes (or two numbers) in every lane; it lies there SPREAD times, because a
+ * broadcast of its own would be a quarter of the kernel's instructions. */
 INLINE ivec i_word(const int32_t *p)
 {
-    return _mm256_set1_epi32(*p);
+    return _mm256_load_si256((const __m256i *)(const void *)p);
+}
+INLINE void i_spread(int32_t *to, int32_t word)
+{
+    _mm256_store_si256((__m256i *)(void *)to, _mm256_set1_epi32(word));
 }
 INLINE ivec i_bytes(int x)
 {
@@ -278,6 +285,7 @@ INLINE vec v_hadamard(vec x)
 #include "kern/codec_words.h"
 #include "kern/simd_attend.h"
 #include "kern/simd_codec.h"
+#include "kern/simd_packed.h"
 #include "kern/simd_rest.h"
 
 const kept_kern *LEVEL_TABLE(void)

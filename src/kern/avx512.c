@@ -122,6 +122,7 @@ typedef __m512i ivec;
 #define SETS 1
 #endif
 #define SLOT_VECS 2 /* vectors of slots of a block of packed scores */
+#define SPREAD    1
 
 INLINE ivec i_zero(void)
 {
@@ -131,9 +132,14 @@ INLINE ivec i_load(const void *p)
 {
     return _mm512_loadu_si512(p);
 }
+/* A word of four bytes (or two numbers) in every lane: the broadcast is part of the instruction. */
 INLINE ivec i_word(const int32_t *p)
 {
     return _mm512_set1_epi32(*p);
+}
+INLINE void i_spread(int32_t *to, int32_t word)
+{
+    *to = word;
 }
 INLINE ivec i_bytes(int x)
 {
@@ -257,6 +263,7 @@ INLINE vec v_hadamard(vec x)
 #include "kern/codec_words.h"
 #include "kern/simd_attend.h"
 #include "kern/simd_codec.h"
+#include "kern/simd_packed.h"
 #include "kern/simd_rest.h"
 
 const kept_kern *LEVEL_TABLE(void)
