@@ -17,7 +17,7 @@ GOALS := $(or $(MAKECMDGOALS),all)
 ifneq ($(filter-out clean help format uninstall,$(GOALS)),)
 export KEPT_LLAMA_PREFIX KEPT_LLAMA_ISA KEPT_LLAMA_TSAN
 -include $(BUILD)/deps.mk
-STEPS := $(if $(filter demo check setup suite bench,$(GOALS)),packages) \
+STEPS := $(if $(filter demo check setup suite methods bench,$(GOALS)),packages) \
          $(if $(filter lint,$(GOALS)),packages lint-packages) $(if $(filter fuzz,$(GOALS)),lint-packages)
 $(BUILD)/deps.mk: FORCE
 	@scripts/setup.sh $(STEPS) llama
@@ -29,9 +29,10 @@ SAN ?=
 CFLAGS_ALL = -std=c11 -D_GNU_SOURCE $(OPT) $(WARN) $(SAN) -fPIC -fvisibility=hidden -pthread \
              -Iinclude -Isrc -I$(BUILD) $(LLAMA_CFLAGS) $(DEPS_CFLAGS) $(CFLAGS)
 LIBS = $(LLAMA_LIBS) $(DEPS_LIBS) -lm -ldl $(LDFLAGS)
+APP_LIBS = $(STORE_LIBS) $(LIBS)
 
 LIB_SRC := $(wildcard src/base/*.c src/kern/*.c src/cache/*.c src/policy/*.c src/model/*.c)
-APP_SRC := $(wildcard src/task/*.c src/train/*.c src/bench/*.c src/report/*.c)
+APP_SRC := $(wildcard src/task/*.c src/train/*.c src/bench/*.c src/store/*.c src/report/*.c)
 CLI_SRC := $(wildcard src/cli/*.c)
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/%.o)
 APP_OBJ := $(APP_SRC:%.c=$(BUILD)/%.o)
@@ -59,7 +60,7 @@ endif
 # Objects depend on their flags, so a change of either rebuilds and nothing else does.
 $(BUILD)/flags: FORCE
 	@mkdir -p $(@D)
-	@echo '$(CC) $(CFLAGS_ALL) $(LIBS)' | cmp -s - $@ || echo '$(CC) $(CFLAGS_ALL) $(LIBS)' >$@
+	@echo '$(CC) $(CFLAGS_ALL) $(APP_LIBS)' | cmp -s - $@ || echo '$(CC) $(CFLAGS_ALL) $(APP_LIBS)' >$@
 $(BUILD)/gen/models.inc: share/models.tsv
 	@mkdir -p $(@D)
 	@sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/.*/"&",/' $< >$@
@@ -79,13 +80,13 @@ $(LIBSO): $(LIB_OBJ)
 	$(call run,LD,$@) $(CC) -shared $(SAN) -pthread -Wl,-soname,libkept.so.$(ABI) -o $@ $^ $(LIBS)
 	@ln -sf $(@F) $(BUILD)/libkept.so.$(ABI) && ln -sf $(@F) $(BUILD)/libkept.so
 $(BUILD)/kept: $(CLI_OBJ) $(LIBA)
-	$(call run,LD,$@) $(CC) $(SAN) -pthread -o $@ $^ $(LIBS)
+	$(call run,LD,$@) $(CC) $(SAN) -pthread -o $@ $^ $(APP_LIBS)
 $(BUILD)/tests/fuzz/%: $(BUILD)/tests/fuzz/%.o $(TEST_LIB) $(BUILD)/libkept_cli.a $(LIBA)
-	$(call run,LD,$@) $(CC) $(SAN) -fsanitize=fuzzer -pthread -o $@ $^ $(LIBS)
+	$(call run,LD,$@) $(CC) $(SAN) -fsanitize=fuzzer -pthread -o $@ $^ $(APP_LIBS)
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(TEST_LIB) $(BUILD)/libkept_cli.a $(LIBA)
-	$(call run,LD,$@) $(CC) $(SAN) -pthread -o $@ $^ $(LIBS)
+	$(call run,LD,$@) $(CC) $(SAN) -pthread -o $@ $^ $(APP_LIBS)
 $(BUILD)/bench/%: $(BUILD)/bench/%.o $(LIBA)
-	$(call run,LD,$@) $(CC) $(SAN) -pthread -o $@ $^ $(LIBS)
+	$(call run,LD,$@) $(CC) $(SAN) -pthread -o $@ $^ $(APP_LIBS)
 %.syntax: %
 	$(CC) $(CFLAGS_ALL) $(ISA) -Werror -fsyntax-only $<
 
@@ -107,6 +108,9 @@ bench: $(BUILD)/kept $(BENCHES)
 ## suite      the long evaluation: every strategy, several budgets and tasks
 suite: setup all tests
 	@scripts/suite.sh
+## methods    measure every method and rewrite the table of docs/strategies.md (half an hour)
+methods: setup $(BUILD)/tests/test_spec
+	@scripts/methods.sh
 ## lint       layers, sizes, format, warnings of gcc and clang, headers, strings, and lint itself
 lint: $(BUILD)/gen/models.inc
 	@scripts/lint.sh; status=$$?; scripts/lint_selftest.sh && exit $$status
@@ -128,7 +132,7 @@ fuzz:
 fuzzers: $(FUZZERS)
 ## install    into $(DESTDIR)$(PREFIX): program, library, headers, kept.pc, manual; also uninstall
 install: all
-	@VERSION=$(VERSION) ABI=$(ABI) PREFIX=$(PREFIX) LIBS='$(LIBS)' LLAMA_LIBDIR=$(LLAMA_LIBDIR) \
+	@VERSION=$(VERSION) ABI=$(ABI) PREFIX=$(PREFIX) LIBS='$(LIBS)' STORE_LIBS='$(STORE_LIBS)' LLAMA_LIBDIR=$(LLAMA_LIBDIR) \
 	 LLAMA_OWN=$(LLAMA_OWN) OBJECTS='$(CLI_OBJ) $(LIBA)' LIB_OBJECTS='$(LIB_OBJ)' scripts/install.sh
 uninstall:
 	@PREFIX=$(PREFIX) scripts/install.sh uninstall
@@ -139,7 +143,7 @@ help:
 	@sed -n 's/^## /make /p' Makefile
 
 FORCE:
-.PHONY: all setup demo check tests bench suite lint syntax format rows asan tsan fuzz fuzzers install \
+.PHONY: all setup demo check tests bench suite methods lint syntax format rows asan tsan fuzz fuzzers install \
         uninstall clean help FORCE
 .SECONDARY:
 -include $(wildcard $(BUILD)/src/*/*.d $(BUILD)/tests/*.d $(BUILD)/tests/fuzz/*.d $(BUILD)/bench/*.d)

@@ -115,6 +115,12 @@ static void by_slot_equals_shifted_cells(void)
     compare_with_libllama("streaming(sinks=4,position=slot)@204", true);
 }
 
+/* Even heads: numbered from 0, or up to the newest token, is the same to rotary attention. */
+static void renumbered_equals_shifted_cells(void)
+{
+    compare_with_libllama("recency+protect(sinks=4,recent=0)+rerotated@204", true);
+}
+
 /* The other way round: without the shift the by-slot variant must differ, so the test can fail. */
 static void positions_matter(void)
 {
@@ -316,6 +322,7 @@ int main(void)
     tokens = util_tokens(N_ALL, info->n_vocab, 5);
     RUN(dropped_slots_equal_removed_cells);
     RUN(by_slot_equals_shifted_cells);
+    RUN(renumbered_equals_shifted_cells);
     RUN(positions_matter);
     RUN(forks_equal_sequences_alone);
     RUN(chunk_schedule_bounds_the_peak);

@@ -149,9 +149,37 @@ static bool same_sets(const rig *r, const kept_cache *a, const kept_cache *b)
 /* ---- one eviction -------------------------------------------------------------------------- */
 
 static const char *const budgets[] = {"37%", "50", "33KiB", "100%", "10", "1%", "700B"};
-static const char *const endings[] = {"", "+decode(every=4)", "+chunks",
-                                      "+protect(sinks=0,recent=0)",
-                                      "+protect(sinks=100,recent=100)"};
+static const char *const endings[] = {"", "+protect(sinks=0,recent=0)",
+                                      "+protect(sinks=100,recent=100)",
+                                      "+protect(sinks=2,recent=3,first=0.05,last=0.1)"};
+enum { N_ENDINGS = sizeof endings / sizeof *endings };
+
+/* The i-th ending: one of these, then "+" each schedule of the registry. False: there are fewer. */
+static bool ending(size_t i, char *text, size_t cap)
+{
+    if (i < N_ENDINGS) {
+        snprintf(text, cap, "%s", endings[i]);
+        return true;
+    }
+    i -= N_ENDINGS;
+    for (int k = 0; k < kept_part_count(); k++)
+        if (kept_part_at(k)->axis == KEPT_AXIS_SCHEDULE && i-- == 0) {
+            snprintf(text, cap, "+%s", kept_part_at(k)->name);
+            return true;
+        }
+    return false;
+}
+
+/* A strategy, or NULL where the schedule cannot serve its parts: then one line says why not. */
+static kept_strategy *try_parse(const char *spec)
+{
+    kept_strategy *s = NULL;
+    kept_error err = {"", 0};
+    if (!kept_strategy_parse(spec, &s, &err))
+        return s;
+    CHECK(strstr(err.text, "use the schedule") && !strchr(err.text, '\n'));
+    return NULL;
+}
 
 static bool shares_layers(const kept_strategy *s)
 {
@@ -196,7 +224,8 @@ static void check_protected(const rig *r, const kept_cache *c, const kept_strate
     int evicting = (r->n_layers - 1) * r->n_heads;
     int share =
         (int)(kept_strategy_budget_slots(s, r->n_layers - 1, r->n_heads, 64, r->n) / evicting);
-    int sinks = (int)fmin(option[0], r->n), recent = (int)fmin(option[1], r->n);
+    int sinks = (int)fmin(fmax(option[0], ceil(option[2] * r->n)), r->n);
+    int recent = (int)fmin(fmax(option[1], ceil(option[3] * r->n)), r->n);
     uint8_t live[N];
     while (recent > 0 && n_protected(r, sinks, recent) > share)
         recent--;
@@ -227,14 +256,17 @@ static void check_shared(const rig *r, const kept_cache *c)
 static void one_eviction(const char *pair)
 {
     rig r = make(RANDOM, N, pair);
-    static size_t turn; /* each pair takes a third of the combinations, by turns */
+    static size_t turn; /* each pair takes a fifth of the combinations, by turns */
+    char end[80];
     for (size_t i = 0; i < sizeof budgets / sizeof *budgets; i++)
-        for (size_t j = 0; j < sizeof endings / sizeof *endings; j++) {
+        for (size_t j = 0; ending(j, end, sizeof end); j++) {
             char spec[300];
-            if (turn++ % 3)
+            if (turn++ % 5)
                 continue;
-            snprintf(spec, sizeof spec, "%s%s@%s", pair, endings[j], budgets[i]);
-            kept_strategy *s = rig_parse(spec);
+            snprintf(spec, sizeof spec, "%s%s@%s", pair, end, budgets[i]);
+            kept_strategy *s = try_parse(spec);
+            if (!s)
+                continue;
             kept_cache *again = rig_cache(&r, r.n, 37);
             kept_cache_free(r.cache);
             r.cache = rig_cache(&r, r.n, 0);
@@ -416,6 +448,7 @@ static void finite_on(const kept_score *score, pattern kind)
     int32_t pos[N];
     double option[KEPT_MAX_OPTIONS];
     float *scratch = rig_array(4 * N + KEPT_SCRATCH), *pooled = rig_array(N);
+    uint64_t *work = rig_array(4 * N);
     size_t rows = (size_t)(r.capture.n_recent * r.group);
     float *prob = rig_array(rows * N + 1), *lse = rig_array(rows + 1);
     kept_view_head head[2];
@@ -439,6 +472,7 @@ static void finite_on(const kept_score *score, pattern kind)
                    .n_rope = 64,
                    .scratch = scratch,
                    .pooled = pooled,
+                   .work = work,
                    .kern = kept_kern_get("ref"),
                    .trained = r.n_trained ? r.trained[0] : NULL};
     if (score->grouped)
@@ -457,6 +491,7 @@ static void finite_on(const kept_score *score, pattern kind)
     CHECK(out[N] == -12345);
     free(scratch);
     free(pooled);
+    free(work);
     free(prob);
     free(lse);
     rig_unlend(&r);

@@ -405,6 +405,28 @@ static void dump_lists_what_is_kept(void)
     free(path);
 }
 
+/* Passes over the prefix are run once, for those that ask, and charged to them alone. */
+static void passes_are_for_who_asks(void)
+{
+    static const char *const list[] = {"knorm@25%", "kvzip@25%", "kvzip-plus@25%", "oracle@25%"};
+    kept_run_options o = options();
+    o.specs = list;
+    o.n_specs = 4;
+    json_t *r = run(&o, KEPT_OK);
+    for (int t = 0; r && t < 2; t++) {
+        const json_t *plain = cell(r, t, 2), *oracle = cell(r, t, 5);
+        for (int v = 2; v < 6; v++)
+            CHECK_INT(number(cell(r, t, v), "failed"), 0);
+        for (int v = 3; v < 5; v++) {
+            CHECK(number(cell(r, t, v), "score_ns") > 3 * number(plain, "score_ns"));
+            CHECK(number(cell(r, t, v), "peak_bytes") > 1.2 * number(plain, "peak_bytes"));
+        }
+        CHECK(number(oracle, "oracle_regret") < number(plain, "oracle_regret"));
+        CHECK(number(oracle, "oracle_regret") < number(cell(r, t, 3), "oracle_regret"));
+    }
+    json_decref(r);
+}
+
 static void wrong_things_are_refused(void)
 {
     static const char *const bad[] = {"h2o@20%", "nosuch@20%"};
@@ -474,6 +496,7 @@ int main(void)
     RUN(cancel_leaves_whole_samples);
     RUN(small_pool_counts_failures);
     RUN(dump_lists_what_is_kept);
+    RUN(passes_are_for_who_asks);
     RUN(wrong_things_are_refused);
     json_decref(base);
     unlink(model_path);

@@ -15,6 +15,11 @@ static bool equal(const kept_strategy *a, const kept_strategy *b)
 {
     if (a->budget_kind != b->budget_kind || a->budget != b->budget)
         return false;
+    if (a->n_states != b->n_states)
+        return false;
+    for (int i = 0; i < a->n_states; i++)
+        if (!equal(a->state[i], b->state[i]))
+            return false;
     for (int x = 0; x < KEPT_N_AXES; x++) {
         if (a->part[x] != b->part[x])
             return false;
@@ -78,36 +83,60 @@ static void check_error(const char *spec, int at, const char *part)
     CHECK_INT(kept_strategy_parse(spec, &s, NULL), KEPT_ARGUMENT);
 }
 
-/* Appends a part with option `k` at one end of its range (or choice 1), all others at default. */
-static void write_part(char *spec, size_t cap, const char *name, const kept_option *o, int n, int k,
-                       bool high)
+/* Appends a part with option `k` at one end of its range (or choice 1), all others at default, or
+ * at 1 where they must be given. */
+static void write_option(char *spec, size_t cap, const char *name, const kept_option *o, int n,
+                         int k, bool high)
 {
     char number[KEPT_SPEC_NUMBER];
+    const char *open = "(";
     size_t used = strlen(spec);
     snprintf(spec + used, cap - used, "%s", name);
-    if (k >= n)
-        return;
+    for (int i = 0; i < n; i++) {
+        double x = i != k ? 1 : high ? o[i].max : o[i].min;
+        if (i != k && !isnan(o[i].value))
+            continue;
+        used = strlen(spec);
+        snprintf(spec + used, cap - used, "%s%s=%s", open, o[i].name,
+                 o[i].choices ? o[i].choices[(int)x] : kept_spec_write(x, number));
+        open = ",";
+    }
     used = strlen(spec);
-    double x = high ? o[k].max : o[k].min;
-    snprintf(spec + used, cap - used, "(%s=%s)", o[k].name,
-             o[k].choices ? o[k].choices[(int)x] : kept_spec_write(x, number));
+    snprintf(spec + used, cap - used, "%s", *open == ',' ? ")" : "");
+}
+
+/* "random+PART@7%"; a score stands alone, a part with states has specs in place of a score. */
+static void write_part(char *spec, size_t cap, const kept_part *p, int k, bool high)
+{
+    const kept_controller *c = (const kept_controller *)(const void *)p;
+    bool states = p->axis == KEPT_AXIS_CONTROLLER && c->states;
+    snprintf(spec, cap, "%s", p->axis == KEPT_AXIS_SCORE || states ? "" : "random+");
+    write_option(spec, cap, p->name, p->options, p->n_options, k, high);
+    for (int i = 0; states && c->states[i]; i++) {
+        size_t n = strlen(spec);
+        bool open = n && spec[n - 1] == ')';
+        n -= open; /* goes on inside the brackets */
+        snprintf(spec + n, cap - n, "%s%s=%s)", open ? "," : "(", c->states[i],
+                 i ? "h2o+decode" : "full");
+    }
+    snprintf(spec + strlen(spec), cap - strlen(spec), "%s",
+             p == &kept_score_full.part ? "" : "@7%");
 }
 
 static void test_every_part(void)
 {
     for (int i = 0; i < kept_part_count(); i++) {
         const kept_part *p = kept_part_at(i);
-        bool full = p == &kept_score_full.part;
         CHECK_INT(p->abi, KEPT_POLICY_ABI);
         CHECK(p->n_options <= KEPT_MAX_OPTIONS);
         CHECK(kept_part_find(p->axis, p->name) == p);
         for (int k = 0; k <= p->n_options; k++)
             for (int high = 0; high < 2; high++) {
                 char spec[300] = "";
-                if (p->axis != KEPT_AXIS_SCORE)
-                    snprintf(spec, sizeof spec, "random+");
-                write_part(spec, sizeof spec, p->name, p->options, p->n_options, k, high);
-                snprintf(spec + strlen(spec), sizeof spec - strlen(spec), "%s", full ? "" : "@7%");
+                write_part(spec, sizeof spec, p, k, high);
+                /* The lowest threshold that is high leaves none that is lower than it but 0. */
+                if (strstr(spec, "high=0") || strstr(spec, "low=1048576"))
+                    continue;
                 check_round_trip(spec);
             }
     }
@@ -116,16 +145,23 @@ static void test_every_part(void)
         for (int k = 0; k <= r->n_options; k++)
             for (int high = 0; high < 2; high++) {
                 char spec[300] = "";
-                write_part(spec, sizeof spec, r->name, r->options, r->n_options, k, high);
+                write_option(spec, sizeof spec, r->name, r->options, r->n_options, k, high);
                 snprintf(spec + strlen(spec), sizeof spec - strlen(spec), "@512");
                 check_round_trip(spec);
             }
     }
 }
 
+static void test_required_option(void)
+{
+    check_error("kvzap-threshold@50%", 15, "needs at=NUMBER");
+    check_error("kvzap-threshold(recent=9)@50%", 25, "needs at=NUMBER");
+    check_round_trip("kvzap-threshold(at=-7.5)@100%");
+}
+
 static void test_names_are_unique(void)
 {
-    const char *name[64];
+    const char *name[160];
     int n = 0;
     for (int i = 0; i < kept_part_count(); i++)
         name[n++] = kept_part_at(i)->name;
@@ -155,14 +191,16 @@ static void test_defaults_are_in_range(void)
 static void test_spellings(void)
 {
     check_spelling("full", "full", "full");
-    check_spelling(
-        "h2o@20%", "h2o@20%",
-        "h2o(norm=off)+unweighted+tokens+uniform+protect(sinks=4,recent=32)+prefill+original@20%");
+    check_spelling("h2o@20%", "h2o@20%",
+                   "h2o(norm=off,gqa=sum,pool=none,kernel=1,pool-first=off)+unweighted+tokens+"
+                   "uniform+protect(sinks=4,recent=32,first=0,last=0,"
+                   "template=off)+prefill+original+fixed@20%");
     check_spelling("decode(every=16)+slot+ada+snapkv(window=64,pool=avg)@64MiB",
                    "snapkv(window=64,pool=avg)+ada+decode(every=16)+slot@64MiB",
-                   "snapkv(window=64,kernel=7,pool=avg)+unweighted+tokens+ada(alpha=0.2)+protect("
-                   "sinks=4,recent=32)"
-                   "+decode(every=16)+slot@64MiB");
+                   "snapkv(window=64,gqa=sum,pool=avg,kernel=7,pool-first=off)+unweighted+tokens+"
+                   "ada(alpha=0.2)+protect("
+                   "sinks=4,recent=32,first=0,last=0,template=off)"
+                   "+decode(every=16,slack=0)+slot+fixed@64MiB");
     check_spelling("window@512", "recency+protect(sinks=0,recent=0)@512", NULL);
     check_spelling("streaming@512", "recency+protect(recent=0)+slot@512", NULL);
     check_spelling("streaming(position=original,sinks=8)+decode(every=16)@512",
@@ -172,6 +210,64 @@ static void test_spellings(void)
     check_spelling("observed-attention@1%", "h2o(norm=on)@1%", NULL);
     check_spelling("ada-expected-attention@1%", "expected-attention(epsilon=0.01)+ada@1%", NULL);
     check_spelling("knorm+prefill+original+uniform+protect(sinks=4)@10.0%", "knorm@10%", NULL);
+}
+
+#define H2O(schedule)                                                                              \
+    "h2o(norm=off,gqa=sum,pool=none,kernel=1,pool-first=off)+unweighted+tokens+uniform+"           \
+    "protect(sinks=4,recent=32,first=0,last=0,"                                                    \
+    "template=off)+" schedule "+original+"                                                         \
+    "fixed"
+
+/* Thresholds that are not written are the signal's; what a state leaves open comes from outside; a
+ * budget that all states share stands outside. */
+static void test_states(void)
+{
+    check_spelling("adaptive(calm=full,tight=h2o)@25%", "adaptive(calm=full,tight=h2o)@25%",
+                   "adaptive(signal=pressure,high=0.9,low=0.75,every=16,hold=32,sinks=4,window=64,"
+                   "calm=full,tight=" H2O("prefill") ")@25%");
+    check_spelling("adaptive(tight=h2o@25%,signal=entropy,low=0.125,calm=full)+decode(every=8)",
+                   "adaptive(signal=entropy,low=0.125,calm=full,tight=h2o+decode(every=8))@25%",
+                   "adaptive(signal=entropy,high=0.5,low=0.125,every=16,hold=32,sinks=4,window=64,"
+                   "calm=full,tight=" H2O("decode(every=8,slack=0)") ")@25%");
+    check_spelling("adaptive(signal=kl,high=0.05,calm=knorm@512,tight=pyramidkv)@10%",
+                   "adaptive(signal=kl,calm=knorm@512,tight=snapkv+pyramid@10%)", NULL);
+    check_spelling("chunks+adaptive(calm=h2o+slot,tight=h2o+decode@5%)@1MiB",
+                   "adaptive(calm=h2o+chunks+slot@1MiB,tight=h2o+decode@5%)", NULL);
+    check_spelling("adaptive(calm=streaming(sinks=8,position=original)+fixed@64,tight=window)@64",
+                   "adaptive(calm=recency+protect(sinks=8,recent=0),"
+                   "tight=recency+protect(sinks=0,recent=0))@64",
+                   NULL);
+    check_spelling("h2o+balance(every=16,floor=12.5)@25%", "h2o+balance(floor=12.5)@25%",
+                   "h2o(norm=off,gqa=sum,pool=none,kernel=1,pool-first=off)+unweighted+tokens+"
+                   "uniform+protect(sinks=4,recent=32,first=0,"
+                   "last=0,template=off)+prefill+"
+                   "original+balance(signal=entropy,floor=12.5,every=16)@25%");
+}
+
+static void test_state_errors(void)
+{
+    check_error("adaptive@5%", 0, "needs a spec for its state 'calm'");
+    check_error("adaptive(calm=full)@5%", 0, "needs a spec for its state 'tight'");
+    check_error("adaptive(calm=full,tigth=h2o)@5%", 19, "did you mean 'tight'?");
+    check_error("adaptive(calm=full,calm=h2o)@5%", 19, "given twice");
+    check_error("adaptive(calm=full,tight=h20)@5%", 25, "did you mean 'h2o'?");
+    check_error("adaptive(calm=full,tight=)@5%", 25, "name of a part");
+    check_error("adaptive(signal=presure,calm=full,tight=h2o)@5%", 16, "did you mean 'pressure'?");
+    check_error("adaptive(calm=full,tight=full)", 0, "would never evict");
+    check_error("adaptive(calm=full@5%,tight=h2o)@5%", 18, "takes no budget");
+    check_error("adaptive(calm=full,tight=h2o)", 28, "needs a budget");
+    check_error("adaptive(calm=full,tight=h2o@0%)", 29, "above 0 and at most 100, not '0%'");
+    check_error("adaptive(calm=full,tight=h2o@5x)", 30, "budget");
+    check_error("adaptive(calm=full,tight=h2o@5%", 31, "expected ',' or ')'");
+    check_error("adaptive(calm=full,tight=h2o@5%@6%)", 31, "end of the spec after its budget");
+    check_error("adaptive(calm=full,tight=h2o@5%)@6%", 32, "no state of 'adaptive' takes this");
+    check_error("adaptive(calm=full,tight=h2o)+h2o@5%", 30, "takes its scores from its states");
+    check_error("adaptive(calm=full,tight=h2o+decode)+chunks@5%", 37, "takes 'chunks'");
+    check_error("adaptive(calm=full,tight=h2o+balance)@5%", 29, "controls a state");
+    check_error("adaptive(calm=full,tight=adaptive(calm=full,tight=h2o))@5%", 25,
+                "controls a state");
+    check_error("adaptive(low=0.95,calm=full,tight=h2o)@5%", 0, "low must not be above high");
+    check_error("full+balance", 5, "takes no controller such as 'balance'");
 }
 
 static void test_budgets(void)
@@ -210,9 +306,19 @@ static void test_budget_slots(void)
         const char *spec;
         int64_t slots; /* of 30 layers x 3 heads of 64, 1001 tokens */
     } row[] = {
-        {"knorm@20%", 18018}, {"knorm@1%", 900},      {"knorm@29%", 26126}, {"knorm@100%", 90090},
-        {"knorm@512", 46080}, {"knorm@1MiB", 4096},   {"knorm@1023B", 3},   {"knorm@256B", 1},
-        {"knorm@255B", 0},    {"knorm@12.5%", 11261}, {"full", 90090},
+        {"knorm@20%", 18018},
+        {"knorm@1%", 900},
+        {"knorm@29%", 26126},
+        {"knorm@100%", 90090},
+        {"knorm@512", 46080},
+        {"knorm@1MiB", 4096},
+        {"knorm@1023B", 3},
+        {"knorm@256B", 1},
+        {"knorm@255B", 0},
+        {"knorm@12.5%", 11261},
+        {"full", 90090},
+        {"adaptive(calm=h2o@50%,tight=h2o@20%)", 45045}, /* what it may hold at most */
+        {"adaptive(calm=full,tight=h2o)@20%", 90090},
     };
     for (size_t i = 0; i < sizeof row / sizeof row[0]; i++) {
         kept_strategy *s = NULL;
@@ -320,6 +426,21 @@ static void test_needs(void)
     kept_strategy_free(s[0]);
 }
 
+/* A sequence records what any of its states needs, and what the signal reads. */
+static void test_needs_of_states(void)
+{
+    kept_strategy *s = NULL;
+    kept_capture cap = {0};
+    kept_error err;
+    CHECK_INT(kept_strategy_parse(
+                  "adaptive(signal=entropy,calm=snapkv,tight=expected-attention)@5%", &s, &err),
+              KEPT_OK);
+    CHECK_INT(kept_strategy_needs(s, &cap, &err), KEPT_OK);
+    CHECK(cap.n_planes == 2 && cap.plane[0].window == 1 && cap.plane[1].window == 32);
+    CHECK(cap.query_stats && kept_strategy_needs_of(s) & KEPT_NEED_QUERIES);
+    kept_strategy_free(s);
+}
+
 static void check_schedule(const char *spec, bool chunks, int every, bool moves)
 {
     kept_strategy *s = NULL;
@@ -338,6 +459,7 @@ static void test_schedules(void)
     check_schedule("h2o+decode(every=16)@5%", false, 16, false);
     check_schedule("h2o+chunks+slot@5%", true, 0, true);
     check_schedule("h2o+chunks(decode=4)@5%", true, 4, false);
+    check_schedule("adaptive(calm=h2o+chunks,tight=h2o+slot)@5%", true, 0, true);
 }
 
 /* ---- docs ---------------------------------------------------------------------------------- */
@@ -362,8 +484,8 @@ static void put_options(char *row, const kept_option *o, int n)
             put(row, ")");
         } else {
             snprintf(text, sizeof text, "%s%s=%s (%s to %s)", i ? "; " : "", o[i].name,
-                     kept_spec_write(o[i].value, a), kept_spec_write(o[i].min, b),
-                     kept_spec_write(o[i].max, c));
+                     isnan(o[i].value) ? "?" : kept_spec_write(o[i].value, a),
+                     kept_spec_write(o[i].min, b), kept_spec_write(o[i].max, c));
             put(row, text);
         }
         put(row, ": ");
@@ -376,6 +498,12 @@ static void put_needs(char *row, const kept_part *p)
     kept_profile profile;
     kept_part_profile(p, NULL, &profile);
     put(row, profile.needs);
+    put(row, " | ");
+    if (*profile.family)
+        put(row, profile.cost);
+    if (*profile.state)
+        put(row, "; ");
+    put(row, profile.state);
 }
 
 /* Row i of the table: parts first, then recipes. */
@@ -407,6 +535,8 @@ static bool write_row(int i, char row[4096])
     put(row, " | ");
     if (p)
         put_needs(row, p);
+    else
+        put(row, " | ");
     put(row, " |");
     return true;
 }
@@ -439,14 +569,18 @@ int main(int argc, char **argv)
         return 0;
     }
     RUN(test_every_part);
+    RUN(test_required_option);
     RUN(test_names_are_unique);
     RUN(test_defaults_are_in_range);
     RUN(test_spellings);
+    RUN(test_states);
+    RUN(test_state_errors);
     RUN(test_budgets);
     RUN(test_budget_slots);
     RUN(test_errors);
     RUN(test_long_input);
     RUN(test_needs);
+    RUN(test_needs_of_states);
     RUN(test_schedules);
     RUN(test_docs_agree);
     TEST_END();

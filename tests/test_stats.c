@@ -119,33 +119,6 @@ static void test_signflip(void)
     CHECK(p != kept_signflip(pm, 30, 40000, 8));
 }
 
-static void test_bootstrap_coverage(void)
-{
-    kept_rng rng;
-    kept_rng_init(&rng, 11);
-    const int sims = 3000, n = 50;
-    int hit = 0;
-    double width = 0;
-    for (int s = 0; s < sims; s++) {
-        double x[50];
-        for (int i = 0; i < n; i++)
-            x[i] = 2 + kept_rng_normal(&rng);
-        const kept_interval b = kept_bootstrap_mean(x, n, 0.95, 400, (uint64_t)s);
-        hit += b.low <= 2 && 2 <= b.high;
-        width += b.high - b.low;
-    }
-    const double cover = (double)hit / sims;
-    printf("# bootstrap coverage %.4f, mean width %.4f\n", cover, width / sims);
-    CHECK(cover >= 0.93 && cover <= 0.97);
-    CHECK_NEAR(width / sims, 2 * 1.96 / sqrt(50.0), 0.02);
-    const double one[] = {3.5}, two[] = {0, 1};
-    kept_interval b = kept_bootstrap_mean(one, 1, 0.95, 100, 1);
-    CHECK(b.low == 3.5 && b.high == 3.5);
-    b = kept_bootstrap_mean(two, 2, 0.95, 1000, 1);
-    CHECK(b.low == 0 && b.high == 1); /* each end has probability 1/4 */
-    CHECK(isnan(kept_bootstrap_mean(one, 0, 0.95, 100, 1).low));
-}
-
 typedef struct naive_kl {
     long double kl, nll_base, nll_other;
 } naive_kl;
@@ -244,7 +217,6 @@ int main(void)
     RUN(test_mcnemar);
     RUN(test_quantile);
     RUN(test_signflip);
-    RUN(test_bootstrap_coverage);
     RUN(test_kl_naive);
     RUN(test_kl_exact_cases);
     RUN(test_pareto);

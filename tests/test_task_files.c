@@ -68,7 +68,7 @@ static void test_essay_without_stops(void)
         kept_sample s;
         must_get(t, i, &s, NULL);
         const double head = strchr(s.context, '\n') - s.context, all = strlen(s.context) - head;
-        CHECK_NEAR(((double)s.evidence[0].begin - head) / all, s.depth, 0.06);
+        CHECK_NEAR(((double)s.turns[0].evidence[0].begin - head) / all, s.turns[0].depth, 0.06);
         kept_sample_clear(&s);
     }
     kept_task_close(t);
@@ -97,7 +97,7 @@ static void test_text(void)
             CHECK_INT(k.n_prefix, 900 - 33);
             CHECK_INT(k.n_suffix, 33);
             CHECK_INT(k.n_evidence, 0);
-            CHECK(!strncmp(s.context, "Sentence ", 9) && !*s.question && !s.n_answers);
+            CHECK(!strncmp(s.context, "Sentence ", 9) && !s.n_turns);
             const char *at = strstr(essay, s.context);
             CHECK(at);
             const size_t begin = at ? (size_t)(at - essay) : 0;
@@ -132,7 +132,7 @@ static void test_errors(void)
     kept_task_options o = options("niah_singel", 1000, 1);
     expect_error(o, KEPT_ARGUMENT, "did you mean \"niah_single\"");
     o.name = "quite another";
-    expect_error(o, KEPT_ARGUMENT, "niah_multikey_3");
+    expect_error(o, KEPT_ARGUMENT, "kept run --help");
     expect_error(options("niah_single", 0, 1), KEPT_ARGUMENT, "length must be at least 1");
     expect_error(options("niah_single", 99999, 1), KEPT_ARGUMENT, "beyond the 8192 tokens");
     expect_error(options("niah_single", 100, 1), KEPT_ARGUMENT, "is too short, it needs");

@@ -107,9 +107,17 @@ KEPT_API size_t kept_detokenize(const kept_model *m, const int32_t *tokens, int 
                                 char *buf, size_t cap);
 KEPT_API bool kept_token_is_end(const kept_model *m, int32_t token); /* any end-of-generation id */
 KEPT_API int32_t kept_token_bos(const kept_model *m);                /* -1: the model has none */
-/* Formats one user message with the model's chat template up to the assistant header. system may
- * be NULL. Returns the length needed (as snprintf) through *n. UNSUPPORTED: no template, or one
- * libllama does not know. */
+
+typedef struct kept_message {
+    const char *role, *content; /* role: "system", "user" or "assistant" */
+} kept_message;
+/* Formats messages with the model's chat template; header: the next assistant message is begun.
+ * Returns the length needed (as snprintf) through *n. UNSUPPORTED: no template, or one libllama
+ * does not know. ARGUMENT: n_messages is not 1 to 4096, or one has no role or content. */
+KEPT_API kept_status kept_chat_messages(const kept_model *m, const kept_message *messages,
+                                        int n_messages, bool header, char *buf, size_t cap,
+                                        size_t *n, kept_error *err);
+/* The same of one user message up to the assistant header; system may be NULL. */
 KEPT_API kept_status kept_chat_format(const kept_model *m, const char *system, const char *user,
                                       char *buf, size_t cap, size_t *n, kept_error *err);
 
@@ -203,10 +211,34 @@ KEPT_API kept_status kept_seq_fork(kept_seq *src, const kept_strategy *strategy,
                                    kept_error *err);
 KEPT_API void kept_seq_free(kept_seq *s);
 
-/* Positions [begin, end) may never be evicted from s (at most 16 spans; FULL beyond). */
+/* Positions [begin, end) may never be evicted from s (at most 16 spans; FULL beyond). ARGUMENT: not
+ * a span, or beyond the engine's max_tokens. */
 KEPT_API kept_status kept_seq_pin(kept_seq *s, int begin, int end);
-/* Tells s that its prefill is over: strategies of schedule "prefill" evict now. */
+
+/* What a token is, as the owner of the sequence knows it. Strategies may protect or demote a class
+ * (protect(template=keep|demote)); scores see it. */
+typedef enum kept_class {
+    KEPT_CLASS_TEXT,    /* what nobody marked */
+    KEPT_CLASS_TEMPLATE /* chat template: system prompt, role markers, boilerplate */
+} kept_class;
+/* Positions [begin, end) of s are of that class, whether they are in the cache yet or not; forks
+ * whose strategy looks at classes inherit it. ARGUMENT: not a span, or beyond the engine's
+ * max_tokens. NOMEM. */
+KEPT_API kept_status kept_seq_mark(kept_seq *s, int begin, int end, kept_class what);
+
+/* Reads a prompt, or the next part of one that is not layer by layer: n tokens, `chunk` at a time
+ * (0: max_batch_tokens), with logits of the last n_logits of them (at most a chunk's). Not needed
+ * but for the schedule "layers", where it goes layer by layer through an empty sequence and cuts
+ * each layer that it has passed; the hidden states between layers, n times n_embd floats, and the
+ * scores held count in peak_bytes. kept_seq_end_prefill follows in either case. ARGUMENT, NOMEM,
+ * FULL; if that happens layer by layer, s is good for nothing but kept_seq_free. */
+KEPT_API kept_status kept_seq_prefill(kept_seq *s, const int32_t *tokens, int n, int chunk,
+                                      int n_logits, kept_error *err);
+/* Tells s that its prefill is over: strategies evict now (but those of schedule "pressure"). */
 KEPT_API kept_status kept_seq_end_prefill(kept_seq *s, kept_error *err);
+/* Tells s that a turn (a question and its answer) is over: strategies of schedule "turns" evict
+ * now, a percentage being of all tokens seen; others do nothing. */
+KEPT_API kept_status kept_seq_end_turn(kept_seq *s, kept_error *err);
 
 /* Fills the FUTURE plane of s: a fork of it reads tokens[0..n) (what will come: the question and
  * the answer) and what its queries pay each slot of s is summed. s itself does not change
@@ -215,8 +247,12 @@ KEPT_API kept_status kept_seq_foresee(kept_seq *s, const int32_t *tokens, int n,
 /* Fills the ECHO planes of s (arXiv 2505.23416): forks of s are asked to repeat the context,
  * chunk by chunk. kept_seq_end_prefill calls it by itself where a strategy needs it and it was not
  * done; call it on a prefix before forking so that all forks share the work. The time it took
- * counts as score_ns of s and of its forks. ARGUMENT: s does not capture it. */
+ * counts as score_ns of s and of its forks that capture the planes. ARGUMENT: s does not capture
+ * it. */
 KEPT_API kept_status kept_seq_echo(kept_seq *s, kept_error *err);
+/* Tokens beyond a context of n that a fork which repeats it holds at most: an engine whose
+ * sequences echo needs max_tokens of n and that many, and pages for them. */
+KEPT_API int kept_echo_room(int n);
 
 KEPT_API int kept_seq_n_tokens(const kept_seq *s); /* tokens seen = position of the next token */
 /* Live slots of a KV head, and their original positions in slot order (not sorted). Returns the
@@ -227,18 +263,6 @@ KEPT_API int kept_seq_positions(const kept_seq *s, int layer, int kv_head, int32
 KEPT_API int kept_seq_plane(const kept_seq *s, int layer, int kv_head, kept_plane plane, float *out,
                             int cap);
 
-/* Bytes are what the sequence would hold alone: a page shared with another sequence counts
- * whole. meta: positions, per-slot state, page and block lists, query statistics. */
-typedef struct kept_account {
-    uint64_t kv_bytes;   /* K/V pages held now */
-    uint64_t meta_bytes; /* everything else held now */
-    uint64_t peak_bytes; /* most of kv + meta ever held */
-    double byte_steps;   /* integral of kv + meta over forward steps (bytes x tokens seen) */
-    uint64_t n_evicted;  /* slots dropped so far, all layers and KV heads */
-    uint64_t score_ns;   /* time spent scoring, allocating and selecting */
-    uint64_t compact_ns; /* time spent moving slots and returning pages */
-} kept_account;
-KEPT_API void kept_seq_account(const kept_seq *s, kept_account *out);
 /* Bytes of K/V that a full cache of n tokens of this model holds as exact slots (no page
  * rounding; windowed layers hold at most their window). */
 KEPT_API uint64_t kept_full_kv_bytes(const kept_model_info *info, int n_tokens);
@@ -253,8 +277,10 @@ typedef struct kept_item {
 } kept_item;
 
 /* One forward pass over items[0..n_items), each a different sequence. Afterwards each sequence has
- * grown and its schedule may have evicted. FULL: the pool could not hold the new tokens; then no
- * sequence has changed. An eviction that needs to copy shared pages while none is free is put off
+ * grown and its schedule may have evicted. FULL: the pool could not hold the new tokens. Before
+ * that, sequences of schedule "pressure" (of this batch or not) are cut to their budgets, the one
+ * that holds most of its budget first, until the pass fits; if it never does, they stay cut, and no
+ * sequence has grown. An eviction that needs to copy shared pages while none is free is put off
  * to the sequence's next pass. ARGUMENT: too many tokens, a sequence too long, a token id out of
  * range. */
 KEPT_API kept_status kept_engine_forward(kept_engine *e, const kept_item *items, int n_items,
@@ -263,23 +289,10 @@ KEPT_API kept_status kept_engine_forward(kept_engine *e, const kept_item *items,
  * Owned by the engine, valid until its next forward pass. */
 KEPT_API const float *kept_engine_logits(const kept_engine *e);
 
-/* Pool-wide truth: pages shared by several sequences count once. */
-typedef struct kept_pool_account {
-    uint64_t page_bytes; /* one page of 64 slots, K and V */
-    uint64_t n_pages, n_free_pages, peak_pages;
-    uint64_t huge_bytes; /* bytes of the pool backed by huge pages, 0 if unknown */
-} kept_pool_account;
-KEPT_API void kept_engine_pool(const kept_engine *e, kept_pool_account *out);
-
-/* Where the time of all forward passes went, in wall nanoseconds of the calling thread, except
- * attention_ns: busy time of attention and store nodes divided by the number of threads. */
-typedef struct kept_engine_times {
-    uint64_t forward_ns, attention_ns, policy_ns;
-    uint64_t n_forwards, n_tokens;
-} kept_engine_times;
-KEPT_API void kept_engine_get_times(const kept_engine *e, kept_engine_times *out);
-
 #ifdef __cplusplus
 }
 #endif
+
+#include "kept/meter.h"
+
 #endif

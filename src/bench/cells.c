@@ -12,10 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LEVEL          0.95
-#define ROUNDS         10000
-#define BOOTSTRAP_SEED 1
-#define PAIR           2 /* speed: steps of one F V V F block */
+#define LEVEL 0.95
+#define PAIR  2 /* speed: steps of one F V V F block */
 
 /* Upper ends of the distance ranges, in tokens after the eviction. */
 static const int distance_end[] = {8, 16, 32, 64, 128, INT32_MAX};
@@ -53,12 +51,15 @@ typedef struct distance {
 
 typedef struct tally {
     int n, failed, regressions, improvements, n_diff, n_steps, n_pairs, n_full_steps;
-    bool graded; /* some score is neither 0 nor 1 */
     mean plain[N_PLAIN], held, held_pct, kv_pct, peak_pct, byte_steps_pct;
     mean score, kl, top1, n_new, diverged, nll, full_nll;
     double kl_max;
     distance by_distance[N_DISTANCES];
-    double *diff; /* [n_diff] paired differences: score, or mean NLL of a sample */
+    double *diff;          /* [n_diff] paired differences: score, or mean NLL of a sample */
+    int *cluster;          /* [n_diff] which share a context */
+    double *scores;        /* [n] failures as 0 */
+    int *score_cluster;    /* [n] */
+    json_t *ids, *all_ids; /* text of a cluster -> its number, of diff and of scores */
     double *steps, *ratios, *full_steps; /* speed: nanoseconds, paired ratios */
 } tally;
 
@@ -92,6 +93,28 @@ static double held(const json_t *o)
     return number(o, "kv_bytes") + number(o, "meta_bytes");
 }
 
+/* Number of the sample's cluster: its context, or itself where the document has none. */
+static int cluster_of(json_t *ids, const json_t *sample)
+{
+    const char *name = json_string_value(json_object_get(sample, "cluster"));
+    if (!name)
+        name = json_string_value(json_object_get(sample, "hash"));
+    const int next = (int)json_object_size(ids);
+    const json_t *id = name ? json_object_get(ids, name) : NULL;
+    if (id)
+        return (int)json_integer_value(id);
+    char own[32];
+    snprintf(own, sizeof own, "#%d", next);
+    json_object_set_new(ids, name ? name : own, json_integer(next));
+    return next;
+}
+
+static void add_diff(tally *t, const json_t *sample, double diff)
+{
+    t->cluster[t->n_diff] = cluster_of(t->ids, sample);
+    t->diff[t->n_diff++] = diff;
+}
+
 static void add_bytes(tally *t, const json_t *o, const json_t *full)
 {
     for (int i = 0; i < N_PLAIN; i++)
@@ -105,18 +128,18 @@ static void add_bytes(tally *t, const json_t *o, const json_t *full)
     add(&t->byte_steps_pct, 100 * number(o, "byte_steps") / number(full, "byte_steps"));
 }
 
-static void add_answer(tally *t, const json_t *o, const json_t *full)
+static void add_answer(tally *t, const json_t *sample, const json_t *o, const json_t *full)
 {
     double score = is_failed(o) ? 0 : number(o, "score");
+    t->score_cluster[t->score.n] = cluster_of(t->all_ids, sample);
+    t->scores[t->score.n] = score;
     add(&t->score, score);
-    t->graded |= score != 0 && score != 1;
     if (is_failed(full))
         return;
     double diff = score - number(full, "score");
-    t->graded |= diff != 0 && diff != 1 && diff != -1;
     t->regressions += diff < 0;
     t->improvements += diff > 0;
-    t->diff[t->n_diff++] = diff;
+    add_diff(t, sample, diff);
     if (!is_failed(o)) {
         add(&t->n_new, (double)json_array_size(json_object_get(o, "tokens")));
         add(&t->diverged, json_is_null(json_object_get(o, "diverged")) ? 0 : 1);
@@ -124,7 +147,7 @@ static void add_answer(tally *t, const json_t *o, const json_t *full)
 }
 
 /* KL, top-1 and, for scored text, NLL of every position; position i is i + 1 tokens after. */
-static void add_positions(tally *t, const json_t *o, const json_t *full)
+static void add_positions(tally *t, const json_t *sample, const json_t *o, const json_t *full)
 {
     const json_t *kl = json_object_get(o, "kl"), *top1 = json_object_get(o, "top1");
     const json_t *nll = json_object_get(o, "nll"), *full_nll = json_object_get(full, "nll");
@@ -150,7 +173,7 @@ static void add_positions(tally *t, const json_t *o, const json_t *full)
     add(&t->nll, mean_of(&own));
     add(&t->full_nll, mean_of(&base));
     if (nll && own.n && base.n)
-        t->diff[t->n_diff++] = mean_of(&own) - mean_of(&base);
+        add_diff(t, sample, mean_of(&own) - mean_of(&base));
 }
 
 /* Room for another `more` doubles; false: out of memory. */
@@ -189,11 +212,11 @@ static bool tally_sample(tally *t, const json_t *sample, int variant)
     t->n++;
     t->failed += is_failed(o);
     if (json_object_get(o, "score"))
-        add_answer(t, o, full);
+        add_answer(t, sample, o, full);
     if (is_failed(o))
         return true;
     add_bytes(t, o, full);
-    add_positions(t, o, full);
+    add_positions(t, sample, o, full);
     return add_speed(t, o);
 }
 
@@ -209,25 +232,24 @@ static void put_int(json_t *c, const char *key, int x)
     json_object_set_new(c, key, json_integer(x));
 }
 
-/* Mean paired difference with its interval and p; a single sample has no interval. */
+/* Mean paired difference with its interval, bounds and p. NLL is better when smaller. */
 static void put_change(json_t *c, const tally *t, bool generate)
 {
-    mean m = {0};
-    kept_interval in = {NAN, NAN};
-    double p = NAN;
+    const double sign = generate ? 1 : -1;
+    kept_paired x = {t->diff, t->cluster, t->n_diff, generate};
+    kept_change d;
     for (int i = 0; i < t->n_diff; i++)
-        add(&m, t->diff[i]);
-    if (t->n_diff > 1)
-        in = kept_bootstrap_mean(t->diff, t->n_diff, LEVEL, ROUNDS, BOOTSTRAP_SEED);
-    if (t->n_diff && generate && !t->graded)
-        p = kept_mcnemar(t->regressions, t->improvements);
-    else if (t->n_diff)
-        p = kept_signflip(t->diff, t->n_diff, ROUNDS, BOOTSTRAP_SEED);
-    put(c, "change", mean_of(&m));
-    put(c, "change_low", in.low);
-    put(c, "change_high", in.high);
-    put(c, "p", p);
+        t->diff[i] *= sign;
+    if (kept_change_of(&x, 0, LEVEL, &d, NULL))
+        d = (kept_change){.mean = NAN, .p = NAN, .interval = {NAN, NAN}, .bounds = {NAN, NAN}};
+    put(c, "change", sign * d.mean + 0.0);
+    put(c, "change_low", generate ? d.interval.low : -d.interval.high);
+    put(c, "change_high", generate ? d.interval.high : -d.interval.low);
+    put(c, "bound_low", generate ? d.bounds.low : -d.bounds.high);
+    put(c, "bound_high", generate ? d.bounds.high : -d.bounds.low);
+    put(c, "p", t->n_diff ? d.p : NAN);
     put_int(c, "n_pairs", t->n_diff);
+    put_int(c, "n_clusters", d.n_clusters);
     if (generate) {
         put_int(c, "regressions", t->regressions);
         put_int(c, "improvements", t->improvements);
@@ -237,7 +259,8 @@ static void put_change(json_t *c, const tally *t, bool generate)
 static void put_quality(json_t *c, const tally *t, bool generate)
 {
     if (generate) {
-        kept_interval w = kept_wilson(t->score.sum, t->n, LEVEL);
+        double n = kept_effective_n(t->scores, t->score_cluster, t->score.n);
+        kept_interval w = kept_wilson(mean_of(&t->score) * n, n, LEVEL);
         put(c, "score", mean_of(&t->score));
         put(c, "score_low", t->n ? w.low : NAN);
         put(c, "score_high", t->n ? w.high : NAN);
@@ -310,19 +333,37 @@ static json_t *cell_json(tally *t, int task, int variant, bool generate)
 
 static json_t *make_cell(const json_t *samples, int task, int variant, bool generate)
 {
-    tally t = {0};
+    const size_t n = json_array_size(samples) + 1;
+    tally t = {.diff = kept_calloc(n, sizeof *t.diff),
+               .cluster = kept_calloc(n, sizeof *t.cluster),
+               .scores = kept_calloc(n, sizeof *t.scores),
+               .score_cluster = kept_calloc(n, sizeof *t.score_cluster),
+               .ids = json_object(),
+               .all_ids = json_object()};
     const json_t *s;
     size_t i;
-    bool ok = true;
-    t.diff = kept_calloc(json_array_size(samples) + 1, sizeof *t.diff);
-    json_array_foreach(samples, i, s) if (t.diff && ok && number(s, "task") == task) ok =
+    bool ok = t.diff && t.cluster && t.scores && t.score_cluster && t.ids && t.all_ids;
+    json_array_foreach(samples, i, s) if (ok && number(s, "task") == task) ok =
         tally_sample(&t, s, variant);
-    json_t *c = t.diff && ok ? cell_json(&t, task, variant, generate) : NULL;
-    free(t.diff);
-    free(t.steps);
-    free(t.ratios);
-    free(t.full_steps);
+    json_t *c = ok ? cell_json(&t, task, variant, generate) : NULL;
+    void *blocks[] = {t.diff,  t.cluster, t.scores,    t.score_cluster,
+                      t.steps, t.ratios,  t.full_steps};
+    for (i = 0; i < sizeof blocks / sizeof *blocks; i++)
+        free(blocks[i]);
+    json_decref(t.ids);
+    json_decref(t.all_ids);
     return c;
+}
+
+/* p of the strategies of one task together; the full caches are no hypotheses. */
+static void put_holm(json_t *const *row, int n)
+{
+    double p[KEPT_MAX_ROWS], adjusted[KEPT_MAX_ROWS];
+    for (int v = 0; v < n; v++)
+        p[v] = v < 2 ? NAN : number(row[v], "p");
+    bool ok = kept_holm(p, n, adjusted);
+    for (int v = 0; v < n; v++)
+        put(row[v], "p_holm", ok ? adjusted[v] : NAN);
 }
 
 /* The reference has no timing of its own: it takes what ran beside the others. */
@@ -379,6 +420,7 @@ json_t *kept_result_cells(const json_t *result)
             json_decref(cells);
             return NULL;
         }
+        put_holm(row, n);
         share_full_speed(row, n);
         mark_front(row, n, generate, gain, cost);
     }

@@ -179,13 +179,16 @@ static kept_plan_bytes strategy_bytes(const kept_plan_row *row, const kept_model
     uint64_t keep = all, most = all;
     bool forgets = false;
     if (!kept_strategy_is_full(s)) {
-        forgets = kept_strategy_decode_every(s) == 0;
+        const kept_when when = kept_strategy_when(s);
+        forgets = !kept_strategy_acts_again(s);
         int64_t budget = n_layers ? kept_strategy_budget_slots(s, n_layers, info->n_kv_heads,
                                                                info->head_size, tokens)
                                   : 0;
         keep = min64(all, budget < 0 ? 0 : (uint64_t)budget);
-        if (kept_strategy_acts_on_chunks(s)) /* the budget and one chunk besides */
-            most = min64(all, keep + chunk * l.heads);
+        if (when.chunks) /* the budget, its slack and one chunk besides */
+            most = min64(all, keep + (chunk + (uint64_t)when.slack) * l.heads);
+        if (when.layers) /* the budget and one layer besides */
+            most = min64(all, keep + n * (uint64_t)info->n_kv_heads);
     }
     kept_plan_bytes peak = held(&l, info, n, most, TRIM_SLACK - 1 + chunk, false);
     kept_plan_bytes out = held(&l, info, n, keep, TRIM_SLACK - 1, forgets);

@@ -10,25 +10,11 @@
 
 #define EXACT_FLIPS 20 /* 2^19 sign patterns are enumerated at most */
 
-/* Standard normal quantile by bisection of erfc: called once per interval, so exactness wins. */
-static double normal_quantile(double p)
+kept_interval kept_wilson(double k, double n, double level)
 {
-    double low = -40, high = 40;
-    for (int i = 0; i < 80; i++) {
-        const double mid = (low + high) / 2;
-        if (0.5 * erfc(-mid / sqrt(2.0)) < p)
-            low = mid;
-        else
-            high = mid;
-    }
-    return (low + high) / 2;
-}
-
-kept_interval kept_wilson(double k, int n, double level)
-{
-    if (n <= 0 || !(level < 1))
+    if (!(n > 0) || !(level < 1))
         return (kept_interval){0, 1};
-    const double z = level > 0 ? normal_quantile(0.5 + level / 2) : 0;
+    const double z = level > 0 ? kept_normal_quantile(0.5 + level / 2) : 0;
     const double p = fmin(fmax(k / n, 0), 1), zz = z * z / n;
     const double mid = (p + zz / 2) / (1 + zz);
     const double half = z / (1 + zz) * sqrt(p * (1 - p) / n + zz / (4.0 * n));
@@ -74,28 +60,77 @@ double kept_quantile(double *x, int n, double q)
     return sorted_quantile(x, n, q);
 }
 
-kept_interval kept_bootstrap_mean(const double *x, int n, double level, int rounds, uint64_t seed)
+/* Sums and sizes of the clusters of x, in order of their first sample: sum [n], count [n]. cluster
+ * NULL: each sample its own. Returns how many there are. */
+static int gather(const double *x, const int *cluster, int n, double *sum, double *count)
 {
-    kept_interval out = {NAN, NAN};
-    if (n <= 0 || rounds <= 0)
-        return out;
-    double *means = kept_calloc((size_t)rounds, sizeof *means);
+    int g = 0;
+    for (int i = 0; i < n; i++) {
+        const int c = cluster ? cluster[i] : i;
+        sum[c] += x[i];
+        count[c] += 1;
+        g = c + 1 > g ? c + 1 : g;
+    }
+    return g;
+}
+
+double kept_effective_n(const double *x, const int *cluster, int n)
+{
+    double mean = 0, plain = 0, robust = 0;
+    double *sum = kept_calloc(2 * (size_t)(n > 0 ? n : 1), sizeof *sum),
+           *count = sum ? sum + n : NULL;
+    if (!sum || n < 1) {
+        free(sum);
+        return n;
+    }
+    const int g = gather(x, cluster, n, sum, count);
+    for (int i = 0; i < n; i++)
+        mean += x[i] / n;
+    for (int i = 0; i < n; i++)
+        plain += (x[i] - mean) * (x[i] - mean);
+    for (int c = 0; c < g; c++)
+        robust += (sum[c] - count[c] * mean) * (sum[c] - count[c] * mean);
+    free(sum);
+    if (!(plain > 0) || !(robust > 0))
+        return g;
+    return fmin(fmax(n * plain / robust, g), n);
+}
+
+/* The share left in each tail. */
+static double expanded_tail(double level, int g)
+{
+    const double p = 1 - (1 - fmin(fmax(level, 0), 1)) / 2;
+    return kept_normal_cdf(-sqrt(g / (g - 1.0)) * kept_t_quantile(p, g - 1));
+}
+
+void kept_bootstrap(const kept_paired *x, int rounds, uint64_t seed, const double level[2],
+                    kept_interval out[2])
+{
+    const size_t n = x->n > 0 ? (size_t)x->n : 1, m = rounds > 0 ? (size_t)rounds : 1;
+    double *means = kept_calloc(m + 2 * n, sizeof *means);
+    out[0] = out[1] = (kept_interval){NAN, NAN};
     if (!means)
-        return out;
+        return;
+    double *sum = means + m, *count = sum + n;
+    const int g = gather(x->diff, x->cluster, x->n, sum, count);
     kept_rng rng;
     kept_rng_init(&rng, seed);
-    for (int r = 0; r < rounds; r++) {
-        double sum = 0;
-        for (int i = 0; i < n; i++)
-            sum += x[kept_rng_below(&rng, (uint32_t)n)];
-        means[r] = sum / n;
+    for (size_t r = 0; r < m && g > 1; r++) {
+        double s = 0, k = 0;
+        for (int i = 0; i < g; i++) {
+            const uint32_t c = kept_rng_below(&rng, (uint32_t)g);
+            s += sum[c];
+            k += count[c];
+        }
+        means[r] = s / k;
     }
-    const double tail = (1 - fmin(fmax(level, 0), 1)) / 2;
-    qsort(means, (size_t)rounds, sizeof *means, compare_double);
-    out = (kept_interval){sorted_quantile(means, rounds, tail),
-                          sorted_quantile(means, rounds, 1 - tail)};
+    qsort(means, m, sizeof *means, compare_double);
+    for (int i = 0; i < 2 && g > 1; i++) {
+        const double tail = expanded_tail(level[i], g);
+        out[i] = (kept_interval){sorted_quantile(means, (int)m, tail),
+                                 sorted_quantile(means, (int)m, 1 - tail)};
+    }
     free(means);
-    return out;
 }
 
 /* All sign patterns with the first sign fixed: |sum| is the same for a pattern and its opposite.
@@ -147,6 +182,19 @@ double kept_signflip(const double *x, int n, int rounds, uint64_t seed)
         hits += fabs(s) >= threshold;
     }
     return (double)hits / (1.0 + rounds);
+}
+
+double kept_signflip_clusters(const double *x, const int *cluster, int n, int rounds, uint64_t seed)
+{
+    if (!cluster || n <= 0)
+        return kept_signflip(x, n, rounds, seed);
+    double *sum = kept_calloc(2 * (size_t)n, sizeof *sum);
+    if (!sum)
+        return NAN;
+    const int g = gather(x, cluster, n, sum, sum + n);
+    const double p = kept_signflip(sum, g, rounds, seed);
+    free(sum);
+    return p;
 }
 
 void kept_pareto(const double *gain, const double *cost, int n, bool *front)

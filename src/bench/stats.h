@@ -1,4 +1,13 @@
-/* stats: the few procedures a table needs, each checked against an independent implementation. */
+/* stats: the procedures behind every interval, p and verdict. Each is checked against an
+ * independent implementation (tests/test_stats*.c). Plain double arithmetic, seeded generators, no
+ * state.
+ *
+ *   stats.c        Wilson, McNemar, bootstrap, sign flips, quantiles, Pareto front
+ *   stats_dist.c   distributions
+ *   stats_test.c   Tango's interval, many tests at once, guarantees, planning, ranks
+ *   change.c       all that is said about one paired difference, and the verdict
+ *   kl.c           distributions over a vocabulary
+ */
 #ifndef BENCH_STATS_H
 #define BENCH_STATS_H
 
@@ -8,19 +17,106 @@ typedef struct kept_interval {
     double low, high;
 } kept_interval;
 
+/* ---- one sample ----------------------------------------------------------------------------- */
 /* Wilson score interval of k successes in n (k may be fractional: a mean of graded scores times n,
- * then the interval is conservative for scores in [0,1]). level e.g. 0.95. n = 0: [0, 1]. */
-kept_interval kept_wilson(double k, int n, double level);
+ * then the interval is conservative for scores in [0,1]; so may n: an effective number). level
+ * e.g. 0.95. n = 0: [0, 1]. */
+kept_interval kept_wilson(double k, double n, double level);
+/* How many independent samples x[n] in clusters are worth for their mean: n over the design effect
+ * (cluster-robust variance of the mean by the variance without clusters), between the number of
+ * clusters and n. Constant x: the number of clusters. cluster: as in kept_paired. */
+double kept_effective_n(const double *x, const int *cluster, int n);
+/* Clopper and Pearson 1934: exact interval of k successes in n. n = 0: [0, 1]. */
+kept_interval kept_clopper_pearson(int k, int n, double level);
+/* Quantile q in [0,1] of x[n] (sorted in place), linear interpolation (type 7). n = 0: NaN. */
+double kept_quantile(double *x, int n, double q);
+
+/* ---- paired differences --------------------------------------------------------------------- */
 /* Exact two-sided McNemar p for b regressions and c improvements (binomial, 1 when b + c = 0). */
 double kept_mcnemar(int b, int c);
-/* Percentile bootstrap of the mean of x[n], rounds resamples, seeded. n = 0 or out of
- * memory: [NaN, NaN]. */
-kept_interval kept_bootstrap_mean(const double *x, int n, double level, int rounds, uint64_t seed);
+/* Score interval of the difference of two paired proportions, improvements minus regressions by n
+ * (Tango 1998, equations 5 to 8); unlike the bootstrap it has a width when nothing flipped. Counts
+ * may be fractional. n <= 0: [-1, 1]. */
+kept_interval kept_tango(double regressions, double improvements, double n, double level);
+/* Its statistic for a difference of delta in (-1, 1): standard normal if that is the truth. */
+double kept_tango_z(double regressions, double improvements, double n, double delta);
 /* Two-sided sign-flip permutation p for mean(x) = 0: exact for n <= 20, else `rounds` seeded flips
  * with the observed one counted. n = 0: 1. A value that is not finite: NaN. */
 double kept_signflip(const double *x, int n, int rounds, uint64_t seed);
-/* Quantile q in [0,1] of x[n] (sorted in place), linear interpolation (type 7). n = 0: NaN. */
-double kept_quantile(double *x, int n, double q);
+/* The same with the sums of whole clusters flipped. Out of memory: NaN. */
+double kept_signflip_clusters(const double *x, const int *cluster, int n, int rounds,
+                              uint64_t seed);
+
+typedef enum kept_verdict {
+    KEPT_NON_INFERIOR, /* the lower bound of the change is above minus the margin */
+    KEPT_WORSE,        /* the upper bound is below it, and the exact test tells it from no change */
+    KEPT_INCONCLUSIVE
+} kept_verdict;
+const char *kept_verdict_text(kept_verdict v); /* "non-inferior", "worse", "inconclusive" */
+
+/* Differences "after minus before" on the same samples; positive is better. */
+typedef struct kept_paired {
+    const double *diff;
+    const int *cluster; /* [n] 0 .. clusters - 1 of samples that share a context; NULL: none do */
+    int n;
+    bool bounded; /* differences of scores in [0, 1]; false: of NLL */
+} kept_paired;
+
+/* Percentile bootstrap of the mean difference, whole clusters drawn, rounds resamples, seeded: two
+ * intervals of two levels from the same resamples. The percentiles are moved out by the
+ * small-sample correction of Hesterberg 2015, section 5.3 ("expanded percentile"): with g clusters
+ * the normal quantile z becomes sqrt(g / (g - 1)) t_{g - 1}; without it 95 % means 88 % at n = 8.
+ * Fewer than two clusters, or out of memory: NaN. */
+void kept_bootstrap(const kept_paired *x, int rounds, uint64_t seed, const double level[2],
+                    kept_interval out[2]);
+
+typedef struct kept_change {
+    int n, n_clusters, regressions, improvements;
+    double mean;
+    double p;               /* two-sided, of no change at all */
+    kept_interval interval; /* two-sided at `level` */
+    kept_interval bounds;   /* the one-sided lower and the one-sided upper bound at `level` */
+    double
+        p_inferior; /* of change <= -margin: small speaks for non-inferior; in step with bounds */
+    kept_verdict verdict;
+    double more; /* samples that a verdict would still need, at 80 % power, if the change and its
+                  * spread stay as they are; 0: there is one; INFINITY: it sits at the margin */
+} kept_change;
+
+/* Zeros and ones, no two in one cluster: Tango's interval and exact McNemar. All else: bootstrap
+ * and sign flips over clusters; bounded differences get at least the width that as many clusters
+ * without a flip have, for a bootstrap of zeros says nothing. n = 0: NaN, inconclusive. margin
+ * >= 0. NOMEM. */
+kept_status kept_change_of(const kept_paired *x, double margin, double level, kept_change *out,
+                           kept_error *err);
+
+/* ---- many at once, plans, guarantees --------------------------------------------------------- */
+/* Holm 1979: adjusted[i] <= alpha exactly where the step-down procedure rejects. NaN stays NaN and
+ * counts for nothing. Out of memory: false. */
+bool kept_holm(const double *p, int n, double *adjusted);
+/* Fixed sequence: how many of the ordered hypotheses are rejected at alpha before the first that is
+ * not; no price for the others. */
+int kept_fixed_sequence(const double *p, int n, double alpha);
+/* p of "the mean loss is above epsilon" from n exchangeable losses in [0,1] with this sum. All 0 or
+ * 1: the binomial tail; graded: Hoeffding-Bentkus (Bates et al. 2021, theorem 4; Angelopoulos et
+ * al. 2021, "Learn then Test"). n = 0: 1. */
+double kept_loss_p(double sum, int n, bool graded, double epsilon);
+/* The smallest epsilon that kept_loss_p would reject at delta. */
+double kept_loss_bound(double sum, int n, bool graded, double delta);
+/* Paired samples for a non-inferiority verdict when nothing really changes: share `flips` of the
+ * samples disagree; margin in (0, 1); one-sided level, power. (z_level + z_power)^2 flips/margin^2,
+ * rounded up. */
+double kept_samples_needed(double flips, double margin, double level, double power);
+/* Kendall's tau-b of two rankings x[n], y[n]; NaN if one of them ties everything. */
+double kept_kendall(const double *x, const double *y, int n);
+
+/* ---- distributions -------------------------------------------------------------------------- */
+double kept_normal_cdf(double x);
+double kept_normal_quantile(double p);
+double kept_beta_cdf(double x, double a, double b); /* regularised incomplete beta; a, b > 0 */
+double kept_t_cdf(double t, double df);
+double kept_t_quantile(double p, double df);
+double kept_binomial_cdf(int k, int n, double p); /* P(X <= k) */
 
 /* ---- distributions over a vocabulary -------------------------------------------------------- */
 typedef struct kept_kl {

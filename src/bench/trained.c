@@ -117,6 +117,14 @@ kept_status kept_lend_trained(kept_job *j, kept_error *err)
     return s;
 }
 
+const char *kept_trained_sha256(const kept_job *j, const char *kind)
+{
+    for (int i = 0; kind && i < j->n_trained; i++)
+        if (!strcmp(kept_trained_kind(j->trained[i].file), kind))
+            return j->trained[i].sha256;
+    return NULL;
+}
+
 json_t *kept_trained_json(const kept_job *j)
 {
     json_t *list = json_array();

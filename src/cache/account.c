@@ -54,7 +54,7 @@ void kept_cache_set_extra(kept_cache *c, uint64_t extra_meta)
     kept_cache_note_peak(c);
 }
 
-void kept_cache_tick(kept_cache *c, int n)
+void kept_cache_tick(kept_cache *c, double n)
 {
     kept_cache_note_peak(c);
     c->byte_steps += (double)kept_cache_bytes(c) * n;

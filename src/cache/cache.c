@@ -282,6 +282,17 @@ void kept_cache_set_state(kept_cache *c, int layer, int head, int plane, int slo
     *state_of(c, layer, head, plane, slot) = v;
 }
 
+void kept_cache_read_state(const kept_cache *c, int layer, int head, int plane, float *out)
+{
+    const int n = kept_cache_n(c, layer, head);
+    const int32_t *blocks = kept_cache_blocks(c, layer, head, plane);
+    for (int at = 0; at < n; at += KEPT_PAGE_SLOTS) {
+        const int m = n - at < KEPT_PAGE_SLOTS ? n - at : KEPT_PAGE_SLOTS;
+        memcpy(out + at, kept_pool_block(c->pool, blocks[at / KEPT_PAGE_SLOTS]),
+               (size_t)m * sizeof *out);
+    }
+}
+
 void kept_cache_read(const kept_cache *c, int layer, int head, int32_t *pos, float *k, float *v)
 {
     const kept_pool *p = c->pool;

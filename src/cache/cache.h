@@ -77,6 +77,8 @@ kept_status kept_cache_retain(kept_cache *c, int layer, int head, const uint8_t 
 /* State of one slot of one plane. */
 float kept_cache_state(const kept_cache *c, int layer, int head, int plane, int slot);
 void kept_cache_set_state(kept_cache *c, int layer, int head, int plane, int slot, float v);
+/* One plane of the live slots: out [n]. */
+void kept_cache_read_state(const kept_cache *c, int layer, int head, int plane, float *out);
 /* Position, K and V of live slots: any of the outputs may be NULL. pos [n], k and v [n][D]. */
 void kept_cache_read(const kept_cache *c, int layer, int head, int32_t *pos, float *k, float *v);
 /* Overwrites the K of a live slot (re-rotation); takes a private copy of a shared page. FULL: no
@@ -85,8 +87,9 @@ kept_status kept_cache_set_key(kept_cache *c, int layer, int head, int slot, con
 
 /* extra_meta: bytes the owner holds besides (query statistics), added to meta from now on. */
 void kept_cache_set_extra(kept_cache *c, uint64_t extra_meta);
-/* One forward pass over n tokens is over: byte_steps += bytes held * n, peak is updated. */
-void kept_cache_tick(kept_cache *c, int n);
+/* One forward pass over n tokens (a part of one: of those layers) is over: byte_steps += bytes held
+ * * n, peak is updated. */
+void kept_cache_tick(kept_cache *c, double n);
 /* Fills bytes, peak, byte_steps and n_evicted; the times are 0. */
 void kept_cache_account(const kept_cache *c, kept_account *out);
 /* The same two byte figures, recomputed by walking every list: the test's other side. */

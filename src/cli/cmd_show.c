@@ -1,6 +1,7 @@
 /* show: a spec resolved, or one part or recipe by its name. */
 #include "cli/cli.h"
 #include "cli/parts_view.h"
+#include "policy/parts.h"
 
 #include <string.h>
 
@@ -48,16 +49,24 @@ static void print_budget(const kept_strategy *s)
 
 static void print_acts(const kept_strategy *s)
 {
-    char text[160];
-    int every = kept_strategy_decode_every(s);
+    char text[240];
+    const kept_when w = kept_strategy_when(s);
     int n = snprintf(text, sizeof text, "%s",
-                     kept_strategy_acts_on_chunks(s)
-                         ? "after every prefill chunk (the peak is bounded)"
-                         : "when the prompt is in (the peak is that of the full cache)");
-    if (every == 1)
-        snprintf(text + n, sizeof text - (size_t)n, ", then after every decode step");
-    else if (every)
-        snprintf(text + n, sizeof text - (size_t)n, ", then every %d decode steps", every);
+                     w.chunks     ? "after every prefill chunk (the peak is bounded)"
+                     : w.layers   ? "each layer once the whole prompt is through it (the peak is "
+                                    "bounded)"
+                     : w.pressure ? "when the page pool runs short, and not before; of all such "
+                                    "sequences the one that holds most of its budget"
+                                  : "when the prompt is in (the peak is that of the full cache)");
+    if (w.turns)
+        n += snprintf(text + n, sizeof text - (size_t)n, ", then at the end of every turn");
+    if (w.every == 1)
+        n += snprintf(text + n, sizeof text - (size_t)n, ", then after every decode step");
+    else if (w.every)
+        n += snprintf(text + n, sizeof text - (size_t)n, ", then every %d decode steps", w.every);
+    if (w.slack)
+        snprintf(text + n, sizeof text - (size_t)n,
+                 "; not while heads hold at most %d slots above the budget on average", w.slack);
     kept_print_wrapped(stdout, INDENT, "evicts", text);
 }
 
@@ -78,35 +87,59 @@ static void print_needs(const kept_strategy *s)
     kept_print_wrapped(stdout, INDENT, "needs", *text ? text : "nothing but positions");
 }
 
+static void print_axis(const kept_strategy *s, kept_axis a)
+{
+    const kept_part *p = s->part[a];
+    char head[160];
+    snprintf(head, sizeof head, "%s: %s", p->name, p->summary);
+    putchar('\n');
+    kept_print_wrapped(stdout, INDENT, kept_axis_name(a), head);
+    for (int i = 0; i < p->n_options; i++) {
+        const kept_option *o = &p->options[i];
+        double x = s->option[a][i];
+        printf("%*s", INDENT, "");
+        if (o->choices)
+            printf("%s=%s", o->name, o->choices[(int)x]);
+        else
+            printf("%s=%.9g", o->name, x);
+        printf("%s\n", x == kept_part_fallback(p, s->option[a], i) ? "" : " (not the default)");
+    }
+    kept_source_print(p->paper, p->deviations);
+}
+
+/* What a controller switches between. Each state's own spec shows the rest. */
+static void print_states(const kept_strategy *s)
+{
+    for (int i = 0; i < s->n_states; i++) {
+        const kept_strategy *t = s->state[i];
+        putchar('\n');
+        kept_print_wrapped(stdout, INDENT, kept_strategy_controller(s)->states[i],
+                           kept_strategy_name(t));
+        print_budget(t);
+        if (kept_strategy_is_full(t))
+            continue;
+        print_acts(t);
+        print_needs(t);
+    }
+}
+
 static void print_strategy(const kept_strategy *s)
 {
     printf("%-*s%s\n%-*s%s\n", INDENT, "spec", kept_strategy_name(s), INDENT, "resolved",
            kept_strategy_resolved(s));
+    if (s->n_states) {
+        print_axis(s, KEPT_AXIS_CONTROLLER);
+        print_states(s);
+        return;
+    }
     print_budget(s);
     if (!kept_strategy_is_full(s)) {
         print_acts(s);
         print_needs(s);
     }
-    for (int a = 0; a < KEPT_N_AXES; a++) {
-        const kept_part *p = s->part[a];
-        /* The full cache has no say on the other axes. */
-        if (a != KEPT_AXIS_SCORE && kept_strategy_is_full(s))
-            break;
-        char head[160];
-        snprintf(head, sizeof head, "%s: %s", p->name, p->summary);
-        putchar('\n');
-        kept_print_wrapped(stdout, INDENT, kept_axis_name((kept_axis)a), head);
-        for (int i = 0; i < p->n_options; i++) {
-            const kept_option *o = &p->options[i];
-            printf("%*s", INDENT, "");
-            if (o->choices)
-                printf("%s=%s", o->name, o->choices[(int)s->option[a][i]]);
-            else
-                printf("%s=%.9g", o->name, s->option[a][i]);
-            printf("%s\n", s->option[a][i] == o->value ? "" : " (not the default)");
-        }
-        kept_source_print(p->paper, p->deviations);
-    }
+    /* The full cache has no say on the other axes. */
+    for (int a = 0; a < (kept_strategy_is_full(s) ? KEPT_AXIS_SCORE + 1 : KEPT_N_AXES); a++)
+        print_axis(s, (kept_axis)a);
 }
 
 static int show(const char *text)

@@ -31,7 +31,8 @@ static const char plan_page[] =
 static const char ls_page[] =
     "usage: kept ls [AXIS] [--family F] [--cost C] [--needs TEXT] [--without TEXT]\n"
     "Lists what a spec may name, one line each, with what it needs from the engine.\n"
-    "AXIS: score, weight, wrapper, allocator, protection, schedule, position, recipe.\n\n"
+    "AXIS: score, weight, wrapper, allocator, protection, schedule, position, controller,\n"
+    "recipe.\n\n"
     "  --family F      window, attention, keys, passes (extra forward passes), learned,\n"
     "                  oracle, allocation\n"
     "  --cost C        the dearest thing it does: none, state (a number per slot), rows\n"
@@ -71,18 +72,37 @@ static const char spec_page[] =
     "          512      tokens per KV head on average, protected ones included\n"
     "          64MiB    bytes of K/V per sequence\n\n"
     "An axis that is not named takes its default. 'full' takes no budget, every other score\n"
-    "needs one. A recipe such as 'pyramidkv' stands for a longer spec.\n\n"
+    "needs one. A recipe such as 'pyramidkv' stands for a longer spec. A controller such as\n"
+    "'adaptive' has states, which are specs themselves and take what they leave open, the\n"
+    "budget included, from the spec around them.\n\n"
     "examples\n"
     "  full                                  the whole cache\n"
     "  h2o@20%                               heavy hitters, a fifth of the bytes\n"
     "  streaming(sinks=4)@512                first 4 and last 508 tokens\n"
-    "  snapkv(window=16)+ada+decode(every=8)@64MiB\n";
+    "  snapkv(window=16)+ada+decode(every=8)@64MiB\n"
+    "  adaptive(calm=full,tight=snapkv+ada)@25%\n";
+
+static const char tasks_page[] =
+    "Tasks of 'kept run --task T,...'; docs/tasks.md has their constructions.\n\n"
+    "RULER by its names ('ruler': all whose files are given)\n"
+    "  niah_single_1 _2 _3, niah_multikey_1 _2 _3, niah_multivalue, niah_multiquery, vt, cwe,\n"
+    "  fwe, qa_1, qa_2; niah_single and niah_multikey are noise without --haystack, an essay with\n"
+    "  --haystack FILE       prose for niah_*        --words FILE   words for cwe, one a line\n"
+    "  --squad FILE          dev-v2.0.json, qa_1     --hotpot FILE  dev distractor file, qa_2\n"
+    "  --ruler-compat        RULER's fixed layout and its room for answers\n"
+    "  --key|--value word|number|uuid  --keys N  --values N  --queries N   needle tasks\n\n"
+    "your own\n"
+    "  jsonl                 --jsonl FILE, prompts as one JSON object per line\n"
+    "  text                  --text FILE --score-tokens N, how well a text goes on\n\n"
+    "several turns           --turns gold      earlier questions with the right answers\n"
+    "                        --turns own       with what the model answered\n"
+    "                        --turns requests  each question finds the compressed context alone\n";
 
 static const struct {
     const char *topic, *page;
 } pages[] = {
-    {"plan", plan_page},   {"ls", ls_page},           {"show", show_page},
-    {"check", check_page}, {"version", version_page}, {"spec", spec_page},
+    {"plan", plan_page},       {"ls", ls_page},     {"show", show_page},   {"check", check_page},
+    {"version", version_page}, {"spec", spec_page}, {"tasks", tasks_page},
 };
 
 static void print_shapes(void)

@@ -37,16 +37,9 @@ static bool has_echo(const kept_capture *c)
 kept_status kept_ahead_check(const kept_engine *e, const kept_strategy *strategy,
                              const kept_capture *want, kept_error *err)
 {
-    kept_capture own = {0};
-    kept_status st = strategy ? kept_strategy_needs(strategy, &own, err) : KEPT_OK;
+    kept_status st = strategy ? kept_strategy_check(strategy, err) : KEPT_OK;
     if (st)
         return st;
-    if (strategy && kept_strategy_acts_on_chunks(strategy) &&
-        (has_echo(&own) || has(&own, KEPT_PLANE_FUTURE, KEPT_PLANE_FUTURE)))
-        return kept_fail(err, KEPT_ARGUMENT,
-                         "'%s' must have read the whole prompt before it can evict, so it cannot "
-                         "evict between chunks; use the schedule prefill or decode",
-                         kept_strategy_name(strategy));
     for (int i = 0; i < want->n_planes; i++)
         if (want->plane[i].kind == KEPT_PLANE_LOCAL)
             return kept_fail(err, KEPT_UNSUPPORTED, "the engine does not record this yet");
@@ -72,6 +65,7 @@ kept_status kept_ahead_new(kept_seq *s, const kept_seq *from, kept_error *err)
         memcpy(s->log, from->log, (size_t)from->n_tokens * sizeof *s->log);
         s->echoed = from->echoed;
         s->ahead_bytes = from->ahead_bytes;
+        s->ahead_ns = from->ahead_ns;
     }
     s->extra_bytes += n * sizeof *s->log;
     kept_seq_note_held(s, s->ahead_bytes);
@@ -172,6 +166,12 @@ kept_status kept_seq_foresee(kept_seq *s, const int32_t *tokens, int n, kept_err
 #define ASK_FIRST "\n\nRepeat the previous context exactly:\n"
 #define ASK_NEXT  "\n\nRepeat the part of the previous context exactly, starting with: "
 enum { ASK_MOST = 256 }; /* bytes, so tokens, of either */
+
+int kept_echo_room(int n)
+{
+    const size_t words = sizeof ASK_NEXT > sizeof ASK_FIRST ? sizeof ASK_NEXT : sizeof ASK_FIRST;
+    return (n < KEPT_ECHO_CHUNK ? n : KEPT_ECHO_CHUNK) + KEPT_ECHO_TAIL + (int)words;
+}
 
 int kept_echo_tokens(const kept_seq *s, int begin, int end, int32_t *out, int cap)
 {
@@ -278,7 +278,7 @@ kept_status kept_seq_echo_by(kept_seq *s, int chunk, kept_error *err)
     free(tokens);
     if (!st)
         s->echoed = s->n_tokens;
-    s->score_ns += kept_clock_ns() - t0;
+    s->ahead_ns += kept_clock_ns() - t0;
     return st;
 }
 

@@ -157,6 +157,23 @@ static kept_status ring_new(kept_seq *s, const kept_seq *src, kept_error *err)
     return KEPT_OK;
 }
 
+void kept_record_turn(kept_seq *s, int32_t back)
+{
+    const kept_engine *e = s->engine;
+    const kept_model_info *info = &e->model->info;
+    const kept_view v = {
+        .rope_freq = e->rope_freq, .n_rope = e->model->n_rope, .rope_neox = e->model->rope_neox};
+    float re[KEPT_MAX_HEAD_SIZE / 2], im[KEPT_MAX_HEAD_SIZE / 2];
+    if (!s->recent || !back)
+        return;
+    kept_rope_mean(&v, -back, 1, re, im);
+    for (int l = 0; l < info->n_layers; l++)
+        for (int32_t p = kept_max(0, s->n_tokens - s->capture.n_recent);
+             p < s->n_tokens && !info->windowed[l]; p++)
+            for (int h = 0; h < info->n_heads; h++)
+                kept_rope_turn(&v, re, im, ring_at(s, (size_t)l, p) + h * info->head_size, 1);
+}
+
 /* The ring from its oldest token on into the engine's buffer. Returns the tokens it holds. */
 static int ring_unroll(const kept_seq *s)
 {
@@ -363,14 +380,14 @@ kept_status kept_record_show(kept_seq *s, kept_evict *x, kept_error *err)
     return st;
 }
 
-void kept_record_commit(kept_seq *s, const kept_job *job)
+void kept_record_commit(kept_seq *s, const kept_job *job, int from, int to)
 {
     const kept_engine *e = s->engine;
     if (s->stats) {
-        const int32_t from = kept_max(KEPT_STATS_SKIP, s->n_tokens);
-        s->stats->count += kept_max(0, s->n_tokens + job->n - from);
+        const int32_t first = kept_max(KEPT_STATS_SKIP, s->n_tokens);
+        s->stats->count += kept_max(0, s->n_tokens + job->n - first);
     }
-    for (size_t l = 0; s->cosine && l < n_layers_of(e); l++)
+    for (size_t l = (size_t)from; s->cosine && l < (size_t)to; l++)
         for (int t = 0; t < job->n; t++)
             s->cosine[l] += (double)e->cosines[l * (size_t)e->max_batch + (size_t)(job->tok0 + t)];
 }

@@ -1,5 +1,6 @@
 /* engine: limits, pool, threads, and one forward pass over a ragged batch. */
 #include "model/engine.h"
+#include "policy/trained_fits.h"
 
 #include <fenv.h>
 #include <limits.h>
@@ -79,12 +80,13 @@ static kept_status make_buffers(kept_engine *e, kept_error *err)
     e->jobs = kept_calloc((size_t)e->max_seqs, sizeof *e->jobs);
     e->tok_buf = kept_calloc((size_t)e->max_batch, sizeof *e->tok_buf);
     e->pos_buf = kept_calloc((size_t)e->max_batch, sizeof *e->pos_buf);
+    e->rope_buf = kept_calloc((size_t)e->max_batch, sizeof *e->rope_buf);
     e->out_buf = kept_calloc((size_t)e->max_batch, sizeof *e->out_buf);
     e->keep_buf = kept_calloc((size_t)e->max_tokens + KEPT_PAGE_SLOTS, 1);
     e->evict_work = kept_evict_work_new();
     e->inv_norm = kept_calloc((size_t)e->max_batch, sizeof *e->inv_norm);
-    if (!e->inv_norm || !e->nodes || !e->jobs || !e->tok_buf || !e->pos_buf || !e->out_buf ||
-        !e->keep_buf || !e->evict_work)
+    if (!e->inv_norm || !e->rope_buf || !e->nodes || !e->jobs || !e->tok_buf || !e->pos_buf ||
+        !e->out_buf || !e->keep_buf || !e->evict_work)
         return kept_fail(err, KEPT_NOMEM, "no memory for an engine of %d tokens", e->max_tokens);
     for (int l = 0; l < i->n_layers; l++)
         e->nodes[l] = (kept_node){e, l};
@@ -151,8 +153,8 @@ void kept_engine_free(kept_engine *e)
     kept_work_free(e);
     kept_evict_work_free(e->evict_work);
     kept_record_engine_free(e);
-    void *all[] = {e->nodes,  e->jobs,     e->tok_buf,   e->pos_buf,  e->out_buf,
-                   e->logits, e->keep_buf, e->rope_freq, e->inv_norm, e->predict};
+    void *all[] = {e->nodes,    e->jobs,      e->tok_buf,  e->pos_buf, e->out_buf, e->logits,
+                   e->keep_buf, e->rope_freq, e->inv_norm, e->predict, e->rope_buf};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         free(all[i]);
     free(e);
@@ -169,7 +171,9 @@ kept_status kept_engine_add_trained(kept_engine *e, const kept_trained *t, kept_
                          "the trained file of kind '%s' is for the model with SHA-256 %.12s..., "
                          "this one has %.12s...; train one for it",
                          kept_trained_kind(t), kept_trained_model_sha256(t), hex);
-    if (!strcmp(kept_trained_kind(t), "kvzap") && (st = kept_hidden_trained(e, t, err)))
+    st = strcmp(kept_trained_kind(t), "kvzap") ? kept_trained_fits(t, &e->model->info, err)
+                                               : kept_hidden_trained(e, t, err);
+    if (st)
         return st;
     int i = 0;
     while (i < e->n_trained && strcmp(kept_trained_kind(e->trained[i]), kept_trained_kind(t)))
@@ -255,25 +259,40 @@ static void plan_item(kept_engine *e, int j, const kept_item *it, int tok0)
     for (int t = 0; t < it->n_tokens; t++) {
         e->tok_buf[tok0 + t] = it->tokens[t];
         e->pos_buf[tok0 + t] = s->n_tokens + t;
+        e->rope_buf[tok0 + t] = s->n_tokens + t - s->rope_back;
     }
 }
 
-/* Room for every new slot, all or nothing. */
-static kept_status reserve(kept_engine *e, const kept_item *items, int n_items, kept_error *err)
+/* Whether the pool has what the pass needs; pages: that. */
+static bool fits(const kept_engine *e, const kept_item *items, int n_items, const kept_range *range,
+                 size_t *pages)
 {
-    const kept_model_info *info = &e->model->info;
-    size_t pages = 0, blocks = 0;
+    size_t blocks = 0;
+    *pages = 0;
     for (int i = 0; i < n_items; i++)
-        for (int l = 0; l < info->n_layers; l++) {
+        for (int l = range->from; l < range->to; l++) {
             const size_t n = kept_cache_reserve_cost(items[i].seq->cache, l, items[i].n_tokens);
-            pages += n;
+            *pages += n;
             blocks += n * (size_t)kept_cache_n_planes(items[i].seq->cache);
         }
-    if (pages > kept_pool_free_pages(e->pool) || blocks > kept_pool_free_blocks(e->pool))
-        return kept_fail(err, KEPT_FULL, "the page pool has %zu free pages, this pass needs %zu",
-                         kept_pool_free_pages(e->pool), pages);
+    return *pages <= kept_pool_free_pages(e->pool) && blocks <= kept_pool_free_blocks(e->pool);
+}
+
+/* Room for every new slot, all or nothing. Sequences under pressure make some, but not for a fork
+ * of the engine's own: it may be what an eviction waits for. */
+static kept_status reserve(kept_engine *e, const kept_item *items, int n_items,
+                           const kept_range *range, kept_error *err)
+{
+    const kept_model_info *info = &e->model->info;
+    size_t pages;
+    kept_seq_shed_begin(e);
+    while (!fits(e, items, n_items, range, &pages))
+        if (items[0].seq->scratch || !kept_seq_shed(e, err))
+            return kept_fail(err, KEPT_FULL,
+                             "the page pool has %zu free pages, this pass needs %zu",
+                             kept_pool_free_pages(e->pool), pages);
     for (int i = 0; i < n_items; i++)
-        for (int l = 0; l < info->n_layers; l++)
+        for (int l = range->from; l < range->to; l++)
             for (int h = 0; h < info->n_kv_heads; h++) {
                 kept_status st = kept_cache_reserve(items[i].seq->cache, l, h, items[i].n_tokens);
                 if (st)
@@ -296,15 +315,24 @@ static kept_status grow_logits(kept_engine *e, int n_out, kept_error *err)
     return KEPT_OK;
 }
 
-static kept_status compute(kept_engine *e, int n_tokens, int n_out, int records, kept_error *err)
+/* An input that no node reads has no memory. */
+static void set_input(struct ggml_tensor *t, const void *x, int64_t n)
 {
-    kept_graph *g = kept_graph_get(e, n_tokens, n_out, records);
+    if (t && t->data && n)
+        ggml_backend_tensor_set(t, x, 0, (size_t)n * 4);
+}
+
+static kept_status compute(kept_engine *e, const kept_shape *shape, float *hidden, kept_error *err)
+{
+    const int n_tokens = shape->n_tokens, n_out = shape->n_out;
+    kept_graph *g = kept_graph_get(e, shape);
     if (!g)
         return kept_fail(err, KEPT_NOMEM, "no memory for a graph of %d tokens", n_tokens);
-    ggml_backend_tensor_set(g->tokens, e->tok_buf, 0, (size_t)n_tokens * sizeof(int32_t));
-    ggml_backend_tensor_set(g->pos, e->pos_buf, 0, (size_t)n_tokens * sizeof(int32_t));
-    if (n_out && n_out < n_tokens)
-        ggml_backend_tensor_set(g->out_ids, e->out_buf, 0, (size_t)n_out * sizeof(int32_t));
+    set_input(g->tokens, e->tok_buf, n_tokens);
+    set_input(g->pos, e->pos_buf, n_tokens);
+    set_input(g->rope_pos, e->rope_buf, n_tokens);
+    set_input(g->out_ids, e->out_buf, n_out);
+    set_input(g->in, hidden, (int64_t)n_tokens * e->model->info.n_embd);
     /* Our nodes set flush-to-zero; the caller's floating-point environment is its own. */
     fenv_t env;
     fegetenv(&env);
@@ -312,38 +340,52 @@ static kept_status compute(kept_engine *e, int n_tokens, int n_out, int records,
     fesetenv(&env);
     if (gs != GGML_STATUS_SUCCESS)
         return kept_fail(err, KEPT_NOMEM, "ggml could not compute the graph (status %d)", (int)gs);
-    if (n_out)
+    if (g->hidden)
+        ggml_backend_tensor_get(g->hidden, hidden, 0, ggml_nbytes(g->hidden));
+    else if (n_out)
         ggml_backend_tensor_get(g->logits, e->logits, 0, ggml_nbytes(g->logits));
     return KEPT_OK;
 }
 
 /* The new tokens become part of the sequence. */
-static void commit_item(const kept_engine *e, const kept_item *it, const kept_job *job)
+static void commit_item(const kept_engine *e, const kept_item *it, const kept_job *job,
+                        const kept_range *range)
 {
     const kept_model_info *info = &e->model->info;
     kept_seq *s = it->seq;
-    for (int l = 0; l < info->n_layers; l++)
+    for (int l = range->from; l < range->to; l++)
         for (int h = 0; h < info->n_kv_heads; h++)
             kept_cache_commit(s->cache, l, h, it->n_tokens);
     for (int i = 0; i < s->capture.n_planes; i++) {
         if (s->capture.plane[i].window != INT_MAX)
             s->counted[i] = job->counted[i] + (job->reset[i] ? 0 : s->counted[i]);
     }
-    kept_record_commit(s, job);
+    for (int l = range->from; l < range->to && s->rope_back && s->rope_plane >= 0; l++)
+        for (int h = 0; h < info->n_kv_heads && !info->windowed[l]; h++)
+            for (int i = kept_cache_n(s->cache, l, h) - it->n_tokens;
+                 i < kept_cache_n(s->cache, l, h); i++)
+                kept_cache_set_state(s->cache, l, h, s->rope_plane, i, (float)-s->rope_back);
+    kept_record_commit(s, job, range->from, range->to);
     if (s->log)
         memcpy(s->log + s->n_tokens, it->tokens, (size_t)it->n_tokens * sizeof *s->log);
     s->n_tokens += it->n_tokens;
-    kept_cache_tick(s->cache, it->n_tokens);
+    kept_cache_tick(s->cache, (double)it->n_tokens * (range->to - range->from) / info->n_layers);
 }
 
-static kept_status finish(kept_engine *e, const kept_item *items, int n_items, kept_error *err)
+static kept_status finish(kept_engine *e, const kept_item *items, int n_items,
+                          const kept_range *range, kept_error *err)
 {
     for (int i = 0; i < n_items; i++)
-        commit_item(e, &items[i], &e->jobs[i]);
+        commit_item(e, &items[i], &e->jobs[i], range);
     const uint64_t t0 = kept_clock_ns();
     kept_status st = KEPT_OK;
-    for (int i = 0; i < n_items && !st; i++)
-        st = kept_seq_after(items[i].seq, &items[i], err);
+    for (int i = 0; i < n_items && !st; i++) {
+        st = kept_seq_trim(items[i].seq, range->from, range->to);
+        if (st)
+            st = kept_fail(err, st, "windowed layers could not be trimmed");
+        else if (!range->hidden)
+            st = kept_seq_after(items[i].seq, &items[i], err);
+    }
     e->times.policy_ns += kept_clock_ns() - t0;
     return st;
 }
@@ -351,10 +393,25 @@ static kept_status finish(kept_engine *e, const kept_item *items, int n_items, k
 kept_status kept_engine_forward(kept_engine *e, const kept_item *items, int n_items,
                                 kept_error *err)
 {
+    const kept_range all = {0, e->model->info.n_layers, NULL};
+    for (int i = 0; i < n_items; i++) {
+        const kept_strategy *s = items[i].seq->strategy;
+        if (items[i].prefill && s && kept_strategy_when(s).layers)
+            return kept_fail(err, KEPT_ARGUMENT,
+                             "item %d: '%s' reads its whole prompt layer by layer: give it to "
+                             "kept_seq_prefill",
+                             i, kept_strategy_name(s));
+    }
+    return kept_engine_pass(e, items, n_items, &all, err);
+}
+
+kept_status kept_engine_pass(kept_engine *e, const kept_item *items, int n_items,
+                             const kept_range *range, kept_error *err)
+{
     const uint64_t t0 = kept_clock_ns();
     kept_status st = check_items(e, items, n_items, err);
     if (!st)
-        st = reserve(e, items, n_items, err);
+        st = reserve(e, items, n_items, range, err);
     if (st)
         return st;
     int n = 0, n_out = 0, records = 0;
@@ -371,13 +428,14 @@ kept_status kept_engine_forward(kept_engine *e, const kept_item *items, int n_it
     if (!st)
         st = grow_logits(e, n_out, err);
     if (!st)
-        st = compute(e, n, n_out, records, err);
+        st = compute(e, &(kept_shape){n, n_out, records, range->from, range->to}, range->hidden,
+                     err);
     if (!st)
-        st = finish(e, items, n_items, err);
+        st = finish(e, items, n_items, range, err);
     e->times.attention_ns += atomic_load(&e->busy_ns) / (uint64_t)e->n_threads;
     e->times.forward_ns += kept_clock_ns() - t0;
     e->times.n_forwards++;
-    e->times.n_tokens += (uint64_t)n;
+    e->times.n_tokens += range->to == e->model->info.n_layers ? (uint64_t)n : 0;
     return st;
 }
 

@@ -47,10 +47,16 @@ struct kept_seq {
     int *trimmed;                   /* [n_layers] leading pages dropped from windowed layers */
     int32_t n_tokens;
     int32_t full_tokens; /* prompt length once prefill ended, else 0 */
+    int32_t n_after;     /* prompt tokens still to come, as the last item said */
+    int32_t rope_back;   /* the next token's rotary position is n_tokens less this */
+    int64_t left;        /* slots that the last eviction left */
     int steps;           /* decode tokens since the last eviction */
     uint64_t seed, round, score_ns, compact_ns;
     kept_span pins[KEPT_MAX_PINS];
     int n_pins;
+    uint8_t *marks;   /* [max_tokens] kept_class of positions, or NULL */
+    bool shed;        /* cut in this pass, for want of pages */
+    bool layered;     /* its prompt was cut while it was read */
     bool keep_planes; /* planes were asked for besides the strategy's own */
     bool shift_lost;  /* keys have moved and the plane that says how far is gone */
     bool in_batch;
@@ -58,10 +64,12 @@ struct kept_seq {
     /* ahead.c */
     int32_t *log;         /* [max_tokens] tokens seen; NULL unless an echo plane is captured */
     int32_t echoed;       /* tokens that the echo planes know of; 0: not echoed */
+    uint64_t ahead_ns;    /* time of an echo that no eviction has made use of yet */
     uint64_t ahead_bytes; /* most that the echo held besides, for the peak of forks */
     bool foreseen;        /* the future plane is filled */
     bool echoing;         /* a fork that repeats: its echo planes take maxima now */
     bool scratch;         /* a fork of the engine's own */
+    kept_seq *next;       /* in engine.seqs; scratch forks are in no list */
 };
 
 /* One batch item as the nodes see it. */
@@ -86,14 +94,20 @@ enum { /* what some sequence of the batch records, so that the graph must offer 
        KEPT_GRAPH_HIDDEN = 4
 };
 
+/* A batch and the layers [from, to) that it goes through. */
+typedef struct kept_shape {
+    int n_tokens, n_out, records, from, to;
+} kept_shape;
+
 typedef struct kept_graph {
-    int n_tokens, n_out, records;
+    kept_shape shape;
     uint64_t used; /* for least recently used */
     void *mem;
     struct ggml_context *ctx;
     struct ggml_cgraph *gf;
     ggml_gallocr_t alloc;
-    struct ggml_tensor *tokens, *pos, *out_ids, *logits;
+    struct ggml_tensor *tokens, *pos, *rope_pos, *out_ids, *logits;
+    struct ggml_tensor *in, *hidden; /* what enters and leaves a part of the layers */
 } kept_graph;
 
 /* Offsets of one layer's work: index j*n_kv_heads + h over jobs and KV heads. */
@@ -110,6 +124,7 @@ struct kept_engine {
     const kept_kern *kern;
     kept_pool *pool;
     int n_threads, max_tokens, max_batch, max_seqs, n_seqs;
+    kept_seq *seqs; /* the n_seqs live sequences, newest first */
     ggml_backend_t backend;
     struct ggml_threadpool *threadpool;
     void (*threadpool_free)(struct ggml_threadpool *);
@@ -129,6 +144,7 @@ struct kept_engine {
     size_t tile_prob_size, tile_buf_size;
     /* inputs and outputs */
     int32_t *tok_buf, *pos_buf, *out_buf; /* [max_batch] */
+    int32_t *rope_buf;                    /* [max_batch] rotary positions of layers that evict */
     float *logits;                        /* [max_batch_out][n_vocab] */
     size_t logits_cap;                    /* floats */
     kept_evict_work *evict_work;
@@ -156,7 +172,7 @@ struct kept_engine {
 
 /* ---- graph.c ---- */
 /* A graph for this batch shape, built or reused. NULL: out of memory. */
-kept_graph *kept_graph_get(kept_engine *e, int n_tokens, int n_out, int records);
+kept_graph *kept_graph_get(kept_engine *e, const kept_shape *shape);
 void kept_graph_clear(kept_graph *g);
 
 /* ---- attend.c: custom nodes, called on every thread ---- */
@@ -176,8 +192,8 @@ int kept_record_graph(const kept_seq *s); /* KEPT_GRAPH_* that s needs */
 /* Fills the fields of x that come from here. They are the engine's and hold until it is called for
  * another sequence. NOMEM. */
 kept_status kept_record_show(kept_seq *s, kept_evict *x, kept_error *err);
-/* After a pass, before s->n_tokens grows. */
-void kept_record_commit(kept_seq *s, const kept_job *job);
+/* After a pass through layers [from, to), before s->n_tokens grows. */
+void kept_record_commit(kept_seq *s, const kept_job *job, int from, int to);
 /* Inside nodes, on every thread: queries before and after rotation. */
 void kept_record_stats(kept_engine *e, int layer, const struct ggml_tensor *q, int ith, int nth);
 void kept_record_recent(kept_engine *e, int layer, const struct ggml_tensor *q, int ith, int nth);
@@ -192,9 +208,42 @@ void kept_work_free(kept_engine *e);
 /* Resets counters and grows scratch for the batch in e->jobs, so that nodes allocate nothing. */
 kept_status kept_work_prepare(kept_engine *e, kept_error *err);
 
-/* ---- seq.c ---- */
-/* After a forward pass: schedules, windowed layers, account. */
+/* Keys of s were renumbered by `back` positions: its recent queries turn with them. */
+void kept_record_turn(kept_seq *s, int32_t back);
+
+/* ---- engine.c ---- */
+/* Layers [from, to) of a forward pass. */
+typedef struct kept_range {
+    int from, to;
+    float *hidden; /* [n_tokens][n_embd]: what enters layer `from`, then what leaves layer `to` - 1;
+                      NULL: all layers, from tokens to logits */
+} kept_range;
+/* kept_engine_forward through these layers only. Those of other layers hold what they held; after a
+ * part nothing is evicted. */
+kept_status kept_engine_pass(kept_engine *e, const kept_item *items, int n_items,
+                             const kept_range *range, kept_error *err);
+
+/* ---- schedule.c ---- */
+/* What s lends for one eviction. full_tokens: what a full cache holds at the point the budget
+ * refers to. */
+kept_evict kept_seq_lend(kept_seq *s, int32_t full_tokens);
+/* After new tokens in layers [from, to): what no coming query sees leaves windowed layers. */
+kept_status kept_seq_trim(kept_seq *s, int from, int to);
+/* After a forward pass: schedules, windowed layers. */
 kept_status kept_seq_after(kept_seq *s, const kept_item *item, kept_error *err);
+typedef struct kept_held {
+    int layers;    /* that evict */
+    int64_t slots; /* live in all of their heads */
+    int longest;   /* live slots of the longest head */
+} kept_held;
+kept_held kept_seq_held(const kept_seq *s);
+/* A pass finds the pool short. Cuts the sequence of schedule "pressure" that holds most of its
+ * budget to it, each once since begin (of equal ones the older). False: there is none left to cut.
+ */
+void kept_seq_shed_begin(kept_engine *e);
+bool kept_seq_shed(kept_engine *e, kept_error *err);
+
+/* ---- seq.c ---- */
 /* A fork of the engine's own, which no limit counts: planes as for kept_cache_fork. */
 kept_status kept_seq_scratch(kept_seq *src, const kept_capture *cap, const int *planes,
                              kept_seq **out, kept_error *err);

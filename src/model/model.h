@@ -10,7 +10,9 @@
  *   graph.c       the forward pass as a ggml graph with our store/attend/merge nodes
  *   attend.c      what those nodes do
  *   capture.c     what sequences record beside state planes
- *   seq.c         sequences, forks, eviction
+ *   seq.c         sequences, forks, pins, accounts
+ *   schedule.c    when sequences evict
+ *   prompt.c      prompts read chunk by chunk or layer by layer
  *   engine.c      batches, pool, times
  */
 #ifndef MODEL_MODEL_H

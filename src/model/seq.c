@@ -1,6 +1,6 @@
-/* seq: sequences: creation, forks, eviction by their strategy, windowed layers, accounts. */
+/* seq: sequences: creation, forks, pins and marks, accounts. */
 #include "model/engine.h"
-#include "model/look.h"
+#include "policy/parts.h"
 
 #include <limits.h>
 #include <stdlib.h>
@@ -14,6 +14,9 @@ static kept_status captures(const kept_engine *e, const kept_strategy *strategy,
                             const kept_capture *extra, kept_capture *want, kept_error *err)
 {
     *want = extra ? *extra : (kept_capture){0};
+    if (strategy && kept_controller_acts(kept_strategy_controller(strategy)))
+        return kept_fail(err, KEPT_UNSUPPORTED, "'%s' cannot run in this build",
+                         kept_strategy_name(strategy));
     kept_status st = strategy ? kept_strategy_needs(strategy, want, err) : KEPT_OK;
     if (!st)
         st = kept_record_check(e, strategy, want, err);
@@ -54,7 +57,30 @@ static void seq_destroy(kept_seq *s)
     kept_record_free(s);
     kept_ahead_free(s);
     free(s->trimmed);
+    free(s->marks);
     free(s);
+}
+
+/* The engine knows its sequences. */
+static void enlist(kept_seq *s)
+{
+    s->next = s->engine->seqs;
+    s->engine->seqs = s;
+    s->engine->n_seqs++;
+}
+
+/* Makes room for marks: those of from, or none. */
+static kept_status mark_all(kept_seq *s, const uint8_t *from)
+{
+    const size_t n = (size_t)s->engine->max_tokens;
+    s->marks = kept_calloc(n, sizeof *s->marks);
+    if (!s->marks)
+        return KEPT_NOMEM;
+    if (from)
+        memcpy(s->marks, from, n);
+    s->extra_bytes += n;
+    kept_cache_set_extra(s->cache, s->extra_bytes);
+    return KEPT_OK;
 }
 
 static int n_planes(const kept_seq *s)
@@ -93,7 +119,7 @@ kept_status kept_seq_new(kept_engine *e, const kept_strategy *strategy, const ke
         seq_destroy(s);
         return st;
     }
-    e->n_seqs++;
+    enlist(s);
     *out = s;
     return KEPT_OK;
 }
@@ -145,18 +171,27 @@ kept_status kept_seq_fork(kept_seq *src, const kept_strategy *strategy, const ke
         st = kept_record_new(s, src, err);
     if (!st)
         st = kept_ahead_new(s, src, err);
+    if (!st && src->marks && (!s->strategy || kept_strategy_reads_marks(s->strategy)) &&
+        mark_all(s, src->marks))
+        st = kept_fail(err, KEPT_NOMEM, "no memory for the classes of tokens");
     if (st) {
         seq_destroy(s);
         return st;
     }
     s->n_tokens = src->n_tokens;
     s->full_tokens = src->full_tokens;
+    s->n_after = src->n_after;
+    s->rope_back = src->rope_back;
     s->score_ns = src->score_ns;
     s->compact_ns = src->compact_ns;
+    if (strategy == src->strategy) { /* a branch goes on where its schedule stands */
+        s->steps = src->steps;
+        s->round = src->round;
+    }
     s->n_pins = src->n_pins;
     memcpy(s->pins, src->pins, sizeof s->pins);
     memcpy(s->trimmed, src->trimmed, (size_t)e->model->info.n_layers * sizeof *s->trimmed);
-    e->n_seqs++;
+    enlist(s);
     *out = s;
     return KEPT_OK;
 }
@@ -175,6 +210,7 @@ kept_status kept_seq_scratch(kept_seq *src, const kept_capture *cap, const int *
     }
     s->scratch = true;
     s->n_tokens = src->n_tokens;
+    s->rope_back = src->rope_back;
     memcpy(s->trimmed, src->trimmed, (size_t)e->model->info.n_layers * sizeof *s->trimmed);
     *out = s;
     return KEPT_OK;
@@ -190,13 +226,17 @@ void kept_seq_free(kept_seq *s)
 {
     if (!s)
         return;
+    kept_seq **at = &s->engine->seqs;
+    while (*at != s)
+        at = &(*at)->next;
+    *at = s->next;
     s->engine->n_seqs--;
     seq_destroy(s);
 }
 
 kept_status kept_seq_pin(kept_seq *s, int begin, int end)
 {
-    if (begin < 0 || end < begin)
+    if (begin < 0 || end < begin || end > s->engine->max_tokens)
         return KEPT_ARGUMENT;
     if (s->n_pins == KEPT_MAX_PINS)
         return KEPT_FULL;
@@ -204,136 +244,15 @@ kept_status kept_seq_pin(kept_seq *s, int begin, int end)
     return KEPT_OK;
 }
 
-/* ---- eviction ---------------------------------------------------------------------------------
- */
-
-/* What s lends for one eviction. full_tokens: what a full cache holds at the point the budget
- * refers to. */
-static kept_evict lend(kept_seq *s, int32_t full_tokens)
+kept_status kept_seq_mark(kept_seq *s, int begin, int end, kept_class what)
 {
-    kept_engine *e = s->engine;
-    const struct kept_model *m = e->model;
-    return (kept_evict){
-        .cache = s->cache,
-        .n_layers = m->info.n_layers,
-        .windowed = m->info.windowed,
-        .n_heads = m->info.n_kv_heads,
-        .group = m->info.n_heads / m->info.n_kv_heads,
-        .head_size = m->info.head_size,
-        .next_pos = s->n_tokens,
-        .full_tokens = full_tokens,
-        .pins = s->pins,
-        .n_pins = s->n_pins,
-        .capture = s->capture,
-        .rope_plane = s->rope_plane,
-        .trained = e->trained,
-        .n_trained = e->n_trained,
-        .kern = e->kern,
-        .attn_scale = m->attn_scale,
-        .rope_freq = e->rope_freq,
-        .n_rope = m->n_rope,
-        .rope_neox = m->rope_neox,
-        .seed = s->seed,
-        .round = s->round,
-    };
-}
-
-static kept_status evict(kept_seq *s, int32_t full_tokens, kept_error *err)
-{
-    kept_engine *e = s->engine;
-    kept_status st = kept_ahead_ready(s, err);
-    if (st)
-        return st;
-    kept_evict x = lend(s, full_tokens);
-    const uint64_t t0 = kept_clock_ns();
-    st = kept_record_show(s, &x, err);
-    s->score_ns += kept_clock_ns() - t0;
-    if (!st)
-        st = kept_strategy_evict(s->strategy, &x, e->evict_work, &s->score_ns, &s->compact_ns, err);
-    if (st)
-        return st;
-    s->round++;
-    s->steps = 0;
+    if (begin < 0 || end < begin || end > s->engine->max_tokens || what < KEPT_CLASS_TEXT ||
+        what > KEPT_CLASS_TEMPLATE)
+        return KEPT_ARGUMENT;
+    if (!s->marks && mark_all(s, NULL))
+        return KEPT_NOMEM;
+    memset(s->marks + begin, (int)what, (size_t)(end - begin));
     return KEPT_OK;
-}
-
-kept_status kept_seq_look(kept_seq *s, const kept_score *as, const kept_look *look, kept_error *err)
-{
-    kept_evict x = lend(s, s->n_tokens);
-    kept_strategy what = kept_look_strategy(as);
-    kept_status st = kept_record_show(s, &x, err);
-    return st ? st : kept_strategy_look(&what, &x, s->engine->evict_work, look, err);
-}
-
-/* A strategy that will not act again gives back what it remembered. */
-static void forget(kept_seq *s)
-{
-    if (kept_strategy_decode_every(s->strategy) || s->keep_planes)
-        return;
-    kept_cache_drop_planes(s->cache, 0);
-    s->capture = (kept_capture){0};
-    s->shift_lost |= s->rope_plane >= 0;
-    s->rope_plane = -1;
-    kept_record_free(s);
-    kept_ahead_free(s);
-    s->extra_bytes = 0;
-    kept_cache_set_extra(s->cache, 0);
-}
-
-kept_status kept_seq_end_prefill(kept_seq *s, kept_error *err)
-{
-    s->full_tokens = s->n_tokens;
-    if (!s->strategy)
-        return KEPT_OK;
-    kept_status st = evict(s, s->full_tokens, err);
-    if (!st)
-        forget(s);
-    return st;
-}
-
-/* Leading pages of windowed layers that no coming query can see go back to the pool. Strategies
- * leave these layers alone, so their slots are in order of position and only whole pages leave:
- * what is visible keeps its place in pages and segments, and rows keep their bits. */
-static kept_status trim_windowed(kept_seq *s)
-{
-    kept_engine *e = s->engine;
-    const kept_model_info *info = &e->model->info;
-    const int32_t stale_tokens = s->n_tokens - info->sliding_window + 1;
-    for (int l = 0; l < info->n_layers; l++) {
-        const int stale = stale_tokens / KEPT_PAGE_SLOTS - s->trimmed[l];
-        if (!info->windowed[l] || stale_tokens <= 0 || stale <= 0)
-            continue;
-        for (int h = 0; h < info->n_kv_heads; h++) {
-            memset(e->keep_buf, 1, (size_t)kept_cache_n(s->cache, l, h));
-            memset(e->keep_buf, 0, (size_t)stale * KEPT_PAGE_SLOTS);
-            kept_status st = kept_cache_retain(s->cache, l, h, e->keep_buf);
-            if (st)
-                return st;
-        }
-        s->trimmed[l] += stale;
-    }
-    return KEPT_OK;
-}
-
-kept_status kept_seq_after(kept_seq *s, const kept_item *item, kept_error *err)
-{
-    kept_status st = KEPT_OK;
-    if (s->engine->model->info.sliding_window)
-        st = trim_windowed(s);
-    if (st || !s->strategy)
-        return st ? kept_fail(err, st, "windowed layers could not be trimmed") : KEPT_OK;
-    if (item->prefill) {
-        if (kept_strategy_acts_on_chunks(s->strategy) && s->full_tokens == 0)
-            st = evict(s, s->n_tokens + item->n_after, err);
-    } else {
-        const int every = kept_strategy_decode_every(s->strategy);
-        s->steps += item->n_tokens;
-        if (every && s->steps >= every)
-            st = evict(s, s->full_tokens ? s->full_tokens : s->n_tokens, err);
-    }
-    /* The tokens are in. Shared pages that cannot be copied now are tried again after the next
-     * pass; if the pool stays full, that pass is refused before it changes anything. */
-    return st == KEPT_FULL ? KEPT_OK : st;
 }
 
 /* ---- looking at a sequence
@@ -379,7 +298,7 @@ int kept_seq_plane(const kept_seq *s, int layer, int kv_head, kept_plane want, f
 void kept_seq_account(const kept_seq *s, kept_account *out)
 {
     kept_cache_account(s->cache, out);
-    out->score_ns = s->score_ns;
+    out->score_ns = s->score_ns + s->ahead_ns;
     out->compact_ns = s->compact_ns;
 }
 

@@ -8,53 +8,14 @@
  */
 #include "kept/policy.h"
 
-#include <math.h>
-
 enum { PART };
-
-/* Sum of what head i scores above low, over slots that score at least `at`; *n: how many. */
-static double sum_above(const kept_split *s, int i, double low, double at, int *n)
-{
-    double sum = 0;
-    *n = 0;
-    for (int k = 0; k < s->n[i]; k++)
-        if (s->score[i][k] >= at) {
-            sum += s->score[i][k] - low;
-            ++*n;
-        }
-    return sum;
-}
-
-/* The fewest slots of head i that carry `part` of its score. */
-static int count(const kept_split *s, int i, double part)
-{
-    double low = 0, top = 0;
-    int n;
-    for (int k = 0; k < s->n[i]; k++) {
-        low = fmin(low, s->score[i][k]);
-        top = fmax(top, s->score[i][k]);
-    }
-    double want = part * sum_above(s, i, low, low, &n), from = low, to = nextafter(top, INFINITY);
-    for (;;) { /* the highest score such that it and all above it carry enough is in [from, to) */
-        double mid = from + (to - from) / 2;
-        if (mid <= from || mid >= to)
-            break;
-        *(sum_above(s, i, low, mid, &n) >= want ? &from : &to) = mid;
-    }
-    int most;
-    sum_above(s, i, low, from, &most);
-    want -= sum_above(s, i, low, to, &n);
-    if (from > low && want > 0) /* slots that tie at from; not one more for the sum's rounding */
-        n += (int)ceil(want / (from - low) * (1 - 1e-12));
-    return n < most ? n : most;
-}
 
 static void split(const kept_split *s, int *keep)
 {
     int n = s->n_layers * s->n_heads;
     int64_t open = kept_split_open(s), wanted = 0;
     for (int i = 0; i < n; i++) {
-        s->share[i] = keep[i] = count(s, i, s->options[PART]);
+        s->share[i] = keep[i] = kept_split_cover(s, i, s->options[PART]);
         wanted += keep[i];
     }
     if (wanted > open)

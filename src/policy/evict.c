@@ -65,6 +65,7 @@ static size_t lay_out(kept_pass *p, char *base)
     TAKE(pos, row);
     TAKE(order, row);
     TAKE(guarded, row);
+    TAKE(mark, p->e->mark ? row : 0);
     TAKE(sorted, row);
     TAKE(sorted_of, (size_t)p->n_heads);
     TAKE(mass, p->plane >= 0 ? row * (size_t)p->rows : 0);
@@ -104,7 +105,7 @@ static kept_status find_memory(kept_pass *p, kept_evict_work *w, kept_error *err
 
 /* ---- plan ---------------------------------------------------------------------------------- */
 
-static void count_slots(kept_pass *p)
+void kept_pass_count(kept_pass *p, int planned)
 {
     const kept_evict *e = p->e;
     p->n_heads = e->n_heads;
@@ -113,14 +114,15 @@ static void count_slots(kept_pass *p)
             continue;
         p->layer[p->n_layers++] = l;
         for (int h = 0; h < e->n_heads; h++) {
-            int n = kept_cache_n(e->cache, l, h);
+            int n = planned >= 0 ? planned : kept_cache_n(e->cache, l, h);
             p->n_slots += n;
             p->max_n = n > p->max_n ? n : p->max_n;
         }
     }
     p->n_all = p->n_layers * p->n_heads;
-    p->total =
-        kept_strategy_budget_slots(p->s, p->n_layers, p->n_heads, e->head_size, e->full_tokens);
+    p->total = e->slots ? e->slots
+                        : kept_strategy_budget_slots(p->s, p->n_layers, p->n_heads, e->head_size,
+                                                     e->full_tokens);
 }
 
 static kept_status find_plane(kept_pass *p, kept_error *err)
@@ -147,7 +149,7 @@ static kept_status find_trained(const kept_pass *p, const char *kind, const kept
     for (int i = 0; kind && i < p->e->n_trained; i++)
         if (!strcmp(kept_trained_kind(p->e->trained[i]), kind))
             *out = p->e->trained[i];
-    if (kind && !*out)
+    if (kind && !*out && !p->look) /* who only looks may be about to make it */
         return kept_fail(err, KEPT_ARGUMENT, "'%s' needs a trained file of kind '%s'", p->s->name,
                          kind);
     return KEPT_OK;
@@ -217,6 +219,10 @@ static void collect_open(kept_pass *p)
     float *to = p->open;
     for (int i = 0; i < p->n_all; i++) {
         int m = 0;
+        if (i >= p->n_heads && p->at[i] == p->at[i - p->n_heads]) { /* one stands for the other */
+            p->open_of[i] = p->open_of[i - p->n_heads];
+            continue;
+        }
         for (int k = 0; k < p->n[i]; k++)
             if (!p->mask[p->at[i] + (size_t)k])
                 to[m++] = p->value[p->at[i] + (size_t)k];
@@ -257,7 +263,7 @@ static void share_layers(kept_pass *p)
     }
 }
 
-static void split(kept_pass *p)
+void kept_pass_split(kept_pass *p)
 {
     kept_split x = {.n_layers = p->n_layers,
                     .n_heads = p->n_heads,
@@ -297,7 +303,7 @@ static kept_status apply(kept_pass *p, uint64_t *score_ns, uint64_t *compact_ns)
         *score_ns += t1 - t0;
         kept_status st = kept_cache_retain(p->e->cache, layer, head, mask);
         if (!st && kept_strategy_moves_keys(p->s))
-            st = kept_rerotate_head(p->e, layer, head, &turn);
+            st = kept_rerotate_head(p->e, layer, head, kept_strategy_renumbers(p->s), &turn);
         t0 = kept_clock_ns();
         *compact_ns += t0 - t1;
         if (st)
@@ -306,24 +312,54 @@ static kept_status apply(kept_pass *p, uint64_t *score_ns, uint64_t *compact_ns)
     return KEPT_OK;
 }
 
+kept_status kept_pass_open(kept_pass *p, kept_evict_work *w, kept_error *err)
+{
+    kept_status st = check(p, err);
+    p->limit = p->n_all ? (int)(p->total / p->n_all) : 0;
+    if (!st)
+        st = find_memory(p, w, err);
+    if (!st && p->needs & KEPT_NEED_KEYS0)
+        kept_pass_turns(p);
+    return st;
+}
+
 /* Shows every head to the score. */
 static kept_status score_all(kept_pass *p, kept_evict_work *w, kept_error *err)
 {
-    kept_status st;
     size_t at = 0;
-    p->limit = p->n_all ? (int)(p->total / p->n_all) : 0;
-    if ((st = check(p, err)) || (st = find_memory(p, w, err)))
+    kept_status st = kept_pass_open(p, w, err);
+    if (st)
         return st;
     for (int i = 0; i < p->n_all; i++) {
         p->n[i] = kept_cache_n(p->e->cache, p->layer[i / p->n_heads], i % p->n_heads);
         p->at[i] = at;
         at += (size_t)p->n[i];
     }
-    if (p->needs & KEPT_NEED_KEYS0)
-        kept_pass_turns(p);
     for (int l = 0; l < p->n_layers && !st; l++)
         st = kept_pass_score(p, l, err);
     return st;
+}
+
+kept_status kept_strategy_reserve(const kept_strategy *s, const kept_evict *e, kept_evict_work *w,
+                                  int n, kept_error *err)
+{
+    kept_evict grown = *e;
+    kept_pass p = {.s = s,
+                   .e = &grown,
+                   .score = kept_strategy_score(s),
+                   .wrap = kept_strategy_wrapper(s),
+                   .alloc = kept_strategy_allocator(s)};
+    kept_status st;
+    if (kept_strategy_is_full(s))
+        return KEPT_OK;
+    grown.next_pos = n;
+    grown.n_recent = grown.capture.n_recent;
+    kept_pass_count(&p, -1);
+    if ((st = check(&p, err)))
+        return st;
+    p.max_n = n;
+    p.n_slots = (int64_t)p.n_all * n;
+    return find_memory(&p, w, err);
 }
 
 kept_status kept_strategy_look(const kept_strategy *s, const kept_evict *e, kept_evict_work *w,
@@ -335,8 +371,16 @@ kept_status kept_strategy_look(const kept_strategy *s, const kept_evict *e, kept
                    .wrap = kept_strategy_wrapper(s),
                    .alloc = kept_strategy_allocator(s),
                    .look = look};
-    count_slots(&p);
+    kept_pass_count(&p, -1);
     return p.n_slots ? score_all(&p, w, err) : KEPT_OK;
+}
+
+bool kept_pass_is_due(const kept_pass *p)
+{
+    const int64_t slack = (int64_t)kept_strategy_when(p->s).slack * p->n_all;
+    if (p->alloc->data_dependent)
+        return !slack || p->n_slots > p->e->left + slack;
+    return p->n_slots > p->total + slack;
 }
 
 kept_status kept_strategy_evict(const kept_strategy *s, const kept_evict *e, kept_evict_work *w,
@@ -351,12 +395,14 @@ kept_status kept_strategy_evict(const kept_strategy *s, const kept_evict *e, kep
     kept_status st;
     if (kept_strategy_is_full(s))
         return KEPT_OK;
-    count_slots(&p);
-    if (p.n_slots <= p.total && !p.alloc->data_dependent)
+    kept_pass_count(&p, -1);
+    if (!kept_pass_is_due(&p))
         return KEPT_OK;
     if ((st = score_all(&p, w, err)))
         return st;
-    split(&p);
+    kept_pass_split(&p);
+    if (e->acted)
+        *e->acted = true;
     *score_ns += kept_clock_ns() - t0;
     st = apply(&p, score_ns, compact_ns);
     if (st)

@@ -7,6 +7,7 @@
 #ifndef POLICY_PARTS_H
 #define POLICY_PARTS_H
 
+#include "policy/control.h"
 #include "policy/strategy.h"
 
 /* X(identifier): const kept_score kept_score_IDENTIFIER, in score_IDENTIFIER.c */
@@ -17,16 +18,37 @@
     X(h2o)                                                                                         \
     X(tova)                                                                                        \
     X(snapkv)                                                                                      \
+    X(mean_variance)                                                                               \
+    X(question)                                                                                    \
+    X(nacl)                                                                                        \
+    X(morph)                                                                                       \
+    X(persistence)                                                                                 \
+    X(keyformer)                                                                                   \
+    X(redundancy)                                                                                  \
+    X(dropkv)                                                                                      \
     X(knorm)                                                                                       \
     X(keydiff)                                                                                     \
     X(expected_attention)                                                                          \
+    X(lagkv)                                                                                       \
+    X(pagedeviction)                                                                               \
+    X(q_filters)                                                                                   \
+    X(cur)                                                                                         \
+    X(leverage)                                                                                    \
+    X(capkv)                                                                                       \
+    X(triattention)                                                                                \
+    X(corm)                                                                                        \
     X(kvzip)                                                                                       \
     X(kvzip_plus)                                                                                  \
     X(kvzap)                                                                                       \
+    X(ranker)                                                                                      \
     X(oracle)
 
 /* X(identifier): const kept_wrapper kept_wrap_IDENTIFIER, in wrap_IDENTIFIER.c */
-#define KEPT_WRAP_LIST(X) X(tokens)
+#define KEPT_WRAP_LIST(X)                                                                          \
+    X(tokens)                                                                                      \
+    X(chunked)                                                                                     \
+    X(blocks)                                                                                      \
+    X(critical)
 
 /* X(identifier): const kept_allocator kept_alloc_IDENTIFIER, in alloc_IDENTIFIER.c */
 #define KEPT_ALLOC_LIST(X)                                                                         \
@@ -40,6 +62,7 @@
     X(simlayer)                                                                                    \
     X(threshold)                                                                                   \
     X(coverage)                                                                                    \
+    X(zigzag)                                                                                      \
     X(duo)                                                                                         \
     X(headkv)                                                                                      \
     X(lu_kv)
@@ -53,8 +76,18 @@
     X(prefill)                                                                                     \
     X(decode)                                                                                      \
     X(chunks)                                                                                      \
+    X(turns)                                                                                       \
+    X(pressure)                                                                                    \
+    X(layers)                                                                                      \
     X(original)                                                                                    \
-    X(slot)
+    X(slot)                                                                                        \
+    X(rerotated)
+
+/* X(identifier): const kept_controller kept_control_IDENTIFIER, in control.c */
+#define KEPT_CONTROL_LIST(X)                                                                       \
+    X(fixed)                                                                                       \
+    X(adaptive)                                                                                    \
+    X(balance)
 
 /* X(identifier): const kept_recipe kept_recipe_IDENTIFIER, in parts.c */
 #define KEPT_RECIPE_LIST(X)                                                                        \
@@ -70,7 +103,18 @@
     X(simlayerkv)                                                                                  \
     X(duo_attention)                                                                               \
     X(headkv_snapkv)                                                                               \
-    X(lukv)
+    X(lukv)                                                                                        \
+    X(kvzap_threshold)                                                                             \
+    X(expected_attention_stats)                                                                    \
+    X(trikv)                                                                                       \
+    X(pagedeviction_blocks)                                                                        \
+    X(criticalkv)                                                                                  \
+    X(critical_adakv)                                                                              \
+    X(chunkkv)                                                                                     \
+    X(finch)                                                                                       \
+    X(scissorhands)                                                                                \
+    X(morphkv)                                                                                     \
+    X(r_kv)
 
 #define KEPT_DECLARE(id) extern const kept_score kept_score_##id;
 KEPT_SCORE_LIST(KEPT_DECLARE)
@@ -84,6 +128,9 @@ KEPT_ALLOC_LIST(KEPT_DECLARE)
 #define KEPT_DECLARE(id) extern const kept_part kept_part_##id;
 KEPT_PART_LIST(KEPT_DECLARE)
 #undef KEPT_DECLARE
+#define KEPT_DECLARE(id) extern const kept_controller kept_control_##id;
+KEPT_CONTROL_LIST(KEPT_DECLARE)
+#undef KEPT_DECLARE
 #define KEPT_DECLARE(id) extern const kept_recipe kept_recipe_##id;
 KEPT_RECIPE_LIST(KEPT_DECLARE)
 #undef KEPT_DECLARE
@@ -91,17 +138,34 @@ KEPT_RECIPE_LIST(KEPT_DECLARE)
 /* Options of the engine's own parts, in the order of their tables. */
 enum { KEPT_VALUES_KIND, KEPT_VALUES_EPSILON };
 enum { KEPT_WEIGHT_L2, KEPT_WEIGHT_OUTPUT, KEPT_WEIGHT_MAX }; /* choices of values(kind=) */
-enum { KEPT_PROTECT_SINKS, KEPT_PROTECT_RECENT };
-enum { KEPT_DECODE_EVERY };
-enum { KEPT_CHUNKS_DECODE };
+enum {
+    KEPT_PROTECT_SINKS,
+    KEPT_PROTECT_RECENT,
+    KEPT_PROTECT_FIRST,
+    KEPT_PROTECT_LAST,
+    KEPT_PROTECT_TEMPLATE
+};
+enum { KEPT_TEMPLATE_OFF, KEPT_TEMPLATE_KEEP, KEPT_TEMPLATE_DEMOTE }; /* choices of template= */
+enum { KEPT_DECODE_EVERY, KEPT_DECODE_SLACK };
+enum { KEPT_CHUNKS_DECODE, KEPT_CHUNKS_SLACK };
 
 /* The part of an axis that a spec without one gets. NULL: the score must be named. */
 const kept_part *kept_part_default(kept_axis a);
 
-/* A part is the first member of its score or allocator. */
+/* Default of option i of a part whose options have these values. */
+static inline double kept_part_fallback(const kept_part *part, const double *options, int i)
+{
+    return part->fallback ? part->fallback(options, i) : part->options[i].value;
+}
+
+/* A part is the first member of its score, allocator or controller. */
 static inline const kept_score *kept_strategy_score(const kept_strategy *s)
 {
     return (const kept_score *)(const void *)s->part[KEPT_AXIS_SCORE];
+}
+static inline int kept_score_needs(const kept_score *s, const double *options)
+{
+    return s->needs_of ? s->needs_of(options) : s->needs;
 }
 static inline const kept_wrapper *kept_strategy_wrapper(const kept_strategy *s)
 {
@@ -110,6 +174,10 @@ static inline const kept_wrapper *kept_strategy_wrapper(const kept_strategy *s)
 static inline const kept_allocator *kept_strategy_allocator(const kept_strategy *s)
 {
     return (const kept_allocator *)(const void *)s->part[KEPT_AXIS_ALLOCATOR];
+}
+static inline const kept_controller *kept_strategy_controller(const kept_strategy *s)
+{
+    return (const kept_controller *)(const void *)s->part[KEPT_AXIS_CONTROLLER];
 }
 
 #endif

@@ -1,4 +1,5 @@
-/* pass: one eviction in flight, shared by evict.c (plan, split, apply) and pass_score.c. */
+/* pass: one eviction in flight, shared by evict.c (plan, split, apply), layers.c and pass_score.c.
+ */
 #ifndef POLICY_PASS_H
 #define POLICY_PASS_H
 
@@ -40,6 +41,7 @@ typedef struct kept_pass {
     float **sorted_of;    /* [n_heads] */
     float *weight;        /* [n_heads][max_n] ||W_o v|| */
     uint8_t *guarded;     /* [n_heads][max_n] protected, in the order of positions */
+    uint8_t *mark;        /* [n_heads][max_n] classes of tokens, if the sequence has any */
     /* of one head */
     int32_t *slot_pos;             /* [max_n] */
     uint64_t *work;                /* [2 max_n] */
@@ -52,6 +54,17 @@ typedef struct kept_pass {
     float *free_;                  /* [(2 + G) max_n + KEPT_SCRATCH] */
 } kept_pass;
 
+/* ---- evict.c ---- */
+/* Counts slots and the budget. planned: every head's slots; -1: those of the cache. */
+void kept_pass_count(kept_pass *p, int planned);
+bool kept_pass_is_due(const kept_pass *p);
+/* What the strategy needs must be there, and memory for what was counted. ARGUMENT, NOMEM. */
+kept_status kept_pass_open(kept_pass *p, kept_evict_work *w, kept_error *err);
+/* keep of all heads, once their scores are in. Heads of a layer with the `at` of the layer before
+ * share its scores. */
+void kept_pass_split(kept_pass *p);
+
+/* ---- pass_score.c ---- */
 /* Fills value, mask, n_guard, n_open and signal for the heads of the l-th layer that evicts.
  * ARGUMENT: its output matrix cannot be read. */
 kept_status kept_pass_score(kept_pass *p, int l, kept_error *err);

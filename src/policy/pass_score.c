@@ -16,18 +16,34 @@ static bool is_pinned(const kept_evict *e, int32_t pos)
     return false;
 }
 
-/* Marks the protected slots of head i in its mask: pins first, then as many sinks and recent slots
- * as the limit leaves room for, sinks from the first on and recent ones from the last back. */
+/* Tokens that an option in tokens and one in parts of the prompt protect together. */
+static int64_t protects(const kept_pass *p, int tokens, int part)
+{
+    const double *option = p->s->option[KEPT_AXIS_PROTECTION];
+    return (int64_t)fmax(option[tokens], ceil(option[part] * p->e->full_tokens - 1e-6));
+}
+
+static bool template_is(const kept_pass *p, int choice)
+{
+    return (int)p->s->option[KEPT_AXIS_PROTECTION][KEPT_PROTECT_TEMPLATE] == choice;
+}
+
+/* Marks the protected slots of head i in its mask: pins first, then as many template tokens, sinks
+ * and recent slots as the limit leaves room for, recent ones from the last back, the others from
+ * the first on. */
 static void guard(kept_pass *p, int i, const kept_view_head *v, const int32_t *order,
                   uint8_t *guarded)
 {
-    const double *option = p->s->option[KEPT_AXIS_PROTECTION];
-    int64_t sinks = (int64_t)option[KEPT_PROTECT_SINKS];
-    int64_t recent = p->e->next_pos - (int64_t)option[KEPT_PROTECT_RECENT];
+    int64_t sinks = protects(p, KEPT_PROTECT_SINKS, KEPT_PROTECT_FIRST);
+    int64_t recent = p->e->next_pos - protects(p, KEPT_PROTECT_RECENT, KEPT_PROTECT_LAST);
+    bool template = v->mark && template_is(p, KEPT_TEMPLATE_KEEP);
     uint8_t *mask = p->mask + p->at[i];
     int n = 0;
     for (int k = 0; k < v->n; k++)
         n += mask[order[k]] = is_pinned(p->e, v->pos[k]);
+    for (int k = 0; k < v->n && template && n < p->limit; k++)
+        if (!mask[order[k]] && v->mark[k] == KEPT_CLASS_TEMPLATE)
+            n += mask[order[k]] = 1;
     for (int k = 0; k < v->n && v->pos[k] < sinks && n < p->limit; k++)
         if (!mask[order[k]])
             n += mask[order[k]] = 1;
@@ -53,17 +69,69 @@ static void view_head(kept_pass *p, int layer, int h)
     kept_order_positions(p->slot_pos, v->n, order, p->work);
     for (int k = 0; k < v->n; k++)
         pos[k] = p->slot_pos[order[k]];
+    if (e->mark) {
+        uint8_t *mark = p->mark + row;
+        v->mark = mark;
+        for (int k = 0; k < v->n; k++)
+            mark[k] = e->mark[pos[k]];
+    }
     if (p->plane >= 0) {
         float *mass = p->mass + row * (size_t)p->rows;
         v->mass = mass;
-        for (int r = 0; r < p->rows; r++)
+        for (int r = 0; r < p->rows; r++) {
+            kept_cache_read_state(e->cache, layer, h, p->plane + r, p->pooled);
             for (int k = 0; k < v->n; k++)
-                *mass++ = kept_cache_state(e->cache, layer, h, p->plane + r, order[k]);
+                *mass++ = p->pooled[order[k]];
+        }
     }
     if (p->needs & KEPT_NEED_QUERIES) {
         v->q_mean = e->q_mean + q;
         v->q_cov = e->q_cov + q * size;
     }
+}
+
+/* Whether a head's slots may be shown as they lie, unsorted: the score reads each by itself and
+ * nothing else looks at them. */
+static bool any_order(const kept_pass *p)
+{
+    const double *four = p->s->option[KEPT_AXIS_SCORE] + p->score->part.n_options - 4;
+    bool pools = p->score->grouped && (int)four[1] != KEPT_POOL_NONE && four[2] > 1;
+    return p->score->any_order && !pools && !p->needs && !p->n_recent && !p->look &&
+           !p->wrap->wrap && !p->alloc->observe && !p->e->mark && !p->e->n_pins;
+}
+
+/* The heads of the l-th layer as they lie. False where they have to be sorted after all: protection
+ * does not fit, so that positions compete for it, or heads that share scores differ in order. */
+static bool view_as_is(kept_pass *p, int l)
+{
+    const kept_evict *e = p->e;
+    int64_t first = protects(p, KEPT_PROTECT_SINKS, KEPT_PROTECT_FIRST);
+    int64_t last = e->next_pos - protects(p, KEPT_PROTECT_RECENT, KEPT_PROTECT_LAST);
+    int32_t sinks = first < e->next_pos ? (int32_t)first : e->next_pos;
+    int32_t recent = last > 0 ? (int32_t)last : 0;
+    for (int h = 0; h < p->n_heads; h++) {
+        size_t row = (size_t)h * (size_t)p->max_n;
+        int32_t *pos = p->pos + row;
+        float *mass = p->mass + row * (size_t)p->rows;
+        int i = l * p->n_heads + h, n = p->n[i], guarded = 0;
+        uint8_t *mask = p->mask + p->at[i];
+        kept_cache_read(e->cache, p->layer[l], h, pos, NULL, NULL);
+        if (p->score->layer_shared &&
+            (n != p->view[0].n || memcmp(pos, p->pos, (size_t)n * sizeof *pos) != 0) && h)
+            return false;
+        for (int k = 0; k < n; k++)
+            guarded += mask[k] = (pos[k] < sinks) | (pos[k] >= recent);
+        if (guarded > p->limit)
+            return false;
+        for (int r = 0; p->plane >= 0 && r < p->rows; r++)
+            kept_cache_read_state(e->cache, p->layer[l], h, p->plane + r, mass + r * n);
+        p->n_guard[i] = guarded;
+        p->n_open[i] = n - guarded;
+        p->view[h] = (kept_view_head){
+            .n = n, .pos = pos, .guard = mask, .mass = p->plane >= 0 ? mass : NULL};
+        p->sorted_of[h] = p->value + p->at[i];
+    }
+    return true;
 }
 
 static void sort_rows(const float *from, float *to, const int32_t *order, int n, size_t size)
@@ -101,6 +169,19 @@ static void view_rows(kept_pass *p, int layer, int h, const float *w_o)
 float kept_pass_bounded(float x)
 {
     return isnan(x) ? -FLT_MAX : x > FLT_MAX ? FLT_MAX : x < -FLT_MAX ? -FLT_MAX : x;
+}
+
+/* Makes all of x [n] finite. Looking first is cheap, and hardly ever is there anything to do. */
+static void bound(float *x, int n)
+{
+    uint32_t bad = 0;
+    for (int k = 0; k < n; k++) {
+        uint32_t bits;
+        memcpy(&bits, x + k, sizeof bits);
+        bad |= (bits & 0x7f800000u) == 0x7f800000u;
+    }
+    for (int k = 0; bad && k < n; k++)
+        x[k] = kept_pass_bounded(x[k]);
 }
 
 /* The part of the recent queries that one part of the strategy asked for. */
@@ -165,8 +246,7 @@ static void score_head(kept_pass *p, kept_view *v, int i, int h)
         return;
     }
     p->score->score(v, h, score);
-    for (int k = 0; k < p->view[h].n; k++)
-        score[k] = kept_pass_bounded(score[k]);
+    bound(score, p->view[h].n);
     if (p->s->part[KEPT_AXIS_WEIGHT] == &kept_part_values)
         weigh(p, &p->view[h], score);
     if (!p->alloc->observe)
@@ -189,6 +269,8 @@ static kept_view view_of(const kept_pass *p, int l)
                    .group = e->group,
                    .head_size = e->head_size,
                    .next_pos = e->next_pos,
+                   .n_steps = e->next_pos > e->full_tokens ? e->next_pos - e->full_tokens : 0,
+                   .rope_back = e->rope_back,
                    .heads = p->view,
                    .attn_scale = e->attn_scale,
                    .seed = kept_hash64(seed, sizeof seed, 0),
@@ -197,11 +279,25 @@ static kept_view view_of(const kept_pass *p, int l)
                    .rope_neox = e->rope_neox,
                    .scratch = p->free_,
                    .kern = e->kern,
-                   .pooled = p->pooled};
+                   .pooled = p->pooled,
+                   .work = p->work};
     if (p->score->grouped)
         v.grouping =
             (kept_grouping){(kept_gqa)four[0], (kept_pool_kind)four[1], (int)four[2], four[3] != 0};
     return v;
+}
+
+/* Template tokens that may go score just below the lowest other candidate: they go first whatever
+ * they scored, and the scale of the scores stays what it was. */
+static void demote(const kept_view_head *h, float *score)
+{
+    float low = INFINITY;
+    for (int k = 0; k < h->n; k++)
+        if (!h->guard[k] && h->mark[k] != KEPT_CLASS_TEMPLATE)
+            low = fminf(low, score[k]);
+    for (int k = 0; k < h->n && low < INFINITY; k++)
+        if (!h->guard[k] && h->mark[k] == KEPT_CLASS_TEMPLATE)
+            score[k] = nextafterf(low, -INFINITY);
 }
 
 /* Scores back into slot order. */
@@ -210,8 +306,9 @@ static void put_back(kept_pass *p, int l)
     for (int h = 0; h < p->n_heads; h++) {
         const int32_t *order = p->order + (size_t)h * (size_t)p->max_n;
         float *value = p->value + p->at[l * p->n_heads + h];
+        bound(p->sorted_of[h], p->view[h].n);
         for (int k = 0; k < p->view[h].n; k++)
-            value[order[k]] = kept_pass_bounded(p->sorted_of[h][k]);
+            value[order[k]] = p->sorted_of[h][k];
     }
 }
 
@@ -224,7 +321,8 @@ kept_status kept_pass_score(kept_pass *p, int l, kept_error *err)
         return kept_fail(err, KEPT_ARGUMENT,
                          "'%s' needs the output matrix of layer %d, which cannot be read",
                          p->s->name, p->layer[l]);
-    for (int h = 0; h < p->n_heads; h++) {
+    bool as_is = any_order(p) && view_as_is(p, l);
+    for (int h = 0; h < p->n_heads && !as_is; h++) {
         size_t row = (size_t)h * (size_t)p->max_n;
         view_head(p, p->layer[l], h);
         guard(p, l * p->n_heads + h, &p->view[h], p->order + row, p->guarded + row);
@@ -243,6 +341,9 @@ kept_status kept_pass_score(kept_pass *p, int l, kept_error *err)
         v.n_recent = 0;
         p->wrap->wrap(&v, p->sorted_of);
     }
-    put_back(p, l);
+    for (int h = 0; h < p->n_heads && e->mark && template_is(p, KEPT_TEMPLATE_DEMOTE); h++)
+        demote(&p->view[h], p->sorted_of[h]);
+    if (!as_is)
+        put_back(p, l);
     return KEPT_OK;
 }

@@ -62,23 +62,40 @@ static void add_needs(kept_profile *p, int needs, int recent, const char *traine
     }
 }
 
+/* What the engine holds for a part while tokens come: G query heads a KV head, D numbers a row. */
+static void add_state(kept_profile *p, bool plane, int recent, int needs)
+{
+    char text[64];
+    if (plane)
+        add(p->state, sizeof p->state, p->split ? "4 G B a slot" : "4 B a slot");
+    if (recent) {
+        snprintf(text, sizeof text, "%d G D B a head", 4 * recent);
+        add(p->state, sizeof p->state, text);
+    }
+    if (needs & KEPT_NEED_QUERIES)
+        add(p->state, sizeof p->state, "G (4 D + 4 D^2) B a head");
+    if (needs & KEPT_NEED_COSINE)
+        add(p->state, sizeof p->state, "8 B a layer");
+}
+
 static void score_profile(const kept_score *s, const double *options, kept_profile *p)
 {
     kept_plane plane = s->plane ? s->plane(options) : (kept_plane){.kind = KEPT_PLANE_MASS};
-    int recent = s->recent ? s->recent(options) : 0;
+    int recent = s->recent ? s->recent(options) : 0, needs = kept_score_needs(s, options);
     const char *trained = !s->uses_trained || s->uses_trained(options) ? s->trained : NULL;
     if (s->plane)
         add_plane(p, plane);
-    add_needs(p, s->needs, recent, trained);
+    add_needs(p, needs, recent, trained);
+    add_state(p, s->plane != NULL, recent, needs);
     bool passes = plane.kind == KEPT_PLANE_ECHO || plane.kind == KEPT_PLANE_ECHO_PLUS;
-    bool heavy = recent > 1 || s->needs & KEPT_NEED_QUERIES || plane.kind == KEPT_PLANE_LOCAL;
-    bool rows = s->needs & (KEPT_NEED_KEYS | KEPT_NEED_KEYS0 | KEPT_NEED_VALUES | KEPT_NEED_OUTPUT);
-    p->family = plane.kind == KEPT_PLANE_FUTURE                      ? "oracle"
-                : trained                                            ? "learned"
-                : passes                                             ? "passes"
-                : s->plane || recent || s->needs & KEPT_NEED_QUERIES ? "attention"
-                : rows                                               ? "keys"
-                                                                     : "window";
+    bool heavy = recent > 1 || needs & KEPT_NEED_QUERIES || plane.kind == KEPT_PLANE_LOCAL;
+    bool rows = needs & (KEPT_NEED_KEYS | KEPT_NEED_KEYS0 | KEPT_NEED_VALUES | KEPT_NEED_OUTPUT);
+    p->family = plane.kind == KEPT_PLANE_FUTURE                   ? "oracle"
+                : trained                                         ? "learned"
+                : passes                                          ? "passes"
+                : s->plane || recent || needs & KEPT_NEED_QUERIES ? "attention"
+                : rows                                            ? "keys"
+                                                                  : "window";
     p->cost = passes || plane.kind == KEPT_PLANE_FUTURE ? "passes"
               : heavy                                   ? "queries"
               : rows                                    ? "rows"
@@ -92,8 +109,20 @@ static void allocator_profile(const kept_allocator *a, const double *options, ke
     if (a->needs_scores)
         add(p->needs, sizeof p->needs, "scores");
     add_needs(p, a->needs, recent, a->trained);
+    add_state(p, false, recent, a->needs);
     p->family = a->trained ? "learned" : "allocation";
     p->cost = recent ? "queries" : a->observe ? "rows" : "none";
+}
+
+static void controller_profile(const kept_controller *c, const double *options, kept_profile *p)
+{
+    const kept_signal *s = kept_controller_acts(c) ? kept_signal_at((int)options[c->signal]) : NULL;
+    if (s && s->attention) {
+        add_plane(p, KEPT_SIGNAL_PLANE);
+        p->cost = "state";
+    }
+    if (s && s->probe)
+        add(p->needs, sizeof p->needs, "a full cache that reads the same tokens");
 }
 
 void kept_part_profile(const kept_part *part, const double *options, kept_profile *p)
@@ -113,6 +142,8 @@ void kept_part_profile(const kept_part *part, const double *options, kept_profil
         add_needs(p, w->needs, 0, NULL);
         p->cost = w->needs ? "rows" : "none";
     }
+    if (part->axis == KEPT_AXIS_CONTROLLER)
+        controller_profile((const kept_controller *)(const void *)part, options, p);
     if (part == &kept_part_values) {
         bool output = (int)options[KEPT_VALUES_KIND] == KEPT_WEIGHT_OUTPUT;
         add_needs(p, output ? KEPT_NEED_OUTPUT : KEPT_NEED_VALUES, 0, NULL);

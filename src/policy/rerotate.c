@@ -3,7 +3,8 @@
  * A key at original position p has been turned to p + shift so far. Only differences of positions
  * matter to rotary attention, so instead of numbering slots from 0 and moving every later query,
  * the newest slot sits right before the next query and older ones follow without gaps. The window
- * of a stream then never moves; only its sinks do.
+ * of a stream then never moves; only its sinks do. Position "rerotated" does number slots from 0;
+ * the engine then counts the next query from there.
  */
 #include "policy/rerotate.h"
 
@@ -42,9 +43,10 @@ static void apply(const turn *t, const kept_evict *e, float *key)
     }
 }
 
-kept_status kept_rerotate_head(const kept_evict *e, int layer, int head, const kept_rerotate *w)
+kept_status kept_rerotate_head(const kept_evict *e, int layer, int head, bool renumber,
+                               const kept_rerotate *w)
 {
-    int n = kept_cache_n(e->cache, layer, head);
+    int n = kept_cache_n(e->cache, layer, head), first = renumber ? 0 : e->next_pos - n;
     turn t = {.delta = 0};
     bool have_keys = false;
     kept_cache_read(e->cache, layer, head, w->pos, NULL, NULL);
@@ -52,7 +54,7 @@ kept_status kept_rerotate_head(const kept_evict *e, int layer, int head, const k
     for (int i = 0; i < n; i++) {
         int slot = w->order[i];
         float shift = kept_cache_state(e->cache, layer, head, e->rope_plane, slot);
-        int32_t want = e->next_pos - n + i - w->pos[slot], delta = want - (int32_t)shift;
+        int32_t want = first + i - w->pos[slot], delta = want - (int32_t)shift;
         if (!delta)
             continue;
         if (!have_keys)

@@ -7,7 +7,8 @@ void kept_rope_mean(const kept_view *v, double from, double n, float *re, float 
 {
     for (int j = 0; j < v->n_rope / 2; j++) {
         /* A geometric sum: exp(i w (from + (n-1)/2)) sin(n w/2) / (n sin(w/2)). */
-        double w = v->rope_freq[j], half = sin(w / 2), angle = (from + (n - 1) / 2) * w;
+        double w = v->rope_freq[j], half = sin(w / 2);
+        double angle = (from - v->rope_back + (n - 1) / 2) * w;
         double size = fabs(half) < 1e-12 ? 1 : sin(n * w / 2) / (n * half);
         re[j] = (float)(size * cos(angle));
         im[j] = (float)(size * sin(angle));

@@ -31,6 +31,7 @@ const kept_score kept_score_kvzap = {
                  "the paper's threshold after 128 tokens is the allocator threshold with a "
                  "protected recent window; predicts kvzip-plus as it is here"},
     .plane = plane,
+    .trained = "kvzap",
     .comparable = true,
     .weighs_values = true,
     .score = score,

@@ -22,13 +22,20 @@ typedef struct owner {
     int at;
 } owner;
 
+/* The spec of a controller's state, until what it leaves open is known. */
+typedef struct nested {
+    owner axis[KEPT_N_AXES];
+    int budget_at, end; /* its '@', or -1; the character after it */
+} nested;
+
 /* A piece of the text being read, with what is known so far. */
 typedef struct parser {
     const char *s; /* the text */
     int i;         /* next character */
     int at;        /* -1, or the offset that errors point at: inside an expanded recipe */
     kept_strategy *out;
-    owner *axis; /* [KEPT_N_AXES] */
+    owner *axis;   /* [KEPT_N_AXES] */
+    nested *state; /* [KEPT_MAX_STATES]; NULL: this is the spec of a state */
     kept_error *err;
 } parser;
 
@@ -133,52 +140,64 @@ static kept_status parse_value(parser *p, const char *part, const kept_option *o
                         KEPT_SPEC_DIGITS, n < 40 ? n : 40, p->s + start);
 }
 
-static kept_status parse_option(parser *p, const char *part, const kept_option *options,
-                                int n_options, unsigned *seen, double *value)
+/* What may stand in the brackets of a part or recipe. */
+typedef struct table {
+    const char *owner;
+    const kept_option *options;
+    int n_options;
+    const char *const *states; /* NULL-terminated, or NULL */
+    double *value;             /* [n_options] */
+    unsigned seen;             /* bits of options, then of states */
+} table;
+
+static kept_status parse_state(parser *p, int k);
+
+static kept_status parse_option(parser *p, table *t)
 {
-    const char *names[KEPT_MAX_OPTIONS];
-    int len = word_length(p->s + p->i), k = 0;
+    const char *names[KEPT_MAX_OPTIONS + KEPT_MAX_STATES];
+    int len = word_length(p->s + p->i), k = 0, n = 0;
     if (!len)
         return expected(p, "an option name");
-    while (k < n_options && !same(options[k].name, p->s + p->i, len))
+    for (; n < t->n_options; n++)
+        names[n] = t->options[n].name;
+    for (int i = 0; t->states && t->states[i]; i++)
+        names[n++] = t->states[i];
+    while (k < n && !same(names[k], p->s + p->i, len))
         k++;
-    if (k == n_options) {
+    if (k == n) {
         char what[80];
-        for (int i = 0; i < n_options; i++)
-            names[i] = options[i].name;
-        snprintf(what, sizeof what, "option of '%.48s'", part);
-        return unknown(p, what, p->i, len, names, n_options);
+        snprintf(what, sizeof what, "option of '%.48s'", t->owner);
+        return unknown(p, what, p->i, len, names, n);
     }
-    if (*seen & 1u << k)
+    if (t->seen & 1u << k)
         return kept_fail_at(p->err, KEPT_ARGUMENT, offset(p, p->i),
-                            "option '%s' of '%s' is given twice", options[k].name, part);
-    *seen |= 1u << k;
+                            "option '%s' of '%s' is given twice", names[k], t->owner);
+    t->seen |= 1u << k;
     p->i += len;
     if (p->s[p->i] != '=')
         return expected(p, "'='");
     p->i++;
-    return parse_value(p, part, &options[k], &value[k]);
+    return k < t->n_options ? parse_value(p, t->owner, &t->options[k], &t->value[k])
+                            : parse_state(p, k - t->n_options);
 }
 
-/* Reads "(a=1,b=2)" if it is there. value [n_options] gets every option, given or default. */
-static kept_status parse_options(parser *p, const char *part, const kept_option *options,
-                                 int n_options, double *value)
+/* Reads "(a=1,b=2)" if it is there. t->value gets every option, given or default. */
+static kept_status parse_options(parser *p, table *t)
 {
-    unsigned seen = 0;
-    for (int i = 0; i < n_options; i++)
-        value[i] = options[i].value;
-    if (p->s[p->i] != '(')
-        return KEPT_OK;
-    do {
+    for (int i = 0; i < t->n_options; i++)
+        t->value[i] = t->options[i].value;
+    if (p->s[p->i] == '(') {
+        do {
+            p->i++;
+            kept_status st = parse_option(p, t);
+            if (st)
+                return st;
+        } while (p->s[p->i] == ',');
+        if (p->s[p->i] != ')')
+            return expected(p, "',' or ')'");
         p->i++;
-        kept_status st = parse_option(p, part, options, n_options, &seen, value);
-        if (st)
-            return st;
-    } while (p->s[p->i] == ',');
-    if (p->s[p->i] != ')')
-        return expected(p, "',' or ')'");
-    p->i++;
-    return KEPT_OK;
+    }
+    return kept_spec_given(t->owner, t->options, t->n_options, t->value, offset(p, p->i), p->err);
 }
 
 /* ---- parts and recipes --------------------------------------------------------------------- */
@@ -249,6 +268,34 @@ static kept_status unknown_part(parser *p, int len)
     return unknown(p, "part", p->i, len, names, n);
 }
 
+static const kept_controller *controller_of(const kept_part *part)
+{
+    return part->axis == KEPT_AXIS_CONTROLLER ? (const kept_controller *)(const void *)part : NULL;
+}
+
+/* The part whose name was just read, with its options. */
+static kept_status parse_known(parser *p, const kept_part *part, int at, const char *name)
+{
+    double value[KEPT_MAX_OPTIONS] = {0};
+    const kept_controller *c = controller_of(part);
+    table t = {part->name, part->options, part->n_options, c ? c->states : NULL, value, 0};
+    if (c && kept_controller_acts(c) && !p->state)
+        return kept_fail_at(p->err, KEPT_ARGUMENT, offset(p, at),
+                            "'%s' at character %d controls a state, which must be a strategy of "
+                            "its own",
+                            part->name, offset(p, at));
+    kept_status st = parse_options(p, &t);
+    if (st)
+        return st;
+    for (int i = 0; i < part->n_options; i++)
+        if (!(t.seen & 1u << i))
+            value[i] = kept_part_fallback(part, value, i);
+    const char *wrong = c && c->wrong ? c->wrong(value) : NULL;
+    if (wrong)
+        return kept_fail_at(p->err, KEPT_ARGUMENT, offset(p, at), "'%s': %s", part->name, wrong);
+    return set_part(p, part, value, at, name);
+}
+
 static kept_status parse_part(parser *p, const char *by)
 {
     double value[KEPT_MAX_OPTIONS] = {0};
@@ -262,16 +309,15 @@ static kept_status parse_part(parser *p, const char *by)
         if (!same(part->name, word, len))
             continue;
         p->i += len;
-        if ((st = parse_options(p, part->name, part->options, part->n_options, value)))
-            return st;
-        return set_part(p, part, value, start, by ? by : part->name);
+        return parse_known(p, part, start, by ? by : part->name);
     }
     for (int i = 0; i < kept_recipe_count() && !by; i++) {
         const kept_recipe *r = kept_recipe_at(i);
         if (!same(r->name, word, len))
             continue;
         p->i += len;
-        if ((st = parse_options(p, r->name, r->options, r->n_options, value)))
+        table t = {r->name, r->options, r->n_options, NULL, value, 0};
+        if ((st = parse_options(p, &t)))
             return st;
         return expand(p, r, value, start);
     }
@@ -289,11 +335,13 @@ static kept_status parse_parts(parser *p, const char *by)
 
 /* ---- budget -------------------------------------------------------------------------------- */
 
+/* Reads a budget up to the end of the text, or of the state. */
 static kept_status parse_budget(parser *p)
 {
     kept_strategy *s = p->out;
     const char *text = p->s + p->i;
-    size_t n = strlen(text), plain = strspn(text, "0123456789.");
+    size_t n = strcspn(text, p->state ? "" : ",)"), plain = strspn(text, "0123456789.");
+    const int shown = n < 40 ? (int)n : 40, at = offset(p, p->i);
     char copy[48];
     uint64_t bytes;
     kept_error why;
@@ -304,38 +352,65 @@ static kept_status parse_budget(parser *p)
             p->i += (int)i;
             return expected(p, "the end of the spec after its budget");
         }
+    p->i += (int)n;
     if (text[n - 1] == '%') {
         s->budget_kind = KEPT_BUDGET_PERCENT;
         if (kept_spec_read(text, n - 1, &s->budget) && s->budget > 0 && s->budget <= 100)
             return KEPT_OK;
-        return kept_fail_at(p->err, KEPT_ARGUMENT, p->i,
-                            "a budget in percent must be above 0 and at most 100, not '%.40s'",
-                            text);
+        return kept_fail_at(p->err, KEPT_ARGUMENT, at,
+                            "a budget in percent must be above 0 and at most 100, not '%.*s'",
+                            shown, text);
     }
     if (plain == n) {
         s->budget_kind = KEPT_BUDGET_TOKENS;
         if (kept_spec_read(text, n, &s->budget) && s->budget >= 1 && s->budget <= MAX_TOKENS &&
             s->budget == floor(s->budget))
             return KEPT_OK;
-        return kept_fail_at(p->err, KEPT_ARGUMENT, p->i,
-                            "a budget in tokens must be an integer in 1..2147483647, not '%.40s' "
+        return kept_fail_at(p->err, KEPT_ARGUMENT, at,
+                            "a budget in tokens must be an integer in 1..2147483647, not '%.*s' "
                             "(20%% is a share, 64MiB a size)",
-                            text);
+                            shown, text);
     }
-    if (!plain || n >= sizeof copy)
+    if (!plain || n >= sizeof copy) {
+        p->i -= (int)n;
         return expected(p, "a budget such as 20%, 512 or 64MiB");
-    memcpy(copy, text, n + 1);
+    }
+    memcpy(copy, text, n);
+    copy[n] = 0;
     if (plain == n - 1 && copy[plain] == 'B')
         copy[plain] = 0; /* "4096B": only the unit tells bytes from tokens */
     if (kept_parse_size(copy, &bytes, &why))
-        return kept_fail_at(p->err, KEPT_ARGUMENT, p->i + (why.at > 0 ? why.at : 0), "budget: %s",
-                            why.text);
+        return kept_fail_at(p->err, KEPT_ARGUMENT, at + (p->at < 0 && why.at > 0 ? why.at : 0),
+                            "budget: %s", why.text);
     s->budget_kind = KEPT_BUDGET_BYTES;
     s->budget = (double)bytes;
     if (bytes < 1 || s->budget > MAX_BYTES)
-        return kept_fail_at(p->err, KEPT_ARGUMENT, p->i,
-                            "a budget in bytes must be in 1..2^50, not '%.40s'", text);
+        return kept_fail_at(p->err, KEPT_ARGUMENT, at,
+                            "a budget in bytes must be in 1..2^50, not '%.*s'", shown, text);
     return KEPT_OK;
+}
+
+/* ---- states -------------------------------------------------------------------------------- */
+
+/* Reads the spec of state k, and its budget if it has one, into p->out->state[k]. */
+static kept_status parse_state(parser *p, int k)
+{
+    nested *n = &p->state[k];
+    *n = (nested){.budget_at = -1};
+    p->out->state[k] = kept_calloc(1, sizeof(kept_strategy));
+    if (!p->out->state[k])
+        return kept_fail(p->err, KEPT_NOMEM, "out of memory for a strategy");
+    parser inner = *p;
+    inner.out = p->out->state[k];
+    inner.axis = n->axis;
+    inner.state = NULL;
+    kept_status st = parse_parts(&inner, NULL);
+    if (!st && inner.s[inner.i] == '@') {
+        n->budget_at = inner.i++;
+        st = parse_budget(&inner);
+    }
+    p->i = n->end = inner.i;
+    return st;
 }
 
 /* ---- whole specs --------------------------------------------------------------------------- */
@@ -353,7 +428,7 @@ static bool weighs_twice(const kept_strategy *s)
 }
 
 /* Fills the axes that were not named and checks what parts say about each other. */
-static kept_status finish(parser *p, int budget_at)
+static kept_status finish_plain(parser *p, int budget_at)
 {
     kept_strategy *s = p->out;
     bool full = s->part[KEPT_AXIS_SCORE] == &kept_score_full.part;
@@ -379,6 +454,9 @@ static kept_status finish(parser *p, int budget_at)
                             "'%s' weighs scores by values itself; leave '%s' out or turn the "
                             "score's own option values off",
                             p->axis[KEPT_AXIS_SCORE].name, p->axis[KEPT_AXIS_WEIGHT].name);
+    kept_error why;
+    if (!full && kept_strategy_check(s, &why))
+        return kept_fail_at(p->err, KEPT_ARGUMENT, p->axis[KEPT_AXIS_SCHEDULE].at, "%s", why.text);
     if (full && budget_at >= 0)
         return kept_fail_at(p->err, KEPT_ARGUMENT, budget_at,
                             "'full' evicts nothing, so it takes no budget");
@@ -390,10 +468,89 @@ static kept_status finish(parser *p, int budget_at)
     return kept_spec_print(s, p->err);
 }
 
+/* Finishes state k with what the spec around it says. taken: axes that some state took from there,
+ * and in [KEPT_N_AXES] the budget. */
+static kept_status finish_state(parser *p, int k, int budget_at, bool *taken)
+{
+    nested *n = &p->state[k];
+    kept_strategy *s = p->out, *t = s->state[k];
+    parser inner = *p;
+    bool full = t->part[KEPT_AXIS_SCORE] == &kept_score_full.part;
+    inner.i = n->end;
+    inner.out = t;
+    inner.axis = n->axis;
+    for (int a = KEPT_AXIS_SCORE + 1; a < KEPT_AXIS_CONTROLLER && !full; a++)
+        if (!t->part[a] && s->part[a]) {
+            t->part[a] = s->part[a];
+            memcpy(t->option[a], s->option[a], sizeof t->option[a]);
+            n->axis[a] = p->axis[a];
+            taken[a] = true;
+        }
+    if (!full && n->budget_at < 0 && budget_at >= 0) {
+        t->budget_kind = s->budget_kind;
+        t->budget = s->budget;
+        n->budget_at = budget_at;
+        taken[KEPT_N_AXES] = true;
+    }
+    return finish_plain(&inner, n->budget_at);
+}
+
+/* Parts and budget become those of the last state that evicts: see strategy.h. */
+static kept_status finish_states(parser *p, const kept_controller *c, int budget_at)
+{
+    kept_strategy *s = p->out;
+    const owner *by = &p->axis[KEPT_AXIS_CONTROLLER];
+    const kept_strategy *last = NULL;
+    bool taken[KEPT_N_AXES + 1] = {false};
+    if (s->part[KEPT_AXIS_SCORE])
+        return kept_fail_at(p->err, KEPT_ARGUMENT, p->axis[KEPT_AXIS_SCORE].at,
+                            "'%s' takes its scores from its states, so '%s' belongs into one of "
+                            "them",
+                            by->name, p->axis[KEPT_AXIS_SCORE].name);
+    for (int k = 0; c->states[k]; k++) {
+        if (!s->state[k])
+            return kept_fail_at(p->err, KEPT_ARGUMENT, by->at,
+                                "'%s' needs a spec for its state '%s', as in %s=full", by->name,
+                                c->states[k], c->states[k]);
+        kept_status st = finish_state(p, k, budget_at, taken);
+        if (st)
+            return st;
+        s->n_states = k + 1;
+        last = kept_strategy_is_full(s->state[k]) ? last : s->state[k];
+    }
+    if (!last)
+        return kept_fail_at(p->err, KEPT_ARGUMENT, by->at,
+                            "every state of '%s' is 'full': it would never evict", by->name);
+    for (int a = KEPT_AXIS_SCORE; a < KEPT_AXIS_CONTROLLER; a++) {
+        if (s->part[a] && !taken[a])
+            return kept_fail_at(
+                p->err, KEPT_ARGUMENT, p->axis[a].at,
+                "no state of '%s' takes '%s': each has a %s of its own or is 'full'", by->name,
+                p->axis[a].name, kept_axis_name((kept_axis)a));
+        s->part[a] = last->part[a];
+        memcpy(s->option[a], last->option[a], sizeof s->option[a]);
+    }
+    if (budget_at >= 0 && !taken[KEPT_N_AXES])
+        return kept_fail_at(p->err, KEPT_ARGUMENT, budget_at,
+                            "no state of '%s' takes this budget: each has its own or is 'full'",
+                            by->name);
+    s->budget_kind = last->budget_kind;
+    s->budget = last->budget;
+    return kept_spec_print(s, p->err);
+}
+
+static kept_status finish(parser *p, int budget_at)
+{
+    const kept_part *part = p->out->part[KEPT_AXIS_CONTROLLER];
+    const kept_controller *c = part ? controller_of(part) : NULL;
+    return c && c->states ? finish_states(p, c, budget_at) : finish_plain(p, budget_at);
+}
+
 kept_status kept_strategy_parse(const char *spec, kept_strategy **out, kept_error *err)
 {
     owner axis[KEPT_N_AXES] = {{"", 0}};
-    parser p = {.s = spec, .at = -1, .axis = axis, .err = err};
+    nested state[KEPT_MAX_STATES];
+    parser p = {.s = spec, .at = -1, .axis = axis, .state = state, .err = err};
     int budget_at = -1;
     kept_status st;
     if (!out)
@@ -428,6 +585,8 @@ out:
 
 void kept_strategy_free(kept_strategy *s)
 {
+    for (int i = 0; s && i < KEPT_MAX_STATES; i++)
+        kept_strategy_free(s->state[i]);
     free(s);
 }
 const char *kept_strategy_name(const kept_strategy *s)

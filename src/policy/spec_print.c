@@ -58,6 +58,18 @@ const char *kept_spec_write(double value, char buf[KEPT_SPEC_NUMBER])
     return buf;
 }
 
+kept_status kept_spec_given(const char *owner, const kept_option *o, int n, const double *value,
+                            int at, kept_error *err)
+{
+    char low[KEPT_SPEC_NUMBER], high[KEPT_SPEC_NUMBER];
+    for (int i = 0; i < n; i++)
+        if (isnan(value[i]))
+            return kept_fail_at(err, KEPT_ARGUMENT, at, "'%s' needs %s=NUMBER in %s..%s: %s", owner,
+                                o[i].name, kept_spec_write(o[i].min, low),
+                                kept_spec_write(o[i].max, high), o[i].help);
+    return KEPT_OK;
+}
+
 /* ---- names --------------------------------------------------------------------------------- */
 
 typedef struct text {
@@ -76,21 +88,27 @@ static void put(text *t, const char *fmt, ...)
     t->len += n > 0 ? (size_t)n : 0;
 }
 
-/* Writes a part: every option if all, else those that differ from their default. */
-static void put_part(text *t, const kept_part *part, const double *value, bool all)
+/* Every option if all, else those that differ from their default. Returns what the next one begins
+ * with: "(" or ",". */
+static const char *put_options(text *t, const kept_part *part, const double *value, bool all)
 {
     char number[KEPT_SPEC_NUMBER];
     const char *open = "(";
-    put(t, "%s%s", t->len ? "+" : "", part->name);
     for (int i = 0; i < part->n_options; i++) {
         const kept_option *o = &part->options[i];
-        if (!all && value[i] == o->value)
+        if (!all && value[i] == kept_part_fallback(part, value, i))
             continue;
         put(t, "%s%s=%s", open, o->name,
             o->choices ? o->choices[(int)value[i]] : kept_spec_write(value[i], number));
         open = ",";
     }
-    if (*open == ',')
+    return open;
+}
+
+static void put_part(text *t, const kept_part *part, const double *value, bool all)
+{
+    put(t, "%s", part->name);
+    if (*put_options(t, part, value, all) == ',')
         put(t, ")");
 }
 
@@ -99,7 +117,7 @@ static bool is_default(const kept_strategy *s, kept_axis a)
     if (s->part[a] != kept_part_default(a))
         return false;
     for (int i = 0; i < s->part[a]->n_options; i++)
-        if (s->option[a][i] != s->part[a]->options[i].value)
+        if (s->option[a][i] != kept_part_fallback(s->part[a], s->option[a], i))
             return false;
     return true;
 }
@@ -127,15 +145,54 @@ static void put_budget(text *t, const kept_strategy *s)
     }
 }
 
+static void put_parts(text *t, const kept_strategy *s, bool all)
+{
+    put_part(t, s->part[KEPT_AXIS_SCORE], s->option[KEPT_AXIS_SCORE], all);
+    /* The full cache evicts nothing: no other axis applies to it. */
+    for (int a = KEPT_AXIS_SCORE + 1; a < KEPT_N_AXES && !kept_strategy_is_full(s); a++)
+        if (all || !is_default(s, (kept_axis)a)) {
+            put(t, "+");
+            put_part(t, s->part[a], s->option[a], all);
+        }
+}
+
+/* True if every state that evicts has the budget of s. */
+static bool shares_budget(const kept_strategy *s)
+{
+    for (int k = 0; k < s->n_states; k++)
+        if (!kept_strategy_is_full(s->state[k]) &&
+            (s->state[k]->budget_kind != s->budget_kind || s->state[k]->budget != s->budget))
+            return false;
+    return true;
+}
+
+/* The controller with the specs of its states; a budget that all have in common stands outside. */
+static void put_states(text *t, const kept_strategy *s, bool all)
+{
+    const kept_controller *c = kept_strategy_controller(s);
+    const bool shared = shares_budget(s);
+    put(t, "%s", c->part.name);
+    const char *open = put_options(t, &c->part, s->option[KEPT_AXIS_CONTROLLER], all);
+    for (int k = 0; k < s->n_states; k++, open = ",") {
+        put(t, "%s%s=", open, c->states[k]);
+        put_parts(t, s->state[k], all);
+        if (!shared)
+            put_budget(t, s->state[k]);
+    }
+    put(t, ")");
+    if (shared)
+        put_budget(t, s);
+}
+
 static kept_status print(const kept_strategy *s, bool all, char *buf, size_t cap, kept_error *err)
 {
     text t = {buf, cap, 0};
-    put_part(&t, s->part[KEPT_AXIS_SCORE], s->option[KEPT_AXIS_SCORE], all);
-    /* The full cache evicts nothing: no other axis applies to it. */
-    for (int a = KEPT_AXIS_SCORE + 1; a < KEPT_N_AXES && !kept_strategy_is_full(s); a++)
-        if (all || !is_default(s, (kept_axis)a))
-            put_part(&t, s->part[a], s->option[a], all);
-    put_budget(&t, s);
+    if (s->n_states) {
+        put_states(&t, s, all);
+    } else {
+        put_parts(&t, s, all);
+        put_budget(&t, s);
+    }
     if (t.len >= cap)
         return kept_fail(err, KEPT_ARGUMENT, "the spec is too long to be written out (%zu > %zu)",
                          t.len, cap - 1);

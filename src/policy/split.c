@@ -185,6 +185,44 @@ void kept_split_top(const kept_split *s, int first, int n, int64_t slots, int *k
     }
 }
 
+/* ---- by coverage --------------------------------------------------------------------------- */
+
+/* Sum of what head i scores above low, over slots that score at least `at`; *n: how many. */
+static double sum_above(const kept_split *s, int i, double low, double at, int *n)
+{
+    double sum = 0;
+    *n = 0;
+    for (int k = 0; k < s->n[i]; k++)
+        if (s->score[i][k] >= at) {
+            sum += s->score[i][k] - low;
+            ++*n;
+        }
+    return sum;
+}
+
+int kept_split_cover(const kept_split *s, int i, double part)
+{
+    double low = 0, top = 0;
+    int n;
+    for (int k = 0; k < s->n[i]; k++) {
+        low = fmin(low, s->score[i][k]);
+        top = fmax(top, s->score[i][k]);
+    }
+    double want = part * sum_above(s, i, low, low, &n), from = low, to = nextafter(top, INFINITY);
+    for (;;) { /* the highest score such that it and all above it carry enough is in [from, to) */
+        double mid = from + (to - from) / 2;
+        if (mid <= from || mid >= to)
+            break;
+        *(sum_above(s, i, low, mid, &n) >= want ? &from : &to) = mid;
+    }
+    int most;
+    sum_above(s, i, low, from, &most);
+    want -= sum_above(s, i, low, to, &n);
+    if (from > low && want > 0) /* slots that tie at from; not one more for the sum's rounding */
+        n += (int)ceil(want / (from - low) * (1 - 1e-12));
+    return n < most ? n : most;
+}
+
 /* ---- by table ------------------------------------------------------------------------------ */
 
 const float *kept_split_table(const kept_split *s, const char *name, int row, int n_rows)

@@ -45,10 +45,12 @@ int kept_strategy_needs_of(const kept_strategy *s)
     static const int weight[] = {[KEPT_WEIGHT_L2] = KEPT_NEED_VALUES,
                                  [KEPT_WEIGHT_OUTPUT] = KEPT_NEED_OUTPUT,
                                  [KEPT_WEIGHT_MAX] = KEPT_NEED_VALUES};
-    int needs = kept_strategy_score(s)->needs | kept_strategy_wrapper(s)->needs |
-                kept_strategy_allocator(s)->needs;
+    int needs = kept_score_needs(kept_strategy_score(s), s->option[KEPT_AXIS_SCORE]) |
+                kept_strategy_wrapper(s)->needs | kept_strategy_allocator(s)->needs;
     if (s->part[KEPT_AXIS_WEIGHT] == &kept_part_values)
         needs |= weight[(int)s->option[KEPT_AXIS_WEIGHT][KEPT_VALUES_KIND]];
+    for (int i = 0; i < s->n_states; i++)
+        needs |= kept_strategy_needs_of(s->state[i]);
     return kept_strategy_is_full(s) ? 0 : needs;
 }
 
@@ -64,7 +66,8 @@ const char *kept_allocator_trained(const kept_strategy *s)
     return kept_strategy_allocator(s)->trained;
 }
 
-kept_status kept_strategy_needs(const kept_strategy *s, kept_capture *cap, kept_error *err)
+/* What the parts of s need, and its signal. */
+static kept_status own_needs(const kept_strategy *s, kept_capture *cap, kept_error *err)
 {
     const kept_score *score = kept_strategy_score(s);
     const kept_allocator *alloc = kept_strategy_allocator(s);
@@ -75,7 +78,19 @@ kept_status kept_strategy_needs(const kept_strategy *s, kept_capture *cap, kept_
     cap->n_recent = recent > cap->n_recent ? recent : cap->n_recent;
     cap->query_stats |= (kept_strategy_needs_of(s) & KEPT_NEED_QUERIES) != 0;
     cap->layer_cosine |= (kept_strategy_needs_of(s) & KEPT_NEED_COSINE) != 0;
-    return score->plane ? kept_capture_add(cap, score->plane(option), err) : KEPT_OK;
+    const kept_signal *signal = kept_strategy_signal(s);
+    kept_status st = score->plane ? kept_capture_add(cap, score->plane(option), err) : KEPT_OK;
+    if (!st && signal && signal->attention)
+        st = kept_capture_add(cap, KEPT_SIGNAL_PLANE, err);
+    return st;
+}
+
+kept_status kept_strategy_needs(const kept_strategy *s, kept_capture *cap, kept_error *err)
+{
+    kept_status st = own_needs(s, cap, err);
+    for (int i = 0; i < s->n_states && !st; i++)
+        st = own_needs(s->state[i], cap, err);
+    return st;
 }
 
 kept_status kept_capture_union(const kept_strategy *const *s, int n, kept_capture *out,
@@ -90,32 +105,113 @@ kept_status kept_capture_union(const kept_strategy *const *s, int n, kept_captur
     return KEPT_OK;
 }
 
+kept_when kept_strategy_when(const kept_strategy *s)
+{
+    /* Options -1: the schedule has none of these. */
+    static const struct {
+        const kept_part *part;
+        kept_when when;
+        int every, slack;
+    } schedules[] = {
+        {&kept_part_prefill, {.prompt = true}, -1, -1},
+        {&kept_part_decode, {.prompt = true}, KEPT_DECODE_EVERY, KEPT_DECODE_SLACK},
+        {&kept_part_chunks,
+         {.prompt = true, .chunks = true},
+         KEPT_CHUNKS_DECODE,
+         KEPT_CHUNKS_SLACK},
+        {&kept_part_turns, {.prompt = true, .turns = true}, -1, -1},
+        {&kept_part_pressure, {.pressure = true}, -1, -1},
+        {&kept_part_layers, {.prompt = true, .layers = true}, -1, -1},
+    };
+    const double *option = s->option[KEPT_AXIS_SCHEDULE];
+    kept_when w = {0};
+    for (size_t i = 0; i < sizeof schedules / sizeof *schedules && !kept_strategy_is_full(s); i++)
+        if (schedules[i].part == s->part[KEPT_AXIS_SCHEDULE]) {
+            w = schedules[i].when;
+            w.every = schedules[i].every >= 0 ? (int)option[schedules[i].every] : 0;
+            w.slack = schedules[i].slack >= 0 ? (int)option[schedules[i].slack] : 0;
+        }
+    return w;
+}
+
+bool kept_strategy_acts_again(const kept_strategy *s)
+{
+    const kept_when w = kept_strategy_when(s);
+    for (int i = 0; i < s->n_states; i++)
+        if (kept_strategy_acts_again(s->state[i]))
+            return true;
+    return w.every || w.turns || w.pressure;
+}
+
+bool kept_strategy_reads_marks(const kept_strategy *s)
+{
+    for (int i = 0; i < s->n_states; i++)
+        if (kept_strategy_reads_marks(s->state[i]))
+            return true;
+    return !kept_strategy_is_full(s) &&
+           (int)s->option[KEPT_AXIS_PROTECTION][KEPT_PROTECT_TEMPLATE] != KEPT_TEMPLATE_OFF;
+}
+
 bool kept_strategy_acts_on_chunks(const kept_strategy *s)
 {
-    return !kept_strategy_is_full(s) && s->part[KEPT_AXIS_SCHEDULE] == &kept_part_chunks;
+    for (int i = 0; i < s->n_states; i++)
+        if (kept_strategy_acts_on_chunks(s->state[i]))
+            return true;
+    return kept_strategy_when(s).chunks;
 }
 
 int kept_strategy_decode_every(const kept_strategy *s)
 {
-    const double *option = s->option[KEPT_AXIS_SCHEDULE];
-    if (kept_strategy_is_full(s))
-        return 0;
-    if (s->part[KEPT_AXIS_SCHEDULE] == &kept_part_decode)
-        return (int)option[KEPT_DECODE_EVERY];
-    if (s->part[KEPT_AXIS_SCHEDULE] == &kept_part_chunks)
-        return (int)option[KEPT_CHUNKS_DECODE];
-    return 0;
+    return kept_strategy_when(s).every;
+}
+
+kept_status kept_strategy_check(const kept_strategy *s, kept_error *err)
+{
+    const kept_score *score = kept_strategy_score(s);
+    const kept_allocator *alloc = kept_strategy_allocator(s);
+    const kept_when w = kept_strategy_when(s);
+    const kept_plane_kind kind =
+        score->plane ? score->plane(s->option[KEPT_AXIS_SCORE]).kind : KEPT_PLANE_MASS;
+    const bool ahead =
+        kind == KEPT_PLANE_ECHO || kind == KEPT_PLANE_ECHO_PLUS || kind == KEPT_PLANE_FUTURE;
+    if (ahead && (w.chunks || w.layers || w.pressure))
+        return kept_fail(err, KEPT_ARGUMENT,
+                         "'%s' must have read the whole prompt before it can evict, so it cannot "
+                         "evict by '%s'; use the schedule prefill or decode",
+                         score->part.name, s->part[KEPT_AXIS_SCHEDULE]->name);
+    if (w.layers && !alloc->layerwise && !alloc->cascades)
+        return kept_fail(err, KEPT_ARGUMENT,
+                         "'%s' must see every layer before it can cut one, so it cannot evict by "
+                         "'%s'; use the schedule prefill, or an allocator such as uniform or cake",
+                         alloc->part.name, s->part[KEPT_AXIS_SCHEDULE]->name);
+    return KEPT_OK;
+}
+
+bool kept_strategy_renumbers(const kept_strategy *s)
+{
+    return !kept_strategy_is_full(s) && s->part[KEPT_AXIS_POSITION] == &kept_part_rerotated;
 }
 
 bool kept_strategy_moves_keys(const kept_strategy *s)
 {
-    return !kept_strategy_is_full(s) && s->part[KEPT_AXIS_POSITION] == &kept_part_slot;
+    for (int i = 0; i < s->n_states; i++)
+        if (kept_strategy_moves_keys(s->state[i]))
+            return true;
+    return kept_strategy_renumbers(s) ||
+           (!kept_strategy_is_full(s) && s->part[KEPT_AXIS_POSITION] == &kept_part_slot);
 }
 
 int64_t kept_strategy_budget_slots(const kept_strategy *s, int n_layers, int n_heads, int head_size,
                                    int32_t full_tokens)
 {
-    int64_t heads = (int64_t)n_layers * n_heads, full = heads * full_tokens;
+    int64_t heads = (int64_t)n_layers * n_heads, full = heads * full_tokens, most = 0;
+    for (int i = 0; i < s->n_states; i++) {
+        int64_t n =
+            kept_strategy_budget_slots(s->state[i], n_layers, n_heads, head_size, full_tokens);
+        most = n > most ? n : most;
+    }
+    if (s->n_states)
+        return most;
     switch (s->budget_kind) {
     case KEPT_BUDGET_NONE:
         break;

@@ -2,7 +2,7 @@
  *
  * Spec grammar:   spec   := part ('+' part)* [ '@' budget ]          spaces are not allowed
  *                 part   := name [ '(' opt (',' opt)* ')' ]
- *                 opt    := name '=' value
+ *                 opt    := name '=' value | state '=' spec      (a state of a controller)
  *                 budget := NUMBER '%' | NUMBER | SIZE
  * A name is a part of some axis or a recipe (a named spec, see parts.h). Each axis at most once;
  * what is not named takes the axis' default part and options. "full" takes no budget and no part of
@@ -14,13 +14,20 @@
  *   score       full random recency h2o tova snapkv knorm keydiff expected-attention
  *   allocator   uniform (default) pyramid ada global cake lava squeeze simlayer threshold coverage
  *               duo headkv lu-kv
- *   protection  protect(sinks=4,recent=32)  -- the same for every score unless written
- *   schedule    prefill (default: once, when the prompt is in), decode(every=1) (after prefill and
- *               then every k decode steps at the budget), chunks(decode=0) (after every prefill
- *               chunk too, and every `decode` decode steps)
+ *   protection  protect(sinks=4,recent=32,first=0,last=0,template=off)  -- the same for every score
+ *               unless written
+ *   schedule    prefill (default: once, when the prompt is in), decode(every=1,slack=0) (after
+ *               prefill and then every k decode steps at the budget), chunks(decode=0,slack=0)
+ *               (after every prefill chunk too, and every `decode` decode steps), turns (at the end
+ *               of every turn), pressure (when the pool runs short), layers (layer by layer while
+ *               the prompt is read)
  *   position    original (default), slot (keys are re-rotated so that gaps close; the newest token
  *               keeps its position, older ones move up until they touch it: equal to positions by
- *               cache slot, because rotary attention depends on differences only)
+ *               cache slot, because rotary attention depends on differences only), rerotated (keys
+ *               are numbered from 0, and the next token after the longest head's)
+ *   controller  fixed (default), adaptive(calm=SPEC,tight=SPEC), balance: see control.h
+ * The specs of a controller's states name everything but a controller. What they leave open, the
+ * budget included, they take from the spec around them; "full" takes nothing.
  * Recipes: window = recency+protect(sinks=0,recent=0), streaming(sinks=4,position=slot|original)
  *          = recency+protect(sinks=$sinks,recent=0)+$position, pyramidkv = snapkv+pyramid,
  *          adakv = snapkv+ada, ... Others join in on axes that the recipe leaves open.
@@ -39,12 +46,18 @@ typedef enum kept_budget_kind {
     KEPT_BUDGET_BYTES
 } kept_budget_kind;
 
+#define KEPT_MAX_STATES 2 /* of a controller */
+
 struct kept_strategy {
     const kept_part *part[KEPT_N_AXES];           /* never NULL */
     double option[KEPT_N_AXES][KEPT_MAX_OPTIONS]; /* resolved values */
     kept_budget_kind budget_kind;
     double budget; /* percent, tokens per head, or bytes */
-    char name[512], resolved[1280];
+    /* What its controller switches between, owned; none: the strategy itself is all there is. With
+     * states, parts (but the controller) and budget are those of the last state that evicts. */
+    kept_strategy *state[KEPT_MAX_STATES];
+    int n_states;
+    char name[1024], resolved[3072];
 };
 
 /* ---- registry: parts and recipes, in the order of parts.h -------------------------------- */
@@ -70,6 +83,7 @@ typedef struct kept_profile {
      * (reads keys or values once), "queries" (slots times queries), "passes" */
     const char *cost;
     char needs[240]; /* "keys, attention mass of all queries"; "" for none */
+    char state[96];  /* memory held for it while tokens come, in words: "4 B a slot"; "" for none */
     int planes;      /* numbers per slot that the engine keeps for it: 0 or 1, and if split as many
                         per query head */
     bool split;
@@ -77,7 +91,7 @@ typedef struct kept_profile {
 /* options NULL: the defaults. */
 void kept_part_profile(const kept_part *part, const double *options, kept_profile *out);
 
-/* ---- what a strategy needs and when it acts ----------------------------------------------- */
+/* ---- what a strategy needs and when it acts: of one with states, what any of them does ------ */
 static inline bool kept_strategy_is_full(const kept_strategy *s)
 {
     return s->budget_kind == KEPT_BUDGET_NONE;
@@ -98,11 +112,40 @@ int kept_strategy_needs_of(const kept_strategy *s);
 /* Kinds of trained files that the score and the allocator of s read, or NULL. */
 const char *kept_score_trained(const kept_strategy *s);
 const char *kept_allocator_trained(const kept_strategy *s);
+/* When a strategy evicts; all zero for the full cache. */
+typedef struct kept_when {
+    bool prompt;   /* when the prompt is in */
+    bool chunks;   /* after every prefill chunk */
+    bool layers;   /* a prompt that is read layer by layer: after each layer */
+    bool turns;    /* at the end of every turn */
+    bool pressure; /* when the pool runs short, and not before */
+    int every;     /* decode steps between two evictions, 0: none while decoding */
+    int slack;     /* slots per head above the budget, on average, that are left alone */
+} kept_when;
+kept_when kept_strategy_when(const kept_strategy *s);
+/* Whether it looks at classes of tokens (kept_seq_mark). */
+bool kept_strategy_reads_marks(const kept_strategy *s);
+/* Whether it may evict again once the prompt is in. */
+bool kept_strategy_acts_again(const kept_strategy *s);
+/* Whether the schedule can serve the score and the allocator. ARGUMENT: one line that says why
+ * not. */
+kept_status kept_strategy_check(const kept_strategy *s, kept_error *err);
 bool kept_strategy_acts_on_chunks(const kept_strategy *s); /* evicts between prefill chunks */
 /* Decode steps between two evictions, 0 if the strategy never acts while decoding. */
 int kept_strategy_decode_every(const kept_strategy *s);
-/* Position "slot": kept_evict needs a rope_plane, zeroed when a token is written. */
+/* Positions "slot" and "rerotated": kept_evict needs a rope_plane. */
 bool kept_strategy_moves_keys(const kept_strategy *s);
+/* Position "rerotated": keys are numbered from 0. Who owns the sequence makes the slots of its
+ * longest head the rotary position of the next token. */
+bool kept_strategy_renumbers(const kept_strategy *s);
+/* The i-th of the strategies that a sequence of s may follow, the first at its start; without
+ * states that is s itself. NULL: there are fewer. */
+static inline const kept_strategy *kept_strategy_state(const kept_strategy *s, int i)
+{
+    if (!s->n_states)
+        return i ? NULL : s;
+    return i < s->n_states ? s->state[i] : NULL;
+}
 
 /* ---- applying ------------------------------------------------------------------------------ */
 
@@ -120,9 +163,15 @@ typedef struct kept_evict {
     int32_t full_tokens; /* tokens the full cache would hold now: what '%' refers to */
     const kept_span *pins;
     int n_pins;
+    const uint8_t *mark;  /* [next_pos] kept_class of every position, or NULL: all are text */
+    int64_t left;         /* slots that the last eviction left, 0: there was none */
+    bool *acted;          /* set if anything may have changed; NULL: nobody asks */
     kept_capture capture; /* meaning of the cache's first state planes, in this order: one each, G
                              where split */
-    int rope_plane;       /* plane of accumulated rotation shift (position=slot), or -1 */
+    /* Plane of what a key's rotary position is above the original one (position slot, rerotated),
+     * or -1. */
+    int rope_plane;
+    int32_t rope_back;           /* next_pos less the rotary position of the next token */
     const float *q_mean, *q_cov; /* [n_layers][n_heads][G][D], [..][D][D]; NULL if not captured */
     const float *recent; /* [n_layers][n_recent][n_heads][G][D] rotated queries of the last n_recent
                             tokens, oldest first; NULL if not captured */
@@ -141,6 +190,7 @@ typedef struct kept_evict {
     int n_rope;
     bool rope_neox;
     uint64_t seed, round; /* round: evictions of this sequence so far */
+    int64_t slots;        /* budget in slots in place of the strategy's own, 0: its own */
 } kept_evict;
 
 /* Reusable scratch for kept_strategy_evict; grows as needed, so reuse makes it allocation-free. */
@@ -149,13 +199,17 @@ kept_evict_work *kept_evict_work_new(void); /* NULL: out of memory */
 void kept_evict_work_free(kept_evict_work *w);
 
 /* Scores, splits, selects and drops, so that the sequence meets its budget. Nothing happens if it
- * does already, unless the allocator is data-dependent. Adds the time spent to *score_ns and
- * *compact_ns.
+ * does already (within the slack of its schedule), unless the allocator is data-dependent; with
+ * slack such a one acts once a head holds on average that much more than it left the last time.
+ * Adds the time spent to *score_ns and *compact_ns.
  *
- * Protected are the first `sinks` positions, the last `recent` ones and all pins. They are no
- * candidates: nothing competes with them. Where they exceed a head's even share of the budget, the
- * recent window shrinks first (oldest first), then the sinks (latest first); pins never do, so pins
- * alone may exceed a budget. Of two candidates with equal scores the later position stays.
+ * Protected are the first `sinks` positions, the last `recent` ones (at least the parts `first` and
+ * `last` of full_tokens, rounded up), marked template tokens if template=keep, and all pins. They
+ * are no candidates: nothing competes with them. Where they exceed a head's even share of the
+ * budget, the recent window shrinks first (oldest first), then the sinks (latest first), then the
+ * template tokens (latest first); pins never do, so pins alone may exceed a budget. With
+ * template=demote template tokens score just below the lowest other candidate of their head. Of two
+ * candidates with equal scores the later position stays.
  * A layer_shared score gives every head of a layer the mean of what the allocator gave its heads;
  * at most n_heads - 1 slots of the whole sequence stay unused by that. Scores that are not
  * comparable are z-normalised per head before an allocator sees them; the selection uses them as
@@ -165,6 +219,19 @@ void kept_evict_work_free(kept_evict_work *w);
  * changed. FULL: some heads may have been cut and others not; the sequence is sound. */
 kept_status kept_strategy_evict(const kept_strategy *s, const kept_evict *e, kept_evict_work *w,
                                 uint64_t *score_ns, uint64_t *compact_ns, kept_error *err);
+
+/* One eviction spread over the layers of a prompt that is read layer by layer (layers.c). e is as
+ * for kept_strategy_evict: after a layer that evicts was read, its heads hold next_pos slots in the
+ * order of positions, earlier layers what was left of them, later ones nothing. What is left after
+ * the last layer is what one eviction of the whole would have left, but for the rounding of keys
+ * that moved more than once. ARGUMENT, NOMEM; FULL leaves a sound sequence. */
+typedef struct kept_layers kept_layers;
+kept_status kept_layers_new(const kept_strategy *s, const kept_evict *e, kept_layers **out,
+                            kept_error *err);
+kept_status kept_layers_cut(kept_layers *c, const kept_evict *e, uint64_t *score_ns,
+                            uint64_t *compact_ns, kept_error *err);
+uint64_t kept_layers_bytes(const kept_layers *c); /* scores held between layers */
+void kept_layers_free(kept_layers *c);
 
 /* Shows every head to fn as the score of s would see it, and drops nothing: for training. */
 typedef void kept_look_fn(void *ctx, const kept_view *v, int head);
@@ -176,9 +243,13 @@ typedef struct kept_look {
 kept_status kept_strategy_look(const kept_strategy *s, const kept_evict *e, kept_evict_work *w,
                                const kept_look *look, kept_error *err);
 
+/* Grows w so that no eviction of s over heads of up to n slots needs more. */
+kept_status kept_strategy_reserve(const kept_strategy *s, const kept_evict *e, kept_evict_work *w,
+                                  int n, kept_error *err);
+
 /* Budget in slots over all evictable heads together, protected slots included; heads hold
  * full_tokens each in the full cache. */
 int64_t kept_strategy_budget_slots(const kept_strategy *s, int n_layers, int n_heads, int head_size,
-                                   int32_t full_tokens);
+                                   int32_t full_tokens); /* with states: the largest */
 
 #endif

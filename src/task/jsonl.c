@@ -32,7 +32,7 @@ static kept_status read_string(const json_t *o, const char *key, const char *fal
     return *out ? KEPT_OK : kept_fail(err, KEPT_NOMEM, "out of memory at line %d", number);
 }
 
-static kept_status add_answer(const json_t *v, int number, kept_sample *out, kept_error *err)
+static kept_status add_answer(const json_t *v, int number, kept_turn *out, kept_error *err)
 {
     if (!json_is_string(v) || !json_string_length(v))
         return kept_fail(err, KEPT_FORMAT,
@@ -46,7 +46,7 @@ static kept_status add_answer(const json_t *v, int number, kept_sample *out, kep
     return KEPT_OK;
 }
 
-static kept_status read_answers(const json_t *o, int number, kept_sample *out, kept_error *err)
+static kept_status read_answers(const json_t *o, int number, kept_turn *out, kept_error *err)
 {
     const json_t *one = json_object_get(o, "answer"), *many = json_object_get(o, "answers");
     if (!one == !many)
@@ -66,7 +66,7 @@ static kept_status read_answers(const json_t *o, int number, kept_sample *out, k
     return st;
 }
 
-static kept_status read_options(const json_t *o, int number, kept_sample *out, kept_error *err)
+static kept_status read_options(const json_t *o, int number, kept_turn *out, kept_error *err)
 {
     const json_t *room = json_object_get(o, "max_new_tokens"), *match = json_object_get(o, "match");
     out->max_new_tokens = DEFAULT_NEW_TOKENS;
@@ -82,7 +82,7 @@ static kept_status read_options(const json_t *o, int number, kept_sample *out, k
     if (!how || (strcmp(how, "any") != 0 && strcmp(how, "all") != 0))
         return kept_fail(err, KEPT_FORMAT, "line %d: \"match\" is neither \"any\" nor \"all\"",
                          number);
-    out->any_answer = !strcmp(how, "any");
+    out->metric = strcmp(how, "any") ? KEPT_METRIC_ALL : KEPT_METRIC_ANY;
     return KEPT_OK;
 }
 
@@ -93,23 +93,23 @@ static int compare_spans(const void *a, const void *b)
 }
 
 /* Every place where an answer stands in the context, the first MAX_SPANS of each answer's turn. */
-static kept_status find_evidence(kept_sample *s, int number, kept_error *err)
+static kept_status find_evidence(const char *context, kept_turn *s, int number, kept_error *err)
 {
     s->evidence = kept_calloc(MAX_SPANS, sizeof *s->evidence);
     if (!s->evidence)
         return kept_fail(err, KEPT_NOMEM, "out of memory at line %d", number);
     for (int i = 0; i < s->n_answers; i++) {
         const size_t len = strlen(s->answers[i]);
-        const char *hit = s->context;
+        const char *hit = context;
         while (s->n_evidence < MAX_SPANS && (hit = strstr(hit, s->answers[i]))) {
-            const size_t begin = (size_t)(hit - s->context);
+            const size_t begin = (size_t)(hit - context);
             s->evidence[s->n_evidence++] = (kept_span_chars){begin, begin + len};
             hit += len;
         }
     }
     qsort(s->evidence, (size_t)s->n_evidence, sizeof *s->evidence, compare_spans);
     if (s->n_evidence)
-        s->depth = (double)s->evidence[0].begin / (double)strlen(s->context);
+        s->depth = (double)s->evidence[0].begin / (double)strlen(context);
     return KEPT_OK;
 }
 
@@ -134,29 +134,34 @@ static kept_status read_object(const json_t *o, int number, kept_sample *out, ke
 {
     if (!json_is_object(o))
         return kept_fail(err, KEPT_FORMAT, "line %d: not a JSON object", number);
+    if (kept_sample_new_turns(out, 1))
+        return kept_fail(err, KEPT_NOMEM, "out of memory at line %d", number);
+    kept_turn *turn = out->turns;
     kept_status st = read_string(o, "context", NULL, number, &out->context, err);
     if (!st)
-        st = read_string(o, "question", NULL, number, &out->question, err);
+        st = read_string(o, "question", NULL, number, &turn->question, err);
     if (!st)
-        st = read_string(o, "answer_prefix", "", number, &out->answer_prefix, err);
+        st = read_string(o, "answer_prefix", "", number, &turn->answer_prefix, err);
     if (!st && !*out->context)
         st = kept_fail(err, KEPT_FORMAT, "line %d: \"context\" is empty", number);
     if (!st)
-        st = read_answers(o, number, out, err);
+        st = kept_pins_read(o, number, out, err);
     if (!st)
-        st = read_options(o, number, out, err);
+        st = read_answers(o, number, turn, err);
     if (!st)
-        st = separate(*out->question ? out->question : out->context, &out->answer_prefix, number,
+        st = read_options(o, number, turn, err);
+    if (!st)
+        st = separate(*turn->question ? turn->question : out->context, &turn->answer_prefix, number,
                       err);
     if (!st)
-        st = separate(out->context, &out->question, number, err);
-    return st ? st : find_evidence(out, number, err);
+        st = separate(out->context, &turn->question, number, err);
+    return st ? st : find_evidence(out->context, turn, number, err);
 }
 
 kept_status kept_jsonl_parse(const char *line, size_t n, int number, kept_sample *out,
                              kept_error *err)
 {
-    *out = (kept_sample){.depth = -1};
+    *out = (kept_sample){0};
     json_error_t e;
     json_t *o = json_loadb(line, n, JSON_REJECT_DUPLICATES, &e);
     if (!o)
@@ -228,7 +233,7 @@ static kept_status check_sample(kept_task *t, int i, kept_error *err)
     if (!st && n > t->length)
         st = kept_fail(err, KEPT_ARGUMENT,
                        "%s line %d: %d tokens with the answer's %d, more than the length %d",
-                       t->file, t->line_number[i], n, s.max_new_tokens, t->length);
+                       t->file, t->line_number[i], n, s.turns[0].max_new_tokens, t->length);
     kept_sample_clear(&s);
     return st;
 }
@@ -236,8 +241,6 @@ static kept_status check_sample(kept_task *t, int i, kept_error *err)
 kept_status kept_jsonl_open(kept_task *t, const kept_task_options *o, kept_error *err)
 {
     (void)o;
-    if (!t->file)
-        return kept_fail(err, KEPT_ARGUMENT, "task jsonl needs a file");
     const char *slash = strrchr(t->file, '/');
     kept_task_set_label(t, slash ? slash + 1 : t->file);
     kept_status st = kept_buf_read_file(t->file, &t->text, err);

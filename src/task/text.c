@@ -92,8 +92,6 @@ static kept_status find_last_start(kept_task *t, kept_error *err)
 kept_status kept_text_open(kept_task *t, const kept_task_options *o, kept_error *err)
 {
     (void)o;
-    if (!t->file)
-        return kept_fail(err, KEPT_ARGUMENT, "task text needs a file");
     if (t->score_tokens == 0)
         t->score_tokens = DEFAULT_SCORE;
     if (t->score_tokens < 1 || t->score_tokens >= t->length)
@@ -127,9 +125,7 @@ kept_status kept_text_get(kept_task *t, int i, kept_sample *out, kept_error *err
         bytes *= 1.3;
     }
     out->context = strndup(b->s + begin, end - begin);
-    out->question = strdup("");
-    out->answer_prefix = strdup("");
-    if (!out->context || !out->question || !out->answer_prefix)
+    if (!out->context)
         return kept_fail(err, KEPT_NOMEM, "out of memory building sample %d of %s", i, t->label);
     return KEPT_OK;
 }

@@ -13,10 +13,12 @@ every_name() {
 }
 expect show-every-name every_name
 every_score() { # resolved once, the resolved spelling shows the same
-    local n spec
+    local n needs spec
     for n in $(names score; names recipe); do
         [ "$n" = full ] && continue # a bare name shows the part
-        spec="$n@25%"
+        run 0 show "$n" || return 1
+        needs=$(sed -n 's/^  \([a-z-]*\) *(must be given.*/\1=1/p' "$work/out" | paste -sd,)
+        spec="$n${needs:+($needs)}@25%"
         run 0 show "$spec" && cp "$work/out" "$work/a" || return 1
         run 0 show "$(sed -n 's/^resolved *//p' "$work/a")" && cmp "$work/a" "$work/out" || return 1
     done
@@ -32,7 +34,10 @@ says() { tr -s ' \n' ' ' <"$work/out" | grep -q -e "$1"; } # wherever the lines 
 acts() {
     run 0 show 'h2o+decode(every=8)@512' && says 'then every 8 decode steps' &&
         says 'every=8 (not the default)' && run 0 show 'h2o+chunks@512' &&
-        says 'evicts after every prefill chunk'
+        says 'evicts after every prefill chunk' && run 0 show 'h2o+chunks(slack=7)@512' &&
+        says 'at most 7 slots above' && run 0 show 'h2o+turns@512' && says 'end of every turn' &&
+        run 0 show 'h2o+pressure@512' && says 'runs short' && run 0 show 'h2o+layers@512' &&
+        says 'through it'
 }
 expect show-acts acts
 snap show-nothing 2 show

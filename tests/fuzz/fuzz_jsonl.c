@@ -17,17 +17,19 @@ static void require(bool ok)
 static void check_sample(const kept_sample *s)
 {
     const size_t len = strlen(s->context);
-    require(len > 0 && s->question && s->answer_prefix);
-    require(s->n_answers >= 1 && s->max_new_tokens >= 1);
-    for (int i = 0; i < s->n_answers; i++)
-        require(s->answers[i][0] != 0);
-    for (int i = 0; i < s->n_evidence; i++) {
-        require(s->evidence[i].begin < s->evidence[i].end && s->evidence[i].end <= len);
-        require(i == 0 || s->evidence[i - 1].begin <= s->evidence[i].begin);
+    require(len > 0 && s->turns[0].question && s->turns[0].answer_prefix);
+    require(s->turns[0].n_answers >= 1 && s->turns[0].max_new_tokens >= 1);
+    for (int i = 0; i < s->turns[0].n_answers; i++)
+        require(s->turns[0].answers[i][0] != 0);
+    for (int i = 0; i < s->turns[0].n_evidence; i++) {
+        require(s->turns[0].evidence[i].begin < s->turns[0].evidence[i].end &&
+                s->turns[0].evidence[i].end <= len);
+        require(i == 0 || s->turns[0].evidence[i - 1].begin <= s->turns[0].evidence[i].begin);
     }
-    require(s->depth >= -1 && s->depth <= 1);
-    for (int i = 0; i < s->n_answers; i++)
-        kept_score_match(s->context, s->answers, s->n_answers, s->any_answer);
+    require(s->turns[0].depth >= -1 && s->turns[0].depth <= 1);
+    for (int i = 0; i < s->turns[0].n_answers; i++)
+        kept_score_match(s->context, s->turns[0].answers, s->turns[0].n_answers,
+                         s->turns[0].metric == KEPT_METRIC_ANY);
 }
 
 static void check_essay(const uint8_t *data, size_t n)

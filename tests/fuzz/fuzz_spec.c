@@ -57,9 +57,34 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 /* Pieces that specs are made of, good and bad. */
 static const char *piece(kept_rng *r, char *own)
 {
-    static const char *const bits[] = {
-        "+",   "@",  "(",   ")",  ",",  "=",   "%",   "@20%", "@5", "@1MiB", "0",        "1",
-        "0.5", "99", "1e3", "-1", "on", "off", "max", "avg",  "@",  "GiB",   "original", "$x"};
+    static const char *const bits[] = {"+",
+                                       "@",
+                                       "(",
+                                       ")",
+                                       ",",
+                                       "=",
+                                       "%",
+                                       "@20%",
+                                       "@5",
+                                       "@1MiB",
+                                       "0",
+                                       "1",
+                                       "0.5",
+                                       "99",
+                                       "1e3",
+                                       "-1",
+                                       "on",
+                                       "off",
+                                       "max",
+                                       "avg",
+                                       "@",
+                                       "GiB",
+                                       "original",
+                                       "$x",
+                                       "adaptive(calm=",
+                                       "tight=",
+                                       ",tight=",
+                                       "calm=full,tight=h2o)"};
     int n_bits = (int)(sizeof bits / sizeof *bits), parts = kept_part_count();
     int i = (int)kept_rng_below(r, (uint32_t)(n_bits + parts * 2 + kept_recipe_count() + 4));
     if (i < n_bits)
@@ -85,8 +110,11 @@ static size_t mutate(kept_rng *r, char *spec)
         "h2o(norm=on)+uniform+protect(sinks=4,recent=32)+prefill+original@20%",
         "snapkv(window=64,kernel=5,pool=avg)+ada(alpha=0.25)+decode(every=16)+slot@64MiB",
         "streaming(sinks=4,position=slot)+chunks(decode=3)@512",
-        "expected-attention(future=512,epsilon=0.02,values=off)+global(alpha=0.1)@12.5%", "full"};
-    strcpy(spec, sound[kept_rng_below(r, 5)]);
+        "expected-attention(future=512,epsilon=0.02,values=off)+global(alpha=0.1)@12.5%",
+        "full",
+        "adaptive(signal=kl,every=8,calm=full,tight=snapkv(window=8)+ada@10%)+slot",
+        "adaptive(calm=streaming@50%,tight=h2o+decode)+protect(sinks=1)@64KiB"};
+    strcpy(spec, sound[kept_rng_below(r, 7)]);
     size_t n = strlen(spec);
     for (uint32_t k = kept_rng_below(r, 4); k > 0 && n > 0; k--) {
         size_t i = kept_rng_below(r, (uint32_t)n);

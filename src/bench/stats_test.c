@@ -1,0 +1,150 @@
+/* stats_test: Tango's interval, corrections for many tests, guarantees, sample sizes, ranks. */
+#include "bench/stats.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+/* ---- Tango ---------------------------------------------------------------------------------- */
+
+/* Tango 1998, equations 6 to 8, with x12 = improvements, x21 = regressions: the variance is that of
+ * the maximum-likelihood table whose difference is delta. */
+double kept_tango_z(double regressions, double improvements, double n, double delta)
+{
+    const double b = improvements, c = regressions;
+    const double A = 2 * n, B = -b - c + (2 * n - b + c) * delta, C = -c * delta * (1 - delta);
+    const double q = (sqrt(fmax(B * B - 4 * A * C, 0)) - B) / (2 * A);
+    const double variance = n * (2 * q + delta * (1 - delta)), off = b - c - n * delta;
+    if (variance > 0)
+        return off / sqrt(variance);
+    return off > 0 ? INFINITY : off < 0 ? -INFINITY : 0;
+}
+
+/* z falls as delta grows: the delta where it crosses `z`. */
+static double tango_root(double b, double c, double n, double z)
+{
+    double low = -1, high = 1;
+    for (int i = 0; i < 60; i++) {
+        const double mid = (low + high) / 2;
+        if (kept_tango_z(b, c, n, mid) > z)
+            low = mid;
+        else
+            high = mid;
+    }
+    return (low + high) / 2;
+}
+
+kept_interval kept_tango(double regressions, double improvements, double n, double level)
+{
+    if (!(n > 0))
+        return (kept_interval){-1, 1};
+    const double z = kept_normal_quantile(0.5 + level / 2);
+    return (kept_interval){tango_root(regressions, improvements, n, z),
+                           tango_root(regressions, improvements, n, -z)};
+}
+
+/* ---- many at once --------------------------------------------------------------------------- */
+
+typedef struct ranked {
+    double p;
+    int i;
+} ranked;
+
+static int by_p(const void *a, const void *b)
+{
+    const ranked *x = a, *y = b;
+    return x->p != y->p ? (x->p > y->p) - (x->p < y->p) : (x->i > y->i) - (x->i < y->i);
+}
+
+bool kept_holm(const double *p, int n, double *adjusted)
+{
+    ranked *r = kept_calloc((size_t)(n > 0 ? n : 1), sizeof *r);
+    int m = 0;
+    double most = 0;
+    if (!r)
+        return false;
+    for (int i = 0; i < n; i++) {
+        adjusted[i] = NAN;
+        if (!isnan(p[i]))
+            r[m++] = (ranked){p[i], i};
+    }
+    qsort(r, (size_t)m, sizeof *r, by_p);
+    for (int k = 0; k < m; k++) {
+        most = fmax(most, fmin(1, (m - k) * r[k].p));
+        adjusted[r[k].i] = most;
+    }
+    free(r);
+    return true;
+}
+
+int kept_fixed_sequence(const double *p, int n, double alpha)
+{
+    int k = 0;
+    while (k < n && p[k] <= alpha)
+        k++;
+    return k;
+}
+
+/* ---- guarantees ----------------------------------------------------------------------------- */
+
+/* Relative entropy of Bernoulli(a) to Bernoulli(b). */
+static double entropy(double a, double b)
+{
+    double h = 0;
+    if (a > 0)
+        h += a * log(a / b);
+    if (a < 1)
+        h += (1 - a) * log((1 - a) / (1 - b));
+    return h;
+}
+
+double kept_loss_p(double sum, int n, bool graded, double epsilon)
+{
+    if (n <= 0 || !(epsilon > 0))
+        return 1;
+    if (epsilon >= 1)
+        return 0;
+    if (!graded)
+        return kept_binomial_cdf((int)lround(sum), n, epsilon);
+    const double mean = fmin(fmax(sum / n, 0), 1);
+    const double hoeffding = exp(-n * entropy(fmin(mean, epsilon), epsilon));
+    /* The ceiling must not jump on rounding of a sum that is whole. */
+    const double bentkus = exp(1) * kept_binomial_cdf((int)ceil(sum - 1e-9), n, epsilon);
+    return fmin(fmin(hoeffding, bentkus), 1);
+}
+
+double kept_loss_bound(double sum, int n, bool graded, double delta)
+{
+    double low = 0, high = 1;
+    if (n <= 0)
+        return 1;
+    for (int i = 0; i < 60; i++) {
+        const double mid = (low + high) / 2;
+        if (kept_loss_p(sum, n, graded, mid) > delta)
+            low = mid;
+        else
+            high = mid;
+    }
+    return high;
+}
+
+/* ---- plans and ranks ------------------------------------------------------------------------ */
+
+double kept_samples_needed(double flips, double margin, double level, double power)
+{
+    const double z = kept_normal_quantile(level) + kept_normal_quantile(power);
+    /* A whole number must not become the next one by rounding. */
+    return ceil(z * z * flips / (margin * margin) - 1e-9);
+}
+
+double kept_kendall(const double *x, const double *y, int n)
+{
+    double agree = 0, pairs_x = 0, pairs_y = 0;
+    for (int i = 0; i < n; i++)
+        for (int j = 0; j < i; j++) {
+            const int a = (x[i] > x[j]) - (x[i] < x[j]), b = (y[i] > y[j]) - (y[i] < y[j]);
+            agree += a * b;
+            pairs_x += a != 0;
+            pairs_y += b != 0;
+        }
+    return pairs_x > 0 && pairs_y > 0 ? agree / sqrt(pairs_x * pairs_y) : NAN;
+}
