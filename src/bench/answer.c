@@ -274,6 +274,19 @@ static kept_status decode(kept_work *w, kept_error *err)
     return KEPT_OK;
 }
 
+/* A conversation goes on with the whole answer: its last token was never fed if it hit the limit.
+ */
+static kept_status feed_last(kept_work *w, kept_error *err)
+{
+    for (int v = 0; v < w->job->n_variants; v++) {
+        kept_outcome *o = &w->out[v];
+        const kept_reply *r = &o->replies[w->turn];
+        o->active = o->seq && !r->ended && r->n_new > 0;
+        w->feed[v] = r->tokens + r->n_new - 1;
+    }
+    return kept_feed(w, 1, NULL, err);
+}
+
 /* One turn. What must not stay in the cache happens on copies; after the last nothing follows. */
 static kept_status answer_turn(kept_work *w, kept_error *err)
 {
@@ -293,6 +306,8 @@ static kept_status answer_turn(kept_work *w, kept_error *err)
         s = finish_turn(w, err);
     if (w->level)
         kept_unbranch(w);
+    if (!s && !last && mode == KEPT_TURNS_OWN && !choice)
+        s = feed_last(w, err);
     return s;
 }
 

@@ -84,6 +84,9 @@ static const json_t *outcome_of(const json_t *sample, int variant)
 {
     const json_t *list = json_object_get(sample, "outcomes"), *o;
     size_t i;
+    o = variant >= 0 ? json_array_get(list, (size_t)variant) : NULL;
+    if (o && number(o, "variant") == variant) /* where it is in all but partial samples */
+        return o;
     json_array_foreach(list, i, o) if (number(o, "variant") == variant) return o;
     return NULL;
 }
@@ -346,6 +349,8 @@ static json_t *make_cell(const json_t *samples, int task, int variant, bool gene
     json_array_foreach(samples, i, s) if (ok && number(s, "task") == task) ok =
         tally_sample(&t, s, variant);
     json_t *c = ok ? cell_json(&t, task, variant, generate) : NULL;
+    if (c && generate)
+        kept_put_turns(c, samples, task, variant);
     void *blocks[] = {t.diff,  t.cluster, t.scores,    t.score_cluster,
                       t.steps, t.ratios,  t.full_steps};
     for (i = 0; i < sizeof blocks / sizeof *blocks; i++)

@@ -10,6 +10,7 @@
  *   measure.c   recall and speed
  *   dump.c      kept positions as text
  *   result.c    outcomes as JSON
+ *   turns.c     aggregates by turn from that JSON
  *   cells.c     aggregates from that JSON
  */
 #ifndef BENCH_JOB_H

@@ -359,6 +359,7 @@ json_t *kept_result_sample(const kept_work *w)
     json_object_set_new(r, "cluster", json_string(cluster));
     json_object_set_new(r, "n_prefix", json_integer(w->n_prefix));
     json_object_set_new(r, "n_suffix", json_integer(w->n_suffix));
+    json_object_set_new(r, "n_cut", json_integer(w->tokens.n_cut));
     json_object_set_new(r, "n_evidence", json_integer(w->tokens.n_evidence));
     json_object_set_new(r, "depth", depth_json(first));
     json_object_set_new(r, "answers", answers_json(first));

@@ -102,4 +102,7 @@ json_t *kept_machine_json(const char *isa, int n_threads);
  * document's "tasks", "variants" and "samples". New reference; NULL: out of memory. */
 json_t *kept_result_cells(const json_t *result);
 
+/* Adds "by_turn" and "by_again" to a cell whose samples have several turns. turns.c. */
+void kept_put_turns(json_t *cell, const json_t *samples, int task, int variant);
+
 #endif

@@ -127,7 +127,8 @@ int kept_run_tasks_set(kept_run_args *a)
         return kept_failed("run", "out of memory");
     for (int i = 0; i < a->tasks.n; i++) {
         const char *name = a->tasks.text[i];
-        bool needed, jsonl = !strcmp(name, "jsonl"), niah = !strncmp(name, "niah", 4);
+        bool needed, jsonl = !strcmp(name, "jsonl"),
+                     niah = !strncmp(name, "niah", 4) || !strncmp(name, "facts", 5);
         kept_turn_mode mode = KEPT_TURNS_GOLD;
         if (a->turns)
             (void)kept_turn_mode_parse(a->turns, &mode);

@@ -144,29 +144,23 @@ static kept_status draw_hay(kept_task *t, draft *d, int n_units)
     return kept_hay_essay(&d->hay, t->text.s, t->text.n, start, n_units);
 }
 
-/* Haystack pieces and needles in order into out; spans of the asked needles into evidence. */
-static void merge(const draft *d, kept_buf *out, kept_span_chars *evidence, int *n_evidence)
+/* Haystack and needles into out; spans of the asked needles, in their order, into evidence. */
+static bool merge(const draft *d, kept_buf *out, kept_turn *turn)
 {
-    const kept_hay *h = &d->hay;
-    const size_t start = out->n;
-    for (int gap = 0; gap <= h->n; gap++) {
-        for (int k = 0; k < d->n; k++) {
-            const needle *n = &d->needles[k];
-            const int at = (int)(n->depth * d->n_gaps);
-            if ((at < h->n ? at : h->n) != gap)
-                continue;
-            char line[4 * KEPT_SECRET_CAP];
-            const int len = needle_text(d, n->key, n->value, line, sizeof line);
-            kept_buf_add(out, &h->sep, out->n > start);
-            kept_buf_add(out, line, (size_t)len);
-            if (n->asked)
-                evidence[(*n_evidence)++] = (kept_span_chars){out->n - (size_t)len, out->n};
-        }
-        if (gap < h->n) {
-            kept_buf_add(out, &h->sep, out->n > start);
-            kept_buf_add(out, h->text.s + h->at[gap], h->at[gap + 1] - h->at[gap]);
-        }
+    kept_hay_line *lines = kept_calloc((size_t)d->n, sizeof *lines);
+    if (!lines)
+        return false;
+    for (int k = 0; k < d->n; k++) {
+        const needle *n = &d->needles[k];
+        needle_text(d, n->key, n->value, lines[k].text, sizeof lines[k].text);
+        lines[k].depth = n->depth;
     }
+    kept_hay_merge(&d->hay, d->n_gaps, lines, d->n, out);
+    for (int k = 0; k < d->n; k++)
+        if (d->needles[k].asked)
+            turn->evidence[turn->n_evidence++] = lines[k].span;
+    free(lines);
+    return true;
 }
 
 static int answer_room(const kept_task *t)
@@ -202,7 +196,7 @@ static kept_status write_texts(const draft *d, kept_sample *out)
              "I will quiz you about the %s%s afterwards.\n",
              one ? "A" : "Some", kind, s, one ? "is" : "are", kind, s);
     kept_buf_puts(&context, line);
-    merge(d, &context, turn->evidence, &turn->n_evidence);
+    const bool merged = merge(d, &context, turn);
     out->context = context.s;
     snprintf(line, sizeof line, "\nWhat %s the special magic %s%s for ", one ? "is" : "are all",
              kind, s);
@@ -216,7 +210,7 @@ static kept_status write_texts(const draft *d, kept_sample *out)
     kept_buf_puts(&answer, " mentioned in the provided text ");
     kept_buf_puts(&answer, one ? "is" : "are");
     turn->answer_prefix = answer.s;
-    return context.failed || question.failed || answer.failed ? KEPT_NOMEM : KEPT_OK;
+    return !merged || context.failed || question.failed || answer.failed ? KEPT_NOMEM : KEPT_OK;
 }
 
 kept_status kept_needle_build(kept_task *t, int i, int n_units, kept_sample *out, kept_error *err)
@@ -260,19 +254,6 @@ static kept_status read_kind(const char *name, const char *what, kept_secret_kin
     return kept_fail(err, KEPT_ARGUMENT, "%s \"%s\" is none of word, number, uuid", what, name);
 }
 
-static kept_status open_essay(kept_task *t, kept_error *err)
-{
-    t->needle.hay = KEPT_HAY_ESSAY;
-    t->probe = 128; /* words */
-    kept_status st = kept_buf_read_file(t->file, &t->text, err);
-    if (st)
-        return st;
-    kept_hay_normalise(&t->text);
-    if (!t->text.n)
-        return kept_fail(err, KEPT_FORMAT, "%s holds no text", t->file);
-    return KEPT_OK;
-}
-
 kept_status kept_needle_open(kept_task *t, const kept_task_options *o, kept_error *err)
 {
     static const char *const hay_names[] = {"noise", "essay", "needle"};
@@ -298,7 +279,7 @@ kept_status kept_needle_open(kept_task *t, const kept_task_options *o, kept_erro
         return kept_fail(err, KEPT_ARGUMENT, "task %s: cannot ask for %d of %d keys", type->name,
                          p->n_queries, p->n_keys);
     if (t->file && (p->hay == KEPT_HAY_NOISE || p->hay == KEPT_HAY_ESSAY))
-        st = open_essay(t, err);
+        st = kept_hay_read_essay(t, err);
     if (st)
         return st;
     char what[96];

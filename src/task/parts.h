@@ -8,6 +8,8 @@
  *   needle.c  RULER's needle tasks
  *   ruler.c   RULER's variable tracking and word counting; shuffle.c: its fixed order
  *   qa.c      RULER's questions about documents
+ *   facts.c   access patterns over one table of facts
+ *   reader.c  what other benchmarks' files mean
  *   prompt.c  sample -> text of every turn
  *   tokens.c  those texts -> prefix, suffix and evidence tokens
  *   text.c    windows of the user's text
@@ -32,7 +34,7 @@ void kept_buf_puts(kept_buf *b, const char *s);
 void kept_buf_free(kept_buf *b);
 /* Whole file of valid UTF-8 without NUL bytes, at most KEPT_FILE_MAX bytes, a byte order mark
  * dropped. IO: cannot be read. FORMAT: names the line of the first bad byte. */
-#define KEPT_FILE_MAX ((size_t)256 << 20)
+#define KEPT_FILE_MAX ((size_t)1 << 30)
 kept_status kept_buf_read_file(const char *path, kept_buf *out, kept_error *err);
 /* Offset of the first byte of s[0..n) that is no UTF-8 text (NUL counts as such), or n. */
 size_t kept_utf8_check(const char *s, size_t n);
@@ -70,6 +72,13 @@ kept_status kept_hay_add(kept_hay *h, const char *s, size_t n);
 /* essay is normalised text; the window starts at the first sentence at or after start (wrapping)
  * and repeats the essay when it is too short. */
 kept_status kept_hay_essay(kept_hay *h, const char *essay, size_t len, size_t start, int n_units);
+/* A line to hide: merge says where it came to stand in out. */
+typedef struct kept_hay_line {
+    char text[4 * KEPT_SECRET_CAP];
+    double depth; /* 0..1 of n_gaps places; lines of one place stand in their order */
+    kept_span_chars span;
+} kept_hay_line;
+void kept_hay_merge(const kept_hay *h, int n_gaps, kept_hay_line *lines, int n, kept_buf *out);
 /* Runs of white space become one space, ends are stripped; in place. */
 void kept_hay_normalise(kept_buf *text);
 /* Whether text[i] (a space) ends a sentence: . ! or ? before it, closing quotes allowed between. */
@@ -99,14 +108,16 @@ struct kept_task {
     int units;          /* size.c: units that fit sample 0 */
     double unit_tokens; /* tokens that one unit costs, measured */
     kept_needle_plan needle;
+    int period;         /* facts_periodic */
     int example_units;  /* vt: lines of noise in the example */
     const char **words; /* cwe: [n_words] each ends with NUL or newline */
     int n_words;
     struct kept_qa *qa; /* qa.c */
     double token_bytes; /* text: bytes of one token, measured */
     size_t last_start;  /* text: latest byte from which a whole window follows */
-    size_t *line;       /* jsonl: [n_samples] offsets of lines in text */
-    int *line_number;   /* jsonl: [n_samples], from 1 */
+    size_t *line;       /* jsonl: [n_samples] offsets of lines in text, and of their ends */
+    size_t *line_end;
+    int *line_number; /* jsonl: [n_samples], from 1 */
 };
 
 /* Sample i with so many units of filler, >= 1. NOMEM. */
@@ -149,9 +160,14 @@ void kept_shuffle(kept_rng *rng, int *order, int n);
 /* The one that t asks for; order is filled. */
 void kept_task_shuffle(const kept_task *t, kept_rng *rng, int *order, int n);
 
+/* Prose in t->text, white space collapsed. FORMAT: there is none. */
+kept_status kept_hay_read_essay(kept_task *t, kept_error *err);
+
 /* ---- tasks ---- */
 kept_status kept_needle_open(kept_task *t, const kept_task_options *o, kept_error *err);
-kept_build_fn kept_needle_build, kept_vt_build, kept_cwe_build, kept_fwe_build, kept_qa_build;
+kept_build_fn kept_needle_build, kept_facts_build, kept_vt_build, kept_cwe_build, kept_fwe_build,
+    kept_qa_build;
+kept_status kept_facts_open(kept_task *t, const kept_task_options *o, kept_error *err);
 kept_status kept_vt_open(kept_task *t, const kept_task_options *o, kept_error *err);
 kept_status kept_cwe_open(kept_task *t, const kept_task_options *o, kept_error *err);
 kept_status kept_fwe_open(kept_task *t, const kept_task_options *o, kept_error *err);
@@ -161,9 +177,10 @@ kept_status kept_text_open(kept_task *t, const kept_task_options *o, kept_error 
 kept_status kept_text_get(kept_task *t, int i, kept_sample *out, kept_error *err);
 kept_status kept_jsonl_open(kept_task *t, const kept_task_options *o, kept_error *err);
 kept_status kept_jsonl_get(kept_task *t, int i, kept_sample *out, kept_error *err);
-/* One line of JSONL as a sample; number is the line's for messages. FORMAT, NOMEM. */
-kept_status kept_jsonl_parse(const char *line, size_t n, int number, kept_sample *out,
-                             kept_error *err);
+/* One line of JSONL as a sample; number is the line's for messages. m: formats a line's messages;
+ * NULL: they are refused. FORMAT, NOMEM. */
+kept_status kept_jsonl_parse(const char *line, size_t n, int number, const kept_model *m,
+                             kept_sample *out, kept_error *err);
 
 /* ---- prompt.c ---- */
 /* Finds chat_begin. UNSUPPORTED: the model has no usable chat template. */

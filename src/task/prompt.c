@@ -141,8 +141,8 @@ out:
 kept_status kept_prompt_text(const kept_task *t, const kept_sample *s, int turn, kept_prompt *p,
                              kept_error *err)
 {
-    return t->chat ? build_chat(t, s->context, &s->turns[turn], p, err)
-                   : build_raw(t, s->context, &s->turns[turn], p, err);
+    return t->chat && !s->raw ? build_chat(t, s->context, &s->turns[turn], p, err)
+                              : build_raw(t, s->context, &s->turns[turn], p, err);
 }
 
 kept_status kept_prompt_build(const kept_task *t, const kept_sample *s, char **text, size_t *split,
@@ -212,7 +212,7 @@ kept_status kept_prompt_later(const kept_task *t, const kept_sample *s, int k, c
         if (t->turns == KEPT_TURNS_GOLD)
             add_gold(&s->turns[k - 1], &b);
         *question = b.n;
-        if (t->chat) {
+        if (t->chat && !s->raw) {
             st = add_chat_question(t, turn->question, &b, err);
             if (!st)
                 add_answer_prefix(&b, turn->answer_prefix);

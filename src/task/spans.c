@@ -83,7 +83,7 @@ kept_status kept_spans_place(const kept_task *t, const kept_sample *s, const kep
         return kept_fail(err, KEPT_UNSUPPORTED,
                          "%s: the tokens do not spell the text, so nothing can be pinned",
                          t->label);
-    while (t->chat && ends && out->n_template < out->n_prefix &&
+    while (t->chat && !s->raw && ends && out->n_template < out->n_prefix &&
            ends[out->n_template] <= t->chat_begin)
         out->n_template++;
     if (!s->n_pins)

@@ -15,6 +15,11 @@
         .hay = KEPT_HAY_##Hay, .key = KEPT_SECRET_##Key, .value = KEPT_SECRET_##Value,             \
         .n_keys = (Keys), .n_values = (Values), .n_queries = (Queries)
 
+#define FACTS(Keys, Turns)                                                                         \
+    SIZED(kept_facts_open, kept_facts_build, 8),                                                   \
+        .key = KEPT_SECRET_WORD, .value = KEPT_SECRET_NUMBER, .n_keys = (Keys), .n_values = 1,     \
+        .n_queries = (Turns)
+
 static const kept_task_type types[] = {
     /* RULER's names and settings */
     {"niah_single_1", NEEDLE(NOISE, WORD, NUMBER, 1, 1, 1)},
@@ -33,6 +38,13 @@ static const kept_task_type types[] = {
     /* the same with noise unless there is an essay */
     {"niah_single", .reads = "essay", NEEDLE(NOISE, WORD, NUMBER, 1, 1, 1)},
     {"niah_multikey", .reads = "essay", NEEDLE(NOISE, WORD, NUMBER, 4, 1, 1)},
+    /* access patterns over one table of facts */
+    {"facts_sequential", .reads = "essay", FACTS(16, 8)},
+    {"facts_hotspot", .reads = "essay", FACTS(16, 8)},
+    {"facts_periodic", .reads = "essay", FACTS(16, 8)},
+    {"facts_requery", .reads = "essay", FACTS(16, 8)},
+    {"facts_random", .reads = "essay", FACTS(16, 8)},
+    {"facts_update", .reads = "essay", FACTS(16, 8)},
     {"text", KEPT_TASK_SCORE, "text", true, .open = kept_text_open, .get = kept_text_get},
     {"jsonl", .reads = "jsonl", .needed = true, .open = kept_jsonl_open, .get = kept_jsonl_get},
 };
@@ -145,6 +157,7 @@ void kept_task_close(kept_task *t)
     free(t->words);
     free(t->file);
     free(t->line);
+    free(t->line_end);
     free(t->line_number);
     free(t);
 }

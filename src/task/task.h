@@ -48,12 +48,14 @@ bool kept_turn_mode_parse(const char *name, kept_turn_mode *out);
 
 /* One sample as text. Owned; kept_sample_clear frees. */
 typedef struct kept_sample {
-    /* A raw prompt is context, question and answer_prefix, concatenated as they are. */
     kept_span_chars *pins; /* [n_pins] spans of context that may not be evicted */
     int n_pins;
+    /* A raw prompt is context, question and answer_prefix, concatenated as they are. */
     char *context;    /* what is compressed; KEPT_TASK_SCORE: at least `length` tokens of text */
     kept_turn *turns; /* [n_turns]; none if KEPT_TASK_SCORE */
     int n_turns;
+    bool raw; /* not put in a chat template: it has its own or none */
+    bool cut; /* too long a context loses its middle, as its benchmark's does */
 } kept_sample;
 void kept_sample_clear(kept_sample *s);
 /* n empty turns with depth -1 and metric "all". NOMEM. */
@@ -128,6 +130,7 @@ typedef struct kept_tokens {
                         * with an evidence span of any turn; none if the tokens do not spell the
                         * text */
     int n_evidence;
+    int n_cut;              /* tokens cut out of the middle of the prefix */
     kept_span_tokens *pins; /* [n_pins] tokens of prefix that share a byte with a pinned span */
     int n_pins;
     int n_template; /* leading tokens of prefix that are the chat template's: system prompt, header

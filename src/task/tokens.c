@@ -236,6 +236,35 @@ static kept_status find_evidence(const kept_sample *s, const kept_prompt *p, con
     return KEPT_OK;
 }
 
+static void move_evidence(int32_t *list, int *n, int begin, int n_cut)
+{
+    int left = 0;
+    for (int i = 0; i < *n; i++)
+        if (list[i] < begin || list[i] >= begin + n_cut)
+            list[left++] = list[i] < begin ? list[i] : list[i] - n_cut;
+    *n = left;
+}
+
+/* LongBench: a prompt that is too long keeps its first and last halves of the length. */
+static kept_status cut_middle(kept_task *t, const kept_sample *s, kept_tokens *k, kept_error *err)
+{
+    const int room = t->length - kept_task_room(t, s, k);
+    if (!s->cut || k->n_prefix <= room)
+        return KEPT_OK;
+    if (room < 2)
+        return kept_fail(err, KEPT_ARGUMENT, "%s: length %d has no room for a context", t->label,
+                         t->length);
+    const int half = t->length / 2, begin = half < room - 1 ? half : room - 1;
+    k->n_cut = k->n_prefix - room;
+    memmove(k->prefix + begin, k->prefix + begin + k->n_cut,
+            (size_t)(room - begin) * sizeof *k->prefix);
+    k->n_prefix = room;
+    move_evidence(k->evidence, &k->n_evidence, begin, k->n_cut);
+    for (int i = 0; i < k->n_turns; i++)
+        move_evidence(k->turns[i].evidence, &k->turns[i].n_evidence, begin, k->n_cut);
+    return KEPT_OK;
+}
+
 /* What lies where in the prefix: evidence, pins, template. */
 static kept_status find_spans(kept_task *t, const kept_sample *s, const kept_prompt *p,
                               kept_tokens *out, kept_error *err)
@@ -291,6 +320,8 @@ kept_status kept_task_tokenize(kept_task *t, int i, const kept_sample *s, kept_t
             st = tokenize(t, s, &p, out, err);
         if (!st)
             st = find_spans(t, s, &p, out, err);
+        if (!st)
+            st = cut_middle(t, s, out, err);
     }
     free(p.text);
     if (st) {
@@ -326,6 +357,8 @@ kept_status kept_prompt_count(kept_task *t, const kept_sample *s, int *n, kept_e
     kept_status st = kept_prompt_text(t, s, 0, &p, err);
     if (!st)
         st = tokenize(t, s, &p, &k, err);
+    if (!st)
+        st = cut_middle(t, s, &k, err);
     *n = k.n_prefix + (st ? 0 : kept_task_room(t, s, &k));
     free(p.text);
     kept_tokens_clear(&k);
