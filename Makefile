@@ -63,6 +63,11 @@ $(BUILD)/gen/models.inc: share/models.tsv
 	@mkdir -p $(@D)
 	@sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/.*/"&",/' $< >$@
 $(BUILD)/src/cli/catalogue.o src/cli/catalogue.c.syntax: $(BUILD)/gen/models.inc
+# One C string per preset: its name and a newline, then its text.
+$(BUILD)/gen/presets.inc: $(wildcard share/presets/*)
+	@mkdir -p $(@D)
+	@for f in $^; do echo "$${f##*/}" | cat - $$f | sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/.*/"&\\n"/'; echo ,; done >$@
+$(BUILD)/src/cli/preset.o src/cli/preset.c.syntax: $(BUILD)/gen/presets.inc
 # One short line a command; V=1 shows the commands themselves.
 run = $(if $(V),,@echo "  $(1) $(2)" &&)
 $(BUILD)/%.o: %.c $(BUILD)/flags
@@ -110,7 +115,7 @@ suite: setup all tests
 methods: setup $(BUILD)/tests/test_spec
 	@scripts/methods.sh
 ## lint       layers, sizes, format, warnings of gcc and clang, headers, strings, and lint itself
-lint: $(BUILD)/gen/models.inc
+lint: $(BUILD)/gen/models.inc $(BUILD)/gen/presets.inc
 	@scripts/lint.sh; status=$$?; scripts/lint_selftest.sh && exit $$status
 syntax: $(addsuffix .syntax,$(wildcard src/*/*.c tests/*.c tests/fuzz/*.c bench/*.c))
 ## format     clang-format every C file in place
