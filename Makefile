@@ -63,10 +63,8 @@ $(BUILD)/gen/models.inc: share/models.tsv
 	@mkdir -p $(@D)
 	@sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/.*/"&",/' $< >$@
 $(BUILD)/src/cli/catalogue.o src/cli/catalogue.c.syntax: $(BUILD)/gen/models.inc
-# One C string per preset: its name and a newline, then its text.
 $(BUILD)/gen/presets.inc: $(wildcard share/presets/*)
-	@mkdir -p $(@D)
-	@for f in $^; do echo "$${f##*/}" | cat - $$f | sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/.*/"&\\n"/'; echo ,; done >$@
+	@mkdir -p $(@D); for f in $^; do echo "$${f##*/}" | cat - $$f | sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/.*/"&\\n"/'; echo ,; done >$@
 $(BUILD)/src/cli/preset.o src/cli/preset.c.syntax: $(BUILD)/gen/presets.inc
 # One short line a command; V=1 shows the commands themselves.
 run = $(if $(V),,@echo "  $(1) $(2)" &&)
