@@ -2,6 +2,7 @@
  */
 #include "bench/compare.h"
 #include "bench/run.h"
+#include "bench/selftest.h"
 #include "bench/verify.h"
 #include "test.h"
 
@@ -270,6 +271,56 @@ static void doctored_results_are_caught(void)
     json_decref(doc);
 }
 
+/* Whether the check of this name passed. */
+static bool passed(const json_t *checks, const char *name)
+{
+    const json_t *c;
+    size_t i;
+    json_array_foreach(checks, i,
+                       c) if (!strcmp(json_string_value(json_object_get(c, "name")),
+                                      name)) return json_is_true(json_object_get(c, "ok"));
+    CHECK(!"there is such a check");
+    return false;
+}
+
+/* The selftest itself must be able to fail: a control that is as good, a floor that is not zero, a
+ * second run with another answer. */
+static void the_selftest_can_fail(void)
+{
+    static const char *const all[] = {
+        "whole",          "same",        "control", "doctored-cell", "doctored-samples",
+        "doctored-floor", "doctored-cut"};
+    json_t *doc = make(60, names, 5, scores, "generate"), *checks = NULL;
+    kept_error err;
+    CHECK_INT(kept_selftest_judge(doc, "bad@20%", 0.05, &checks, &err), KEPT_OK);
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        CHECK(passed(checks, all[i]));
+    json_t *again = json_deep_copy(doc);
+    CHECK_INT(kept_selftest_again(doc, again, checks, &err), KEPT_OK);
+    CHECK(passed(checks, "threads"));
+    json_decref(checks);
+    json_t *o = json_array_get(
+        json_object_get(json_array_get(json_object_get(again, "samples"), 7), "outcomes"), 3);
+    json_object_set_new(o, "tokens", json_pack("[i]", 3));
+    checks = json_array();
+    CHECK_INT(kept_selftest_again(doc, again, checks, &err), KEPT_OK);
+    CHECK(!passed(checks, "threads"));
+    json_decref(checks);
+    CHECK_INT(kept_selftest_judge(doc, "good@50%", 0.05, &checks, &err), KEPT_OK);
+    CHECK(!passed(checks, "control") && passed(checks, "same"));
+    json_decref(checks);
+    o = json_array_get(
+        json_object_get(json_array_get(json_object_get(doc, "samples"), 7), "outcomes"), 1);
+    json_object_set_new(o, "kl", json_pack("[f]", 1e-6));
+    json_object_set_new(doc, "cells", kept_result_cells(doc));
+    CHECK_INT(kept_selftest_judge(doc, "bad@20%", 0.05, &checks, &err), KEPT_OK);
+    CHECK(!passed(checks, "same") && !passed(checks, "whole"));
+    json_decref(checks);
+    CHECK_INT(kept_selftest_judge(doc, "nothing", 0.05, &checks, &err), KEPT_ARGUMENT);
+    json_decref(doc);
+    json_decref(again);
+}
+
 int main(void)
 {
     RUN(verdicts_of_rows);
@@ -278,5 +329,6 @@ int main(void)
     RUN(pairs_are_found_by_hash);
     RUN(guarantees_climb_down);
     RUN(doctored_results_are_caught);
+    RUN(the_selftest_can_fail);
     TEST_END();
 }

@@ -1,130 +1,6 @@
 /* The store: a run on a study gives the document that it gives without one, whatever kills it in
  * between, however many processes work on it, and nothing of another kind gets into its cells. */
-#include "bench/keptmap.h"
-#include "mkgguf.h"
-#include "store/store.h"
-#include "test.h"
-
-#include <signal.h>
-#include <sqlite3.h>
-#include <sys/resource.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
-
-static char *model_path, *jsonl_path, *study_path;
-static const char *self;
-static const char *const specs[] = {"h2o@25%", "random@25%", "knorm+chunks@25%", "window@30%"};
-enum { N_SPECS = 3, N_SAMPLES = 10 };
-
-static kept_task_options task;
-
-static kept_run_options options(int n_samples)
-{
-    task = (kept_task_options){
-        .name = "jsonl", .length = 400, .n_samples = n_samples, .seed = 3, .file = jsonl_path};
-    return (kept_run_options){.model_path = model_path,
-                              .model_name = "random",
-                              .specs = specs,
-                              .n_specs = N_SPECS,
-                              .tasks = &task,
-                              .n_tasks = 1,
-                              .n_threads = 1,
-                              .seed = 7,
-                              .chunk = 120};
-}
-
-typedef struct counts {
-    int resumed, calls, stop_at;
-} counts;
-
-static bool progress(void *ctx, double done, const char *what)
-{
-    counts *c = ctx;
-    (void)done;
-    (void)what;
-    return !c->stop_at || ++c->calls < c->stop_at;
-}
-
-static void resumed(void *ctx, int done, int total)
-{
-    ((counts *)ctx)->resumed = done;
-    CHECK(done <= total);
-}
-
-static json_t *run_on(const char *path, kept_run_options o, counts *c, kept_status want)
-{
-    kept_store *s = NULL;
-    kept_error err = {.text = ""};
-    json_t *doc = NULL;
-    o.progress = progress;
-    o.resumed = resumed;
-    o.ctx = c;
-    kept_status st = path ? kept_store_open(path, KEPT_STORE_CREATE, &s, &err) : KEPT_OK;
-    if (!st) {
-        o.sink = s ? kept_store_sink(s, 0, 1) : NULL;
-        st = kept_run(&o, &doc, &err);
-    }
-    kept_store_close(s);
-    if (st != want)
-        fprintf(stderr, "%s\n", err.text);
-    CHECK_INT(st, want);
-    return doc;
-}
-
-static void strip_times(json_t *x)
-{
-    static const char *const keys[] = {"date",       "times", "prefill_ns",   "score_ns",
-                                       "compact_ns", "speed", "tokens_per_s", "full_tokens_per_s",
-                                       "speed_ratio"};
-    json_t *v;
-    const char *key;
-    void *next;
-    size_t i;
-    if (json_is_object(x)) {
-        for (i = 0; i < sizeof keys / sizeof *keys; i++)
-            json_object_del(x, keys[i]);
-        json_object_foreach_safe(x, next, key, v) strip_times(v);
-    } else if (json_is_array(x)) {
-        json_array_foreach(x, i, v) strip_times(v);
-    }
-}
-
-static json_t *base; /* without a study, times stripped */
-
-static void equals_base(json_t *doc)
-{
-    strip_times(doc);
-    CHECK(doc && json_equal(json_object_get(doc, "samples"), json_object_get(base, "samples")));
-    CHECK(doc && json_equal(json_object_get(doc, "cells"), json_object_get(base, "cells")));
-    CHECK(doc && json_equal(json_object_get(doc, "variants"), json_object_get(base, "variants")));
-    json_decref(doc);
-}
-
-/* One number of a study, by a query of its own. */
-static long long ask(const char *path, const char *sql)
-{
-    sqlite3 *db = NULL;
-    sqlite3_stmt *q = NULL;
-    long long x = -1;
-    if (!sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE, NULL)) {
-        sqlite3_busy_timeout(db, 5000);
-        if (!sqlite3_prepare_v2(db, sql, -1, &q, NULL) && sqlite3_step(q) == SQLITE_ROW)
-            x = sqlite3_column_int64(q, 0);
-    }
-    sqlite3_finalize(q);
-    sqlite3_close(db);
-    return x;
-}
-
-static void fresh(void)
-{
-    char journal[512];
-    snprintf(journal, sizeof journal, "%s-journal", study_path);
-    unlink(study_path);
-    unlink(journal);
-}
+#include "store_rig.h"
 
 static void a_study_changes_nothing(void)
 {
@@ -153,29 +29,6 @@ static void a_stopped_run_goes_on(void)
 
 /* ---- other processes ------------------------------------------------------------------------ */
 
-static pid_t start(const char *how)
-{
-    pid_t pid = fork();
-    if (!pid) {
-        execl(self, self, how, model_path, jsonl_path, study_path, (char *)NULL);
-        _exit(99);
-    }
-    return pid;
-}
-
-static int wait_for(pid_t pid)
-{
-    int status = 0;
-    waitpid(pid, &status, 0);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
-}
-
-static void sleep_ms(int ms)
-{
-    const struct timespec t = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L};
-    nanosleep(&t, NULL);
-}
-
 /* Killed at moments that move through all that a run does. */
 static void killed_again_and_again(void)
 {
@@ -202,6 +55,36 @@ static void killed_again_and_again(void)
     CHECK_INT(ask(study_path, "SELECT count(*) FROM claim"), 0);
 }
 
+/* Opens the study at a moment that others open it at, too. */
+static int open_at(uint64_t moment)
+{
+    kept_store *s = NULL;
+    kept_error err = {.text = ""};
+    while (kept_clock_ns() < moment)
+        ;
+    kept_status st = kept_store_open(study_path, KEPT_STORE_CREATE, &s, &err);
+    if (st)
+        fprintf(stderr, "%s\n", err.text);
+    kept_store_close(s);
+    return st != KEPT_OK;
+}
+
+static void many_may_begin_at_once(void)
+{
+    for (int round = 0; round < 60; round++) {
+        pid_t pid[3];
+        fresh();
+        const uint64_t moment = kept_clock_ns() + 3000000;
+        for (int i = 0; i < 3; i++) {
+            pid[i] = fork();
+            if (!pid[i])
+                _exit(open_at(moment + (uint64_t)(i * round) * 20000));
+        }
+        for (int i = 0; i < 3; i++)
+            CHECK_INT(wait_for(pid[i]), 0);
+    }
+}
+
 static void two_processes_share_a_study(void)
 {
     fresh();
@@ -221,6 +104,85 @@ static void two_processes_share_a_study(void)
     counts c = {0};
     equals_base(run_on(study_path, options(N_SAMPLES), &c, KEPT_OK));
     CHECK_INT(c.resumed, N_SAMPLES);
+}
+
+/* ---- the program itself, alone and as ranks -------------------------------------------------- */
+
+static pid_t start_kept(const char *launcher, int rank, const char *study, const char *out)
+{
+    char line[4096], with_study[1200] = "";
+    if (study)
+        snprintf(with_study, sizeof with_study, "--study '%s'", study);
+    snprintf(line, sizeof line,
+             "exec %s '%s' run --model '%s' --jsonl '%s' --samples %d --length 400 --chunk 120 "
+             "--threads 1 --speed-samples 0 --strategy 'h2o@25%%,random@25%%' %s --format json "
+             "--quiet >'%s' "
+             "2>/dev/null </dev/null",
+             launcher, getenv("KEPT"), model_path, jsonl_path, N_SAMPLES, with_study, out);
+    pid_t pid = fork();
+    if (!pid) {
+        char text[16];
+        snprintf(text, sizeof text, "%d", rank);
+        if (rank >= 0) {
+            setenv("OMPI_COMM_WORLD_RANK", text, 1);
+            setenv("OMPI_COMM_WORLD_SIZE", "2", 1);
+        }
+        execl("/bin/sh", "sh", "-c", line, (char *)NULL);
+        _exit(99);
+    }
+    return pid;
+}
+
+static json_t *stripped(const char *path)
+{
+    json_t *doc = json_load_file(path, 0, NULL);
+    strip_times(doc);
+    return doc;
+}
+
+static void same_bits(const char *a, const char *b)
+{
+    json_t *x = stripped(a), *y = stripped(b);
+    CHECK(x && y && json_equal(json_object_get(x, "samples"), json_object_get(y, "samples")));
+    CHECK(x && y && json_equal(json_object_get(x, "cells"), json_object_get(y, "cells")));
+    json_decref(x);
+    json_decref(y);
+}
+
+static void ranks_have_the_bits_of_one_process(void)
+{
+    char *alone = mkgguf_temp(), *first = mkgguf_temp(), *second = mkgguf_temp();
+    struct stat size = {0};
+    if (!getenv("KEPT") || access(getenv("KEPT"), X_OK)) {
+        printf("skip the program is not here\n");
+        return;
+    }
+    fresh();
+    CHECK_INT(wait_for(start_kept("", -1, NULL, alone)), 0);
+    pid_t a = start_kept("", 0, study_path, first), b = start_kept("", 1, study_path, second);
+    CHECK_INT(wait_for(a), 0);
+    CHECK_INT(wait_for(b), 0);
+    same_bits(alone, first);
+    CHECK(!stat(second, &size) && size.st_size == 0); /* the first rank speaks for all */
+    printf("# samples of each rank: %lld and %lld\n",
+           ask(study_path, "SELECT count(*) FROM sample WHERE run = 1"),
+           ask(study_path, "SELECT count(*) FROM sample WHERE run = 2"));
+    if (system("mpirun --version 2>/dev/null | grep -q 'Open MPI'")) {
+        printf("skip Open MPI is not here\n");
+    } else {
+        fresh();
+        CHECK_INT(wait_for(start_kept("mpirun --allow-run-as-root --oversubscribe -n 2", -1,
+                                      study_path, first)),
+                  0);
+        same_bits(alone, first);
+        CHECK_INT(ask(study_path, "SELECT count(*) FROM run"), 2);
+    }
+    unlink(alone);
+    unlink(first);
+    unlink(second);
+    free(alone);
+    free(first);
+    free(second);
 }
 
 /* A claim of a process elsewhere is respected until it ends. */
@@ -261,22 +223,6 @@ static void wider_runs_keep_what_is_there(void)
     }
     json_decref(two);
     json_decref(three);
-}
-
-static void write_prompts(int change)
-{
-    FILE *f = fopen(jsonl_path, "w");
-    for (int i = 0; f && i < N_SAMPLES; i++) {
-        fprintf(f, "{\"context\": \"");
-        for (int k = 0; k < 10; k++)
-            fprintf(f, "The box number %d holds item %d. ", k, k * 31 + i + (i == 1 ? change : 0));
-        fprintf(f,
-                "\", \"question\": \"What is in box 3?\", \"answers\": [\"%d\"], "
-                "\"max_new_tokens\": 6}\n",
-                93 + i);
-    }
-    if (f)
-        fclose(f);
 }
 
 static void other_options_are_other_cells(void)
@@ -330,256 +276,22 @@ static void a_full_cache_that_changed_is_noticed(void)
     json_decref(run_on(study_path, o, &c, KEPT_FORMAT));
 }
 
-/* ---- documents and maps --------------------------------------------------------------------- */
-
-static void documents_go_out_and_in(void)
-{
-    counts c = {0};
-    kept_store *s = NULL;
-    kept_error err = {.text = ""};
-    json_t *doc = NULL, *again = NULL;
-    int64_t n = -1;
-    fresh();
-    json_decref(run_on(study_path, options(3), &c, KEPT_OK));
-    CHECK_INT(kept_store_open(study_path, KEPT_STORE_READ, &s, &err), KEPT_OK);
-    CHECK_INT(kept_store_export(s, 0, &doc, &err), KEPT_OK);
-    kept_store_close(s);
-    CHECK(json_is_false(json_object_get(doc, "partial")));
-    fresh();
-    CHECK_INT(kept_store_open(study_path, KEPT_STORE_CREATE, &s, &err), KEPT_OK);
-    CHECK_INT(kept_store_import(s, doc, &n, &err), KEPT_OK);
-    CHECK_INT(n, 3 * (N_SPECS + 2));
-    CHECK_INT(kept_store_import(s, doc, &n, &err), KEPT_OK);
-    CHECK_INT(n, 0);
-    CHECK_INT(kept_store_export(s, 0, &again, &err), KEPT_OK);
-    CHECK(json_equal(json_object_get(doc, "samples"), json_object_get(again, "samples")));
-    CHECK(json_equal(json_object_get(doc, "cells"), json_object_get(again, "cells")));
-    json_object_set_new(doc, "version", json_integer(99));
-    CHECK_INT(kept_store_import(s, doc, &n, &err), KEPT_FORMAT);
-    kept_store_close(s);
-    json_decref(doc);
-    json_decref(again);
-    /* What came in is what a run would have stored: it has nothing left to do. */
-    json_decref(run_on(study_path, options(3), &c, KEPT_OK));
-    CHECK_INT(c.resumed, 3);
-}
-
-static void maps_hold_what_was_kept(void)
-{
-    counts c = {0};
-    kept_store *s = NULL;
-    uint8_t *map = NULL;
-    size_t bytes = 0;
-    int layers = 0, heads = 0, seen = 0, kept = 0;
-    static bool alive[4096];
-    fresh();
-    json_t *doc = run_on(study_path, options(1), &c, KEPT_OK);
-    const json_t *v = json_array_get(json_object_get(doc, "variants"), 2);
-    const json_t *sample = json_array_get(json_object_get(doc, "samples"), 0);
-    const json_t *o = json_array_get(json_object_get(sample, "outcomes"), 2);
-    const char *label = json_string_value(
-        json_object_get(json_array_get(json_object_get(doc, "tasks"), 0), "label"));
-    const int n_prefix = (int)json_integer_value(json_object_get(sample, "n_prefix"));
-    CHECK_INT(kept_store_open(study_path, KEPT_STORE_READ, &s, NULL), KEPT_OK);
-    CHECK_INT(kept_store_map(s, 1, label, 0, json_string_value(json_object_get(v, "resolved")),
-                             &map, &bytes, NULL),
-              KEPT_OK);
-    CHECK_INT(kept_store_map(s, 1, label, 5, "full", &map, &bytes, NULL), KEPT_NOT_FOUND);
-    CHECK_INT(kept_store_map(s, 1, label, 0, json_string_value(json_object_get(v, "resolved")),
-                             &map, &bytes, NULL),
-              KEPT_OK);
-    CHECK_INT(kept_map_shape(map, bytes, &layers, &heads, NULL), KEPT_OK);
-    CHECK(layers == 3 && heads == 2);
-    for (int l = 0; l < layers; l++)
-        for (int h = 0; h < heads; h++) {
-            CHECK_INT(kept_map_head(map, bytes, l, h, alive, 4096, &seen, NULL), KEPT_OK);
-            CHECK_INT(seen, n_prefix);
-            for (int p = 0; p < 4096; p++)
-                kept += alive[p];
-            for (int p = 0; p < 4; p++)
-                CHECK(alive[p] && alive[seen - 1 - p] && !alive[seen + p]);
-        }
-    CHECK_INT(kept, 6 * n_prefix - json_integer_value(json_object_get(o, "n_evicted")));
-    CHECK_INT(kept_map_head(map, bytes, 3, 0, alive, 4096, &seen, NULL), KEPT_ARGUMENT);
-    for (size_t cut = 0; cut < bytes; cut += 3)
-        CHECK(kept_map_head(map, cut, 2, 1, alive, 4096, &seen, NULL) == KEPT_FORMAT);
-    free(map);
-    kept_store_close(s);
-    json_decref(doc);
-}
-
-/* ---- files that are not what they should be ------------------------------------------------- */
-
-static void expect_open(kept_store_mode mode, kept_status want, const char *text)
-{
-    kept_store *s = NULL;
-    kept_error err = {.text = ""};
-    CHECK_INT(kept_store_open(study_path, mode, &s, &err), want);
-    if (!strstr(err.text, text) || strchr(err.text, '\n'))
-        fprintf(stderr, "message: %s\n", err.text);
-    CHECK(strstr(err.text, text) != NULL);
-    CHECK(strchr(err.text, '\n') == NULL);
-    kept_store_close(s);
-}
-
-static void bad_files_are_refused(void)
-{
-    counts c = {0};
-    fresh();
-    expect_open(KEPT_STORE_READ, KEPT_IO, "No such file");
-    FILE *f = fopen(study_path, "w");
-    for (int i = 0; f && i < 3000; i++)
-        fputs("not a study ", f);
-    if (f)
-        fclose(f);
-    expect_open(KEPT_STORE_CREATE, KEPT_FORMAT, "is not a study");
-    fresh();
-    sqlite3 *db = NULL;
-    CHECK_INT(sqlite3_open(study_path, &db), SQLITE_OK);
-    CHECK_INT(sqlite3_exec(db, "CREATE TABLE other(x)", NULL, NULL, NULL), SQLITE_OK);
-    sqlite3_close(db);
-    expect_open(KEPT_STORE_CREATE, KEPT_FORMAT, "is not a study");
-    fresh();
-    json_decref(run_on(study_path, options(2), &c, KEPT_OK));
-    ask(study_path, "PRAGMA user_version = 99");
-    expect_open(KEPT_STORE_CREATE, KEPT_FORMAT, "newer kept");
-    fresh();
-    json_decref(run_on(study_path, options(3), &c, KEPT_OK));
-    const long long pages = ask(study_path, "PRAGMA page_count"), size = 4096;
-    f = fopen(study_path, "r+");
-    for (long long p = 3; f && p < pages; p += 2) {
-        fseek(f, (long)(p * size + 8), SEEK_SET);
-        for (int i = 0; i < 600; i++)
-            fputc(i * 37 & 255, f);
-    }
-    if (f)
-        fclose(f);
-    expect_open(KEPT_STORE_CREATE, KEPT_FORMAT, "damaged");
-    CHECK_INT(truncate(study_path, (long)(size * pages / 2 + 100)), 0);
-    expect_open(KEPT_STORE_CREATE, KEPT_FORMAT, "damaged");
-}
-
-static void a_full_disk_loses_nothing(void)
-{
-    counts c = {0};
-    fresh();
-    json_decref(run_on(study_path, options(2), &c, KEPT_OK));
-    CHECK_INT(wait_for(start("full-disk")), 0);
-    const long long stored = ask(study_path, "SELECT count(*) FROM outcome");
-    CHECK(stored >= 2 * (N_SPECS + 2) && stored < N_SAMPLES * (N_SPECS + 2));
-    CHECK_INT(ask(study_path, "SELECT count(*) FROM pragma_quick_check WHERE quick_check = 'ok'"),
-              1);
-    equals_base(run_on(study_path, options(N_SAMPLES), &c, KEPT_OK));
-    CHECK_INT(c.resumed * (N_SPECS + 2), stored);
-}
-
-static void a_read_only_file_is_refused(void)
-{
-    counts c = {0};
-    fresh();
-    json_decref(run_on(study_path, options(1), &c, KEPT_OK));
-    chmod(study_path, 0444);
-    CHECK_INT(wait_for(start("read-only")), 0);
-}
-
-/* A file that version 1 of the schema wrote, by the first kept that had one. */
-static void schema_1_becomes_this_one(void)
-{
-    const char *source = getenv("KEPT_SOURCE");
-    char path[4096];
-    kept_store *s = NULL;
-    kept_error err = {.text = ""};
-    json_t *doc = NULL;
-    fresh();
-    snprintf(path, sizeof path, "%s/tests/data/study-schema-1.db", source ? source : ".");
-    FILE *in = fopen(path, "rb"), *out = fopen(study_path, "wb");
-    CHECK(in && out);
-    for (int ch; in && out && (ch = fgetc(in)) != EOF;)
-        fputc(ch, out);
-    if (in)
-        fclose(in);
-    if (out)
-        fclose(out);
-    CHECK_INT(ask(study_path, "PRAGMA user_version"), 1);
-    expect_open(KEPT_STORE_READ, KEPT_FORMAT, "has schema 1");
-    CHECK_INT(kept_store_open(study_path, KEPT_STORE_WRITE, &s, &err), KEPT_OK);
-    CHECK_INT(kept_store_export(s, 0, &doc, &err), KEPT_OK);
-    CHECK_INT(json_array_size(json_object_get(doc, "samples")), 2);
-    CHECK_INT(json_array_size(json_object_get(doc, "variants")), 3);
-    const json_t *cell = json_array_get(json_object_get(doc, "cells"), 2);
-    CHECK_INT(json_integer_value(json_object_get(cell, "n")), 2);
-    CHECK(json_number_value(json_object_get(cell, "n_evicted")) > 0);
-    CHECK_INT(kept_store_check(s, &err), KEPT_OK);
-    kept_store_close(s);
-    json_decref(doc);
-    CHECK_INT(ask(study_path, "PRAGMA user_version"), KEPT_STORE_SCHEMA);
-    CHECK_INT(ask(study_path, "SELECT count(*) FROM kept_map"), 0);
-}
-
-/* ---- as another process --------------------------------------------------------------------- */
-
-static int child(char **argv)
-{
-    kept_store *s = NULL;
-    kept_error err = {.text = ""};
-    counts c = {0};
-    model_path = argv[2];
-    jsonl_path = argv[3];
-    study_path = argv[4];
-    if (!strcmp(argv[1], "read-only")) {
-        if (!geteuid() && setuid(65534)) /* the superuser may write to anything */
-            return 0;
-        kept_status st = kept_store_open(study_path, KEPT_STORE_WRITE, &s, &err);
-        return !(st == KEPT_IO && strstr(err.text, "cannot be written"));
-    }
-    if (!strcmp(argv[1], "full-disk")) {
-        const struct stat st = {0};
-        struct stat now = st;
-        stat(study_path, &now);
-        const rlim_t most = (rlim_t)now.st_size + 12288;
-        const struct rlimit limit = {most, most};
-        signal(SIGXFSZ, SIG_IGN);
-        setrlimit(RLIMIT_FSIZE, &limit);
-        json_decref(run_on(study_path, options(N_SAMPLES), &c, KEPT_IO));
-        return test_failed;
-    }
-    json_decref(run_on(study_path, options(N_SAMPLES), &c, KEPT_OK));
-    return test_failed;
-}
-
 int main(int argc, char **argv)
 {
     if (argc > 4)
         return child(argv);
-    mkgguf_spec spec = mkgguf_default("llama");
-    counts c = {0};
-    self = "/proc/self/exe";
-    model_path = mkgguf_temp();
-    jsonl_path = mkgguf_temp();
-    study_path = mkgguf_temp();
-    spec.n_ctx = 2048;
-    spec.qk_gain = 3;
-    if (mkgguf_write(model_path, &spec))
-        SKIP("no room for a temporary model");
-    write_prompts(0);
-    base = run_on(NULL, options(N_SAMPLES), &c, KEPT_OK);
-    strip_times(base);
+    if (rig_open())
+        return 77;
     RUN(a_study_changes_nothing);
     RUN(a_stopped_run_goes_on);
     RUN(killed_again_and_again);
+    RUN(many_may_begin_at_once);
     RUN(two_processes_share_a_study);
+    RUN(ranks_have_the_bits_of_one_process);
     RUN(claims_end);
     RUN(wider_runs_keep_what_is_there);
     RUN(other_options_are_other_cells);
     RUN(a_full_cache_that_changed_is_noticed);
-    RUN(documents_go_out_and_in);
-    RUN(maps_hold_what_was_kept);
-    RUN(bad_files_are_refused);
-    RUN(a_full_disk_loses_nothing);
-    RUN(a_read_only_file_is_refused);
-    RUN(schema_1_becomes_this_one);
-    fresh();
-    unlink(model_path);
-    unlink(jsonl_path);
+    rig_close();
     TEST_END();
 }

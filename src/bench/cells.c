@@ -84,6 +84,9 @@ static const json_t *outcome_of(const json_t *sample, int variant)
 {
     const json_t *list = json_object_get(sample, "outcomes"), *o;
     size_t i;
+    o = variant >= 0 ? json_array_get(list, (size_t)variant) : NULL;
+    if (o && number(o, "variant") == variant) /* where it is in all but partial samples */
+        return o;
     json_array_foreach(list, i, o) if (number(o, "variant") == variant) return o;
     return NULL;
 }

@@ -187,11 +187,8 @@ static kept_status measure(const kept_compare_options *o, const kept_pairs *pair
     const double margin = generate ? o->margin : o->nll_margin;
     if (!s)
         s = kept_change_of(&x, margin, o->level, c, err);
-    if (!s && family_size > 1) {
-        kept_change strict;
-        s = kept_change_of(&x, margin, 1 - (1 - o->level) / family_size, &strict, err);
-        c->more = strict.more;
-    }
+    if (!s && family_size > 1)
+        c->more = kept_samples_more(&x, c, margin, 1 - (1 - o->level) / family_size);
     if (!s) {
         put(r, "before_value", m ? sum[0] / m : NAN);
         put(r, "after_value", m ? sum[1] / m : NAN);

@@ -13,6 +13,9 @@ const kept_command kept_commands[] = {
     {"run", "--model MODEL [options]", "measure strategies beside the full cache", kept_cmd_run},
     {"compare", "FILE [FILE | ROW [ROW]]", "is it as good? verdicts with an exit code",
      kept_cmd_compare},
+    {"power", "[options]", "how many samples a verdict takes", kept_cmd_power},
+    {"selftest", "[options]", "a strategy that must fail, results that were changed",
+     kept_cmd_selftest},
     {"study", "ACTION FILE", "what a study holds, its export and import", kept_cmd_study},
     {"plan", "[options]", "the memory a cache takes, and what fits", kept_cmd_plan},
     {"ls", "[AXIS]", "list scores, allocators, ..., and recipes", kept_cmd_ls},
@@ -120,7 +123,7 @@ static int dispatch(int argc, char **argv)
 static void spin_shortly(int argc, char **argv)
 {
     bool computes = argc > 1 && (!strcmp(argv[1], "run") || !strcmp(argv[1], "train") ||
-                                 !strcmp(argv[1], "calibrate"));
+                                 !strcmp(argv[1], "calibrate") || !strcmp(argv[1], "selftest"));
     if (!computes || getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT"))
         return;
     if (!setenv("GOMP_SPINCOUNT", "5000", 0))

@@ -74,8 +74,11 @@ static kept_status version_of(kept_store *s, int64_t *version, kept_error *err)
 
 kept_status kept_schema_ready(kept_store *s, bool writable, kept_error *err)
 {
-    int64_t version;
-    kept_status st = version_of(s, &version, err);
+    int64_t version = 0;
+    /* One look: another process may be making the tables at this moment. */
+    kept_status st = kept_exec(s, err, "BEGIN", "");
+    if (!st)
+        st = kept_end(s, version_of(s, &version, err), err);
     if (st || version == KEPT_STORE_SCHEMA)
         return st;
     if (!writable)
