@@ -11,7 +11,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
 BUILD=${BUILD:-build}
-kept=$BUILD/kept out=$BUILD/methods samples=8 length=2048 csv= threads=0
+kept=$BUILD/kept out=$BUILD/methods samples=8 length=2048 csv='' threads=0
 while [ $# -gt 0 ]; do
     case $1 in
     --samples) samples=$2 ;;

@@ -35,6 +35,8 @@ typedef enum kept_phase {
     KEPT_PHASE_FORK, /* forks, evictions, evidence, dump */
     KEPT_PHASE_SPEED,
     KEPT_PHASE_ANSWER, /* suffix, decoding, comparing, mass */
+    KEPT_PHASE_STORE,  /* all that a sink does */
+    KEPT_PHASE_STATS,  /* cells from samples */
     KEPT_N_PHASES
 } kept_phase;
 

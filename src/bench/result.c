@@ -200,8 +200,8 @@ json_t *kept_result_head(kept_job *j, kept_error *err)
 
 json_t *kept_result_times(const kept_job *j)
 {
-    static const char *const phases[KEPT_N_PHASES] = {"open_ns", "prefill_ns", "fork_ns",
-                                                      "speed_ns", "answer_ns"};
+    static const char *const phases[KEPT_N_PHASES] = {
+        "open_ns", "prefill_ns", "fork_ns", "speed_ns", "answer_ns", "store_ns", "stats_ns"};
     kept_engine_times t;
     kept_pool_account p;
     kept_engine_get_times(j->engine, &t);
