@@ -59,15 +59,13 @@ endif
 
 # Objects depend on their flags, so a change of either rebuilds and nothing else does.
 $(BUILD)/flags: FORCE
-	@mkdir -p $(@D)
-	@echo '$(CC) $(CFLAGS_ALL) $(APP_LIBS)' | cmp -s - $@ || echo '$(CC) $(CFLAGS_ALL) $(APP_LIBS)' >$@
+	@mkdir -p $(@D); echo '$(CC) $(CFLAGS_ALL) $(APP_LIBS)' | cmp -s - $@ || echo '$(CC) $(CFLAGS_ALL) $(APP_LIBS)' >$@
 $(BUILD)/gen/models.inc: share/models.tsv
-	@mkdir -p $(@D)
-	@sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/.*/"&",/' $< >$@
-$(BUILD)/src/cli/catalogue.o src/cli/catalogue.c.syntax: $(BUILD)/gen/models.inc
+	@mkdir -p $(@D); sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/.*/"&",/' $< >$@
 $(BUILD)/gen/presets.inc: $(wildcard share/presets/*)
 	@mkdir -p $(@D); for f in $^; do echo "$${f##*/}" | cat - $$f | sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/.*/"&\\n"/'; echo ,; done >$@
-$(BUILD)/src/cli/preset.o src/cli/preset.c.syntax: $(BUILD)/gen/presets.inc
+$(addprefix $(BUILD)/src/cli/,catalogue.o preset.o) src/cli/catalogue.c.syntax \
+    src/cli/preset.c.syntax: $(BUILD)/gen/models.inc $(BUILD)/gen/presets.inc
 # One short line a command; V=1 shows the commands themselves.
 run = $(if $(V),,@echo "  $(1) $(2)" &&)
 $(BUILD)/%.o: %.c $(BUILD)/flags
