@@ -11,6 +11,7 @@
  *   dump.c      kept positions as text
  *   result.c    outcomes as JSON
  *   turns.c     aggregates by turn from that JSON
+ *   paths.c     KL statistics and trajectories from it
  *   cells.c     aggregates from that JSON
  */
 #ifndef BENCH_JOB_H

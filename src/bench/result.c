@@ -105,6 +105,8 @@ static json_t *options_json(const kept_job *j)
     json_object_set_new(r, "pool_asked", integer(o->pool_bytes));
     json_object_set_new(r, "speed_samples", json_integer(o->speed_samples));
     json_object_set_new(r, "speed_steps", json_integer(j->speed_steps));
+    json_object_set_new(r, "preset", o->preset ? text(o->preset) : json_null());
+    json_object_set_new(r, "gate", o->gate ? text(o->gate) : json_null());
     json_object_set_new(r, "isa", o->isa ? text(o->isa) : json_null());
     return r;
 }
