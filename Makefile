@@ -59,12 +59,13 @@ endif
 
 # Objects depend on their flags, so a change of either rebuilds and nothing else does.
 $(BUILD)/flags: FORCE
-	@mkdir -p $(@D)
-	@echo '$(CC) $(CFLAGS_ALL) $(APP_LIBS)' | cmp -s - $@ || echo '$(CC) $(CFLAGS_ALL) $(APP_LIBS)' >$@
+	@mkdir -p $(@D); echo '$(CC) $(CFLAGS_ALL) $(APP_LIBS)' | cmp -s - $@ || echo '$(CC) $(CFLAGS_ALL) $(APP_LIBS)' >$@
 $(BUILD)/gen/models.inc: share/models.tsv
-	@mkdir -p $(@D)
-	@sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/.*/"&",/' $< >$@
-$(BUILD)/src/cli/catalogue.o src/cli/catalogue.c.syntax: $(BUILD)/gen/models.inc
+	@mkdir -p $(@D); sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/.*/"&",/' $< >$@
+$(BUILD)/gen/presets.inc: $(wildcard share/presets/*)
+	@mkdir -p $(@D); for f in $^; do echo "$${f##*/}" | cat - $$f | sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/.*/"&\\n"/'; echo ,; done >$@
+$(addprefix $(BUILD)/src/cli/,catalogue.o preset.o) src/cli/catalogue.c.syntax \
+    src/cli/preset.c.syntax: $(BUILD)/gen/models.inc $(BUILD)/gen/presets.inc
 # One short line a command; V=1 shows the commands themselves.
 run = $(if $(V),,@echo "  $(1) $(2)" &&)
 $(BUILD)/%.o: %.c $(BUILD)/flags
@@ -112,7 +113,7 @@ suite: setup all tests
 methods: setup $(BUILD)/tests/test_spec
 	@scripts/methods.sh
 ## lint       layers, sizes, format, warnings of gcc and clang, headers, strings, and lint itself
-lint: $(BUILD)/gen/models.inc
+lint: $(BUILD)/gen/models.inc $(BUILD)/gen/presets.inc
 	@scripts/lint.sh; status=$$?; scripts/lint_selftest.sh && exit $$status
 syntax: $(addsuffix .syntax,$(wildcard src/*/*.c tests/*.c tests/fuzz/*.c bench/*.c))
 ## format     clang-format every C file in place

@@ -258,6 +258,14 @@ static void doctored_results_are_caught(void)
     json_object_set_new(outcome, "score", json_real(1)); /* 0 before */
     CHECK_INT(kept_result_verify(doc, &err), KEPT_FORMAT);
     json_decref(doc);
+    /* an interval is ours to check only in what this version wrote */
+    doc = make(40, names, 5, scores, "generate");
+    cell = json_array_get(json_object_get(doc, "cells"), 4);
+    json_object_set_new(cell, "change_low", json_real(-0.9));
+    CHECK_INT(kept_result_verify(doc, &err), KEPT_OK);
+    json_object_set_new(doc, "kept", json_string(kept_version()));
+    CHECK_INT(kept_result_verify(doc, &err), KEPT_FORMAT);
+    json_decref(doc);
     /* a floor that is not zero, in samples and cells alike */
     doc = make(40, names, 5, scores, "generate");
     outcome = json_array_get(

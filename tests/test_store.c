@@ -167,6 +167,13 @@ static void ranks_have_the_bits_of_one_process(void)
     printf("# samples of each rank: %lld and %lld\n",
            ask(study_path, "SELECT count(*) FROM sample WHERE run = 1"),
            ask(study_path, "SELECT count(*) FROM sample WHERE run = 2"));
+    char line[2048];
+    snprintf(line, sizeof line,
+             "'%s' run --model '%s' --jsonl '%s' --samples %d --length 400 --chunk 120 --threads 1 "
+             "--speed-samples 0 --strategy 'h2o@25%%,random@25%%' --study '%s' 2>&1 >/dev/null | "
+             "grep -q 'going on with the study: %d of %d samples are there'",
+             getenv("KEPT"), model_path, jsonl_path, N_SAMPLES, study_path, N_SAMPLES, N_SAMPLES);
+    CHECK_INT(system(line), 0);
     if (system("mpirun --version 2>/dev/null | grep -q 'Open MPI'")) {
         printf("skip Open MPI is not here\n");
     } else {

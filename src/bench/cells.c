@@ -349,8 +349,13 @@ static json_t *make_cell(const json_t *samples, int task, int variant, bool gene
     json_array_foreach(samples, i, s) if (ok && number(s, "task") == task) ok =
         tally_sample(&t, s, variant);
     json_t *c = ok ? cell_json(&t, task, variant, generate) : NULL;
-    if (c && generate)
+    if (c && generate) {
         kept_put_turns(c, samples, task, variant);
+        kept_put_trajectory(c, samples, task, variant);
+    } else if (c && !kept_put_kl_stats(c, samples, task, variant)) {
+        json_decref(c);
+        c = NULL;
+    }
     void *blocks[] = {t.diff,  t.cluster, t.scores,    t.score_cluster,
                       t.steps, t.ratios,  t.full_steps};
     for (i = 0; i < sizeof blocks / sizeof *blocks; i++)

@@ -1,6 +1,6 @@
 /* compare: is one row as good as another? Two rows of one result, or the rows that two results
  * share, paired by the hash of the prompt; verdicts by non-inferiority at a margin chosen before
- * (docs/statistics.md). The outcome is a document of its own (docs/compare.md). */
+ * (docs/statistics.md). The outcome is a document of its own (docs/statistics.md). */
 #ifndef BENCH_COMPARE_H
 #define BENCH_COMPARE_H
 

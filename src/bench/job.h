@@ -11,6 +11,7 @@
  *   dump.c      kept positions as text
  *   result.c    outcomes as JSON
  *   turns.c     aggregates by turn from that JSON
+ *   paths.c     KL statistics and trajectories from it
  *   cells.c     aggregates from that JSON
  */
 #ifndef BENCH_JOB_H
@@ -34,6 +35,8 @@ typedef enum kept_phase {
     KEPT_PHASE_FORK, /* forks, evictions, evidence, dump */
     KEPT_PHASE_SPEED,
     KEPT_PHASE_ANSWER, /* suffix, decoding, comparing, mass */
+    KEPT_PHASE_STORE,  /* all that a sink does */
+    KEPT_PHASE_STATS,  /* cells from samples */
     KEPT_N_PHASES
 } kept_phase;
 

@@ -105,6 +105,8 @@ static json_t *options_json(const kept_job *j)
     json_object_set_new(r, "pool_asked", integer(o->pool_bytes));
     json_object_set_new(r, "speed_samples", json_integer(o->speed_samples));
     json_object_set_new(r, "speed_steps", json_integer(j->speed_steps));
+    json_object_set_new(r, "preset", o->preset ? text(o->preset) : json_null());
+    json_object_set_new(r, "gate", o->gate ? text(o->gate) : json_null());
     json_object_set_new(r, "isa", o->isa ? text(o->isa) : json_null());
     return r;
 }
@@ -198,8 +200,8 @@ json_t *kept_result_head(kept_job *j, kept_error *err)
 
 json_t *kept_result_times(const kept_job *j)
 {
-    static const char *const phases[KEPT_N_PHASES] = {"open_ns", "prefill_ns", "fork_ns",
-                                                      "speed_ns", "answer_ns"};
+    static const char *const phases[KEPT_N_PHASES] = {
+        "open_ns", "prefill_ns", "fork_ns", "speed_ns", "answer_ns", "store_ns", "stats_ns"};
     kept_engine_times t;
     kept_pool_account p;
     kept_engine_get_times(j->engine, &t);

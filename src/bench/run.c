@@ -72,7 +72,9 @@ static void job_close(kept_job *j)
 /* Aggregates and the marks that say whether the run is whole. */
 static kept_status finish(kept_job *j, json_t *doc, bool partial, kept_error *err)
 {
+    uint64_t since = kept_clock_ns();
     json_t *cells = kept_result_cells(doc);
+    kept_job_clock(j, KEPT_PHASE_STATS, &since);
     json_t *times = kept_result_times(j);
     if (!cells || !times || json_object_set_new(doc, "cells", cells) ||
         json_object_set_new(doc, "times", times) ||

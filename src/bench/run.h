@@ -77,6 +77,7 @@ typedef struct kept_run_options {
     int speed_steps;            /* even number of timed steps per variant; 0: 16 */
     size_t pool_bytes;          /* 0: as much as the variants' budgets add up to */
     const char *isa;            /* NULL: best */
+    const char *preset, *gate;  /* recorded only; NULL: none */
     const char *const *trained; /* [n_trained] trained files to read first */
     int n_trained;
     const char *trained_dir;   /* where others are looked for: DIR/<16 of the model's
@@ -104,5 +105,9 @@ json_t *kept_result_cells(const json_t *result);
 
 /* Adds "by_turn" and "by_again" to a cell whose samples have several turns. turns.c. */
 void kept_put_turns(json_t *cell, const json_t *samples, int task, int variant);
+/* Adds "kl_stats" to a cell of scored text; false: out of memory. paths.c. */
+bool kept_put_kl_stats(json_t *cell, const json_t *samples, int task, int variant);
+/* Adds "trajectory" to a cell of answers. paths.c. */
+void kept_put_trajectory(json_t *cell, const json_t *samples, int task, int variant);
 
 #endif

@@ -313,7 +313,7 @@ static kept_status work_init(kept_work *w, kept_error *err)
                : kept_fail(err, KEPT_NOMEM, "out of memory for sample %d", w->index);
 }
 
-static kept_status to_sink(const kept_work *w, const json_t *sample, kept_error *err)
+static kept_status to_sink(kept_work *w, const json_t *sample, kept_error *err)
 {
     const size_t n = (size_t)w->job->n_variants;
     const uint8_t **map = kept_calloc(n, sizeof *map);
@@ -330,10 +330,12 @@ static kept_status to_sink(const kept_work *w, const json_t *sample, kept_error 
                             w->job->n_variants,
                             (const uint8_t *const *)map,
                             bytes};
+    uint64_t since = kept_clock_ns();
     if (map && bytes)
         s = w->job->o->sink->put(w->job->o->sink->ctx, sample, &extra, err);
     else
         kept_fail(err, s, "out of memory for a result");
+    kept_job_clock(w->job, KEPT_PHASE_STORE, &since);
     free(map);
     free(bytes);
     return s;

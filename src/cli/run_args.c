@@ -66,6 +66,7 @@ void kept_run_args_clear(kept_run_args *a)
     kept_list_clear(&a->tasks);
     kept_list_clear(&a->specs);
     kept_list_clear(&a->trained);
+    kept_list_clear(&a->preset_words);
     free(a->task_options);
 }
 
@@ -116,6 +117,8 @@ static const struct flag_target {
     {TEXT, AT(turns), 0, 0},
     {SWITCH, AT(ruler_compat), 0, 0},
     {TEXT, AT(study), 0, 0},
+    {TEXT, AT(preset), 0, 0},
+    {TEXT, AT(gate), 0, 0},
 };
 
 static const kept_flag flags[] = {
@@ -128,8 +131,10 @@ static const kept_flag flags[] = {
     {"dump-kept", true}, {"out", true},           {"format", true},        {"quiet", false},
     {"trained", true},   {"queries", true},       {"words", true},         {"squad", true},
     {"hotpot", true},    {"turns", true},         {"ruler-compat", false}, {"study", true},
+    {"preset", true},    {"gate", true},
 };
 enum { N_FLAGS = sizeof flags / sizeof *flags };
+_Static_assert(N_FLAGS <= sizeof((kept_run_args *)0)->from_preset, "room for every flag");
 _Static_assert(N_FLAGS == sizeof targets / sizeof *targets, "one target per flag");
 
 static const char help[] =
@@ -140,6 +145,7 @@ static const char help[] =
     "  --budget B,...         for specs without @: 20%, 512 (tokens per head), 64MiB [50%,20%]\n"
     "  --task T,...           'ruler' for its 13 or single ones; 'kept help tasks' has them all,\n"
     "                         the files they read, their options and modes of several turns\n"
+    "  --preset NAME          tasks, patterns, lengths and budgets of an application\n"
     "  --jsonl FILE           your own prompts, one JSON object per line\n"
     "  --text FILE            score how well the text goes on after eviction (--score-tokens N)\n"
     "  --length N             tokens of a sample [2048]   --samples N   per task [8]\n"
@@ -166,6 +172,9 @@ static int set_flag(kept_run_args *r, kept_args *a, int i)
     kept_error err;
     switch (targets[i].kind) {
     case LIST:
+        if (r->from_preset[i])
+            kept_list_clear((kept_list *)(void *)field);
+        r->from_preset[i] = false;
         return kept_list_split((kept_list *)(void *)field, a->value)
                    ? -1
                    : kept_failed("run", "out of memory");
@@ -214,6 +223,24 @@ static int parse_flags(kept_run_args *r, int argc, char **argv)
         if (code >= 0)
             return code;
     }
+}
+
+/* The preset's flags first, so that what the user gives beside it stands. */
+static int apply_preset(kept_run_args *r, int argc, char **argv)
+{
+    const char *name = NULL;
+    for (int i = 1; i < argc; i++)
+        if (!strcmp(argv[i], "--preset") && i + 1 < argc)
+            name = argv[i + 1];
+        else if (!strncmp(argv[i], "--preset=", 9))
+            name = argv[i] + 9;
+    int code = name ? kept_preset_words(name, &r->preset_words) : -1;
+    if (!name || code >= 0)
+        return code;
+    code = parse_flags(r, r->preset_words.n, r->preset_words.text);
+    for (int i = 0; i < N_FLAGS; i++)
+        r->from_preset[i] = targets[i].kind == LIST;
+    return code;
 }
 
 /* ---- checks --------------------------------------------------------------------------------- */
@@ -326,7 +353,9 @@ int kept_run_args_parse(kept_run_args *a, int argc, char **argv)
                          .speed_samples = 1,
                          .speed_steps = 16,
                          .format = "table"};
-    int code = parse_flags(a, argc, argv);
+    int code = apply_preset(a, argc, argv);
+    if (code < 0)
+        code = parse_flags(a, argc, argv);
     if (code < 0)
         code = kept_run_tasks_complete(a);
     if (code < 0)

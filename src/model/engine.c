@@ -131,6 +131,8 @@ kept_status kept_engine_new(kept_model *model, const kept_engine_options *option
         st = make_pool(e, o->pool_bytes, err);
     if (!st)
         st = start_backend(e, err);
+    if (!st)
+        st = kept_each_new(e, err);
     if (st) {
         kept_engine_free(e);
         return st;
@@ -145,6 +147,7 @@ void kept_engine_free(kept_engine *e)
         return;
     for (int i = 0; i < KEPT_GRAPHS; i++)
         kept_graph_clear(&e->graphs[i]);
+    kept_each_free(e);
     if (e->backend)
         ggml_backend_free(e->backend);
     if (e->threadpool)

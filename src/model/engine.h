@@ -128,7 +128,8 @@ struct kept_engine {
     ggml_backend_t backend;
     struct ggml_threadpool *threadpool;
     void (*threadpool_free)(struct ggml_threadpool *);
-    kept_node *nodes; /* [n_layers] */
+    kept_node *nodes;       /* [n_layers] */
+    struct kept_each *each; /* each.c */
     kept_graph graphs[KEPT_GRAPHS];
     uint64_t graph_clock;
     /* the batch in flight */
@@ -261,6 +262,13 @@ kept_status kept_ahead_new(kept_seq *s, const kept_seq *from, kept_error *err);
 void kept_ahead_free(kept_seq *s);
 /* Before an eviction: fills what must be filled. ARGUMENT: nobody foresaw. */
 kept_status kept_ahead_ready(kept_seq *s, kept_error *err);
+
+/* ---- each.c ---- */
+/* Prepares kept_engine_each: a graph of one node that every thread works on. */
+kept_status kept_each_new(kept_engine *e, kept_error *err);
+void kept_each_free(kept_engine *e);
+/* kept_evict.each of an engine, between forward passes. */
+void kept_engine_each(void *engine, int n, kept_each_fn *fn, void *arg);
 
 /* ---- hidden.c ---- */
 /* Checks a trained file of kind "kvzap" and makes room for it. ARGUMENT: it does not fit. */

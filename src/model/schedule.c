@@ -34,6 +34,9 @@ kept_evict kept_seq_lend(kept_seq *s, int32_t full_tokens)
     const struct kept_model *m = e->model;
     return (kept_evict){
         .cache = s->cache,
+        .each = kept_engine_each,
+        .each_ctx = e,
+        .n_lanes = e->n_threads,
         .n_layers = m->info.n_layers,
         .windowed = m->info.windowed,
         .n_heads = m->info.n_kv_heads,

@@ -12,97 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct kept_evict_work {
-    char *data;
-    size_t bytes;
-};
-
-kept_evict_work *kept_evict_work_new(void)
-{
-    return kept_calloc(1, sizeof(kept_evict_work));
-}
-
-void kept_evict_work_free(kept_evict_work *w)
-{
-    if (w)
-        free(w->data);
-    free(w);
-}
-
-/* ---- memory -------------------------------------------------------------------------------- */
-
-static void *take(char *base, size_t *used, size_t n, size_t size)
-{
-    void *p = base ? base + *used : NULL;
-    *used += (n * size + 63) / 64 * 64;
-    return p;
-}
-
-/* Lays all arrays out from base and returns the bytes they take; base NULL: only counts. */
-static size_t lay_out(kept_pass *p, char *base)
-{
-    size_t used = 0, all = (size_t)p->n_all, slots = (size_t)p->n_slots, n = (size_t)p->max_n;
-    size_t row = n * (size_t)p->n_heads, body = n * (size_t)p->e->head_size;
-    size_t recent = (size_t)p->n_recent * (size_t)p->e->group, size = (size_t)p->e->head_size;
-    bool output = (p->needs & KEPT_NEED_OUTPUT) != 0;
-    bool keys = (p->needs & (KEPT_NEED_KEYS | KEPT_NEED_KEYS0)) != 0;
-    bool values = (p->needs & KEPT_NEED_VALUES) != 0;
-#define TAKE(field, count) p->field = take(base, &used, count, sizeof *p->field)
-    TAKE(at, all);
-    TAKE(value, slots);
-    TAKE(mask, slots);
-    TAKE(open, p->alloc->needs_scores ? slots : 0);
-    TAKE(open_of, all);
-    TAKE(n, all);
-    TAKE(n_open, all);
-    TAKE(n_guard, all);
-    TAKE(keep, all);
-    TAKE(scratch, all);
-    TAKE(share, all);
-    TAKE(signal, 2 * all);
-    TAKE(cosine, (size_t)p->n_layers);
-    TAKE(view, (size_t)p->n_heads);
-    TAKE(pos, row);
-    TAKE(order, row);
-    TAKE(guarded, row);
-    TAKE(mark, p->e->mark ? row : 0);
-    TAKE(sorted, row);
-    TAKE(sorted_of, (size_t)p->n_heads);
-    TAKE(mass, p->plane >= 0 ? row * (size_t)p->rows : 0);
-    TAKE(weight, output ? row : 0);
-    TAKE(slot_pos, n);
-    TAKE(work, 2 * n);
-    TAKE(raw, keys || values || kept_strategy_moves_keys(p->s) ? body : 0);
-    TAKE(key, keys ? body : 0);
-    TAKE(key0, p->needs & KEPT_NEED_KEYS0 ? body : 0);
-    TAKE(val, values ? body : 0);
-    TAKE(turns, p->needs & KEPT_NEED_KEYS0 ? (size_t)p->e->next_pos * (size_t)p->e->n_rope : 0);
-    TAKE(query, recent * size);
-    TAKE(prob, recent * n);
-    TAKE(lse, recent);
-    TAKE(output, output ? (size_t)p->e->n_embd * size : 0);
-    TAKE(pooled, n);
-    TAKE(free_, n * (size_t)(2 + p->e->group) + KEPT_SCRATCH);
-#undef TAKE
-    return used;
-}
-
-static kept_status find_memory(kept_pass *p, kept_evict_work *w, kept_error *err)
-{
-    size_t bytes = lay_out(p, NULL);
-    if (bytes > w->bytes) {
-        free(w->data);
-        w->bytes = bytes + bytes / 2; /* so that a growing sequence rarely asks again */
-        w->data = kept_aligned(64, w->bytes);
-        if (!w->data) {
-            w->bytes = 0;
-            return kept_fail(err, KEPT_NOMEM, "out of memory for evicting (%zu bytes)", bytes);
-        }
-    }
-    lay_out(p, w->data);
-    return KEPT_OK;
-}
-
 /* ---- plan ---------------------------------------------------------------------------------- */
 
 void kept_pass_count(kept_pass *p, int planned)
@@ -288,24 +197,17 @@ void kept_pass_split(kept_pass *p)
         share_layers(p);
 }
 
-/* ---- apply --------------------------------------------------------------------------------- */
+/* ---- drop ---------------------------------------------------------------------------------- */
 
-static kept_status apply(kept_pass *p, uint64_t *score_ns, uint64_t *compact_ns)
+/* Heads are cut one after the other: they give pages back to one pool. */
+static kept_status drop(kept_pass *p)
 {
     const kept_rerotate turn = {p->slot_pos, p->order, p->work, p->raw};
-    uint64_t t0 = kept_clock_ns();
     for (int i = 0; i < p->n_all; i++) {
         int layer = p->layer[i / p->n_heads], head = i % p->n_heads;
-        uint8_t *mask = p->mask + p->at[i];
-        kept_cache_read(p->e->cache, layer, head, p->slot_pos, NULL, NULL);
-        kept_select_slots(p->value + p->at[i], p->slot_pos, p->n[i], p->keep[i], mask, p->work);
-        uint64_t t1 = kept_clock_ns();
-        *score_ns += t1 - t0;
-        kept_status st = kept_cache_retain(p->e->cache, layer, head, mask);
+        kept_status st = kept_cache_retain(p->e->cache, layer, head, p->mask + p->at[i]);
         if (!st && kept_strategy_moves_keys(p->s))
             st = kept_rerotate_head(p->e, layer, head, kept_strategy_renumbers(p->s), &turn);
-        t0 = kept_clock_ns();
-        *compact_ns += t0 - t1;
         if (st)
             return st;
     }
@@ -316,11 +218,56 @@ kept_status kept_pass_open(kept_pass *p, kept_evict_work *w, kept_error *err)
 {
     kept_status st = check(p, err);
     p->limit = p->n_all ? (int)(p->total / p->n_all) : 0;
-    if (!st)
-        st = find_memory(p, w, err);
+    if (!st) {
+        kept_pass_lanes(p);
+        st = kept_pass_memory(p, w, err);
+    }
     if (!st && p->needs & KEPT_NEED_KEYS0)
         kept_pass_turns(p);
     return st;
+}
+
+/* ---- all layers at once -------------------------------------------------------------------- */
+
+typedef struct shared_work {
+    kept_pass *p;
+    kept_status st; /* of lane 0 where there is one lane; with more nothing can fail */
+    kept_error *err;
+} shared_work;
+
+static kept_pass *lane_of(kept_pass *p, int lane)
+{
+    return lane ? &p->lane[lane - 1] : p;
+}
+
+/* Runs fn for every layer. */
+static void each_layer(shared_work *x, kept_each_fn *fn)
+{
+    kept_pass *p = x->p;
+    if (p->n_lanes > 1)
+        p->e->each(p->e->each_ctx, p->n_layers, fn, x);
+    else
+        for (int l = 0; l < p->n_layers && !x->st; l++)
+            fn(x, 0, l);
+}
+
+static void score_layer(void *arg, int lane, int l)
+{
+    shared_work *x = arg;
+    kept_status st = kept_pass_score(lane_of(x->p, lane), l, x->err);
+    if (st)
+        x->st = st;
+}
+
+static void select_layer(void *arg, int lane, int l)
+{
+    shared_work *x = arg;
+    kept_pass *p = lane_of(x->p, lane);
+    for (int i = l * p->n_heads; i < (l + 1) * p->n_heads; i++) {
+        kept_cache_read(p->e->cache, p->layer[l], i % p->n_heads, p->slot_pos, NULL, NULL);
+        kept_select_slots(p->value + p->at[i], p->slot_pos, p->n[i], p->keep[i], p->mask + p->at[i],
+                          p->work);
+    }
 }
 
 /* Shows every head to the score. */
@@ -335,9 +282,9 @@ static kept_status score_all(kept_pass *p, kept_evict_work *w, kept_error *err)
         p->at[i] = at;
         at += (size_t)p->n[i];
     }
-    for (int l = 0; l < p->n_layers && !st; l++)
-        st = kept_pass_score(p, l, err);
-    return st;
+    shared_work x = {p, KEPT_OK, err};
+    each_layer(&x, score_layer);
+    return x.st;
 }
 
 kept_status kept_strategy_reserve(const kept_strategy *s, const kept_evict *e, kept_evict_work *w,
@@ -359,7 +306,8 @@ kept_status kept_strategy_reserve(const kept_strategy *s, const kept_evict *e, k
         return st;
     p.max_n = n;
     p.n_slots = (int64_t)p.n_all * n;
-    return find_memory(&p, w, err);
+    kept_pass_lanes(&p);
+    return kept_pass_memory(&p, w, err);
 }
 
 kept_status kept_strategy_look(const kept_strategy *s, const kept_evict *e, kept_evict_work *w,
@@ -403,8 +351,11 @@ kept_status kept_strategy_evict(const kept_strategy *s, const kept_evict *e, kep
     kept_pass_split(&p);
     if (e->acted)
         *e->acted = true;
-    *score_ns += kept_clock_ns() - t0;
-    st = apply(&p, score_ns, compact_ns);
+    each_layer(&(shared_work){.p = &p}, select_layer);
+    const uint64_t t1 = kept_clock_ns();
+    *score_ns += t1 - t0;
+    st = drop(&p);
+    *compact_ns += kept_clock_ns() - t1;
     if (st)
         return kept_fail(err, st, "no free page to cut a shared one while evicting with '%s'",
                          s->name);

@@ -16,20 +16,32 @@ bool kept_group_splits(const double *four)
     return (int)four[0] == KEPT_GQA_MAX || (max_pool && four[3] != 0);
 }
 
+/* Maxima of a centred window: one pass over x for each place in the window. */
+static void pool_max(const float *x, int n, int kernel, float *out)
+{
+    memcpy(out, x, (size_t)n * sizeof *x);
+    for (int k = -(kernel / 2); k < kernel - kernel / 2; k++) {
+        int from = k < 0 ? -k : 0, to = k > 0 ? n - k : n;
+        for (int i = from; i < to; i++)
+            out[i] = x[i + k] > out[i] ? x[i + k] : out[i];
+    }
+}
+
 /* Pools x[0..n) into out, a centred window of `kernel` with stride 1. */
 static void pool_stretch(const float *x, int n, const kept_grouping *g, float *out)
 {
+    if (g->pool == KEPT_POOL_MAX) {
+        pool_max(x, n, g->kernel, out);
+        return;
+    }
     for (int i = 0; i < n; i++) {
         int low = i - g->kernel / 2, high = low + g->kernel;
         low = low < 0 ? 0 : low;
         high = high > n ? n : high;
-        float best = x[i];
         double sum = 0; /* exact for floats of like size, so that equal windows tie */
-        for (int j = low; j < high; j++) {
-            best = x[j] > best ? x[j] : best;
+        for (int j = low; j < high; j++)
             sum += x[j];
-        }
-        out[i] = g->pool == KEPT_POOL_MAX ? best : (float)(sum / g->kernel);
+        out[i] = (float)(sum / g->kernel);
     }
 }
 

@@ -39,19 +39,20 @@ static void guard(kept_pass *p, int i, const kept_view_head *v, const int32_t *o
     bool template = v->mark && template_is(p, KEPT_TEMPLATE_KEEP);
     uint8_t *mask = p->mask + p->at[i];
     int n = 0;
-    for (int k = 0; k < v->n; k++)
-        n += mask[order[k]] = is_pinned(p->e, v->pos[k]);
+    memset(mask, 0, (size_t)v->n);
+    memset(guarded, 0, (size_t)v->n);
+    for (int k = 0; k < v->n && p->e->n_pins; k++)
+        if (is_pinned(p->e, v->pos[k]))
+            n += guarded[k] = mask[order[k]] = 1;
     for (int k = 0; k < v->n && template && n < p->limit; k++)
-        if (!mask[order[k]] && v->mark[k] == KEPT_CLASS_TEMPLATE)
-            n += mask[order[k]] = 1;
+        if (!guarded[k] && v->mark[k] == KEPT_CLASS_TEMPLATE)
+            n += guarded[k] = mask[order[k]] = 1;
     for (int k = 0; k < v->n && v->pos[k] < sinks && n < p->limit; k++)
-        if (!mask[order[k]])
-            n += mask[order[k]] = 1;
+        if (!guarded[k])
+            n += guarded[k] = mask[order[k]] = 1;
     for (int k = v->n - 1; k >= 0 && v->pos[k] >= recent && n < p->limit; k--)
-        if (!mask[order[k]])
-            n += mask[order[k]] = 1;
-    for (int k = 0; k < v->n; k++)
-        guarded[k] = mask[order[k]];
+        if (!guarded[k])
+            n += guarded[k] = mask[order[k]] = 1;
     p->n_guard[i] = n;
     p->n_open[i] = v->n - n;
 }
@@ -66,7 +67,10 @@ static void view_head(kept_pass *p, int layer, int h)
     kept_view_head *v = &p->view[h];
     *v = (kept_view_head){.n = kept_cache_n(e->cache, layer, h), .pos = pos};
     kept_cache_read(e->cache, layer, h, p->slot_pos, NULL, NULL);
-    kept_order_positions(p->slot_pos, v->n, order, p->work);
+    if (e->next_pos <= 64 * v->n)
+        kept_order_places(p->slot_pos, v->n, e->next_pos, order, p->place);
+    else
+        kept_order_positions(p->slot_pos, v->n, order, p->work);
     for (int k = 0; k < v->n; k++)
         pos[k] = p->slot_pos[order[k]];
     if (e->mark) {

@@ -48,6 +48,21 @@ void kept_order_positions(const int32_t *pos, int n, int32_t *order, uint64_t *w
         order[i] = (int32_t)(a[i] & UINT32_MAX);
 }
 
+void kept_order_places(const int32_t *pos, int n, int32_t limit, int32_t *order, uint64_t *place)
+{
+    const size_t words = (size_t)limit / 64 + 1;
+    int32_t *slot = (int32_t *)(void *)(place + words); /* by position, where its bit is set */
+    memset(place, 0, words * sizeof *place);
+    for (int i = 0; i < n; i++) {
+        place[pos[i] / 64] |= UINT64_C(1) << (pos[i] % 64);
+        slot[pos[i]] = i;
+    }
+    int k = 0;
+    for (size_t w = 0; w < words; w++)
+        for (uint64_t bits = place[w]; bits; bits &= bits - 1)
+            order[k++] = slot[w * 64 + (size_t)__builtin_ctzll(bits)];
+}
+
 uint64_t kept_kth_largest(const uint64_t *key, int n, int k)
 {
     uint64_t prefix = 0, known = 0;

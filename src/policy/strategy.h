@@ -154,8 +154,16 @@ typedef struct kept_span {
 } kept_span;
 
 /* What the owner of a sequence (the engine) lends for one eviction. */
+/* One piece of work of many: i of n, on lane `lane`. */
+typedef void kept_each_fn(void *arg, int lane, int i);
+
 typedef struct kept_evict {
     kept_cache *cache;
+    /* Calls fn for every i in [0, n), maybe several at once, each on a lane of its own in
+     * [0, n_lanes), and returns when all are done. NULL: one after the other. */
+    void (*each)(void *ctx, int n, kept_each_fn *fn, void *arg);
+    void *each_ctx;
+    int n_lanes;
     int n_layers;         /* all layers of the model */
     const bool *windowed; /* [n_layers] layers left alone (sliding window), or NULL */
     int n_heads, group, head_size;
