@@ -258,6 +258,19 @@ static void doctored_results_are_caught(void)
     json_object_set_new(outcome, "score", json_real(1)); /* 0 before */
     CHECK_INT(kept_result_verify(doc, &err), KEPT_FORMAT);
     json_decref(doc);
+    /* parts of a figure that has parts, to the digits that are written */
+    doc = make(40, names, 5, nlls, "score");
+    char *written = json_dumps(doc, JSON_REAL_PRECISION(15));
+    json_t *read = json_loads(written, 0, NULL);
+    CHECK_INT(kept_result_verify(read, &err), KEPT_OK);
+    cell = json_array_get(json_object_get(read, "cells"), 4);
+    json_object_set_new(json_array_get(json_object_get(cell, "by_distance"), 0), "nll",
+                        json_real(1.5));
+    CHECK_INT(kept_result_verify(read, &err), KEPT_FORMAT);
+    CHECK(strstr(err.text, "by_distance") != NULL);
+    free(written);
+    json_decref(read);
+    json_decref(doc);
     /* an interval is ours to check only in what this version wrote */
     doc = make(40, names, 5, scores, "generate");
     cell = json_array_get(json_object_get(doc, "cells"), 4);
