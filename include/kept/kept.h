@@ -199,7 +199,8 @@ KEPT_API kept_status kept_capture_union(const kept_strategy *const *s, int n, ke
                                         kept_error *err);
 
 /* A new empty sequence. strategy NULL: full cache. capture NULL: exactly what strategy needs. The
- * strategy is borrowed and must outlive the sequence. seed feeds random strategies. */
+ * strategy is borrowed and must outlive the sequence. seed feeds random strategies. ARGUMENT: among
+ * others, strategy reads a trained file that e was not lent (kept_engine_add_trained). */
 KEPT_API kept_status kept_seq_new(kept_engine *e, const kept_strategy *strategy,
                                   const kept_capture *capture, uint64_t seed, kept_seq **out,
                                   kept_error *err);
