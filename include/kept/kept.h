@@ -170,7 +170,8 @@ typedef enum kept_plane_kind {
     KEPT_PLANE_ECHO,      /* maximum over all queries that repeat the context: kept_seq_echo */
     KEPT_PLANE_ECHO_PLUS, /* the same of p / ||x||, x the hidden state of the query's token */
     /* Column sums of softmax(q k / sqrt(D)) inside blocks of `window` positions without a causal
-     * mask; a block that a forward pass cuts is scored from the parts that pass saw. */
+     * mask (arXiv 2507.08143). A block that forward passes cut is scored part by part: a token
+     * alone has 1 per query head. 0 in windowed layers. */
     KEPT_PLANE_LOCAL,
     KEPT_PLANE_PREDICTED /* what the trained file "kvzap" says of the token's hidden state */
 } kept_plane_kind;

@@ -62,9 +62,6 @@ kept_status kept_ahead_check(const kept_engine *e, const kept_strategy *strategy
                              const kept_capture *want, kept_error *err)
 {
     kept_status st = strategy ? kept_strategy_check(strategy, err) : KEPT_OK;
-    for (int i = 0; i < want->n_planes && !st; i++)
-        if (want->plane[i].kind == KEPT_PLANE_LOCAL)
-            return kept_fail(err, KEPT_UNSUPPORTED, "the engine does not record this yet");
     if (!st && strategy)
         st = need_files(e, strategy, err);
     if (!st && has(want, KEPT_PLANE_PREDICTED, KEPT_PLANE_PREDICTED))
@@ -75,10 +72,11 @@ kept_status kept_ahead_check(const kept_engine *e, const kept_strategy *strategy
 kept_status kept_ahead_new(kept_seq *s, const kept_seq *from, kept_error *err)
 {
     const size_t n = (size_t)s->engine->max_tokens;
+    kept_status st = kept_local_new(s->engine, &s->capture, err);
     if (from && has(&s->capture, KEPT_PLANE_FUTURE, KEPT_PLANE_FUTURE))
         s->foreseen = from->foreseen;
-    if (!has_echo(&s->capture))
-        return KEPT_OK;
+    if (st || !has_echo(&s->capture))
+        return st;
     s->log = kept_calloc(n, sizeof *s->log);
     if (!s->log)
         return kept_fail(err, KEPT_NOMEM, "no memory for the tokens of a sequence");

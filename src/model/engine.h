@@ -166,6 +166,8 @@ struct kept_engine {
     void *tap_ctx;
     float *predict; /* [n_threads][predict_size] */
     size_t predict_size;
+    float *local; /* [n_threads] scratch of attention inside blocks: local.c */
+    int local_most;
     float *inv_norm; /* [max_batch] 1 / length of the layer's input, for ECHO_PLUS */
     kept_engine_times times;
     _Atomic uint64_t busy_ns;
@@ -263,6 +265,12 @@ kept_status kept_ahead_new(kept_seq *s, const kept_seq *from, kept_error *err);
 void kept_ahead_free(kept_seq *s);
 /* Before an eviction: fills what must be filled. ARGUMENT: nobody foresaw. */
 kept_status kept_ahead_ready(kept_seq *s, kept_error *err);
+
+/* ---- local.c: planes of attention inside blocks ---- */
+/* Makes room for what cap says. NOMEM. */
+kept_status kept_local_new(kept_engine *e, const kept_capture *cap, kept_error *err);
+/* Inside the attend node, on every thread: q after rotation. */
+void kept_record_local(kept_engine *e, int layer, const struct ggml_tensor *q, int ith, int nth);
 
 /* ---- each.c ---- */
 /* Prepares kept_engine_each: a graph of one node that every thread works on. */
