@@ -108,9 +108,9 @@ static void read_keys(const part *p)
     for (int i = 0, n; i < p->n; i += n) {
         const int slot = (first + i) % KEPT_PAGE_SLOTS;
         n = kept_min(p->n - i, KEPT_PAGE_SLOTS - slot);
-        e->kern->get(kept_pool_base(e->pool) +
-                         (size_t)pages[(first + i) / KEPT_PAGE_SLOTS] * kept_page_bytes(d),
-                     d, slot, n, p->s.keys + (size_t)i * (size_t)d, NULL);
+        /* what is being written is F16 */
+        const uint8_t *page = kept_pool_get_page(e->pool, pages[(first + i) / KEPT_PAGE_SLOTS]).at;
+        e->kern->get(page, d, slot, n, p->s.keys + (size_t)i * (size_t)d, NULL);
     }
 }
 
