@@ -147,7 +147,7 @@ typedef struct kept_engine_options {
     int max_tokens;    /* longest sequence, prompt and output; 0: the model's context */
     int max_batch_tokens; /* tokens in one forward pass; 0: 512 */
     int max_seqs;         /* sequences alive at once; 0: 64 */
-    const char *isa;      /* NULL: best; "ref", "avx2", "avx512": force a kernel level */
+    const char *isa; /* NULL: best; "ref", "avx2", "avx2vnni", "avx512", "avx512vnni": force it */
 } kept_engine_options;
 
 /* model must outlive the engine. NOMEM, UNSUPPORTED (isa not on this CPU), ARGUMENT. */
