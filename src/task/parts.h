@@ -42,13 +42,17 @@ size_t kept_utf8_check(const char *s, size_t n);
 /* ---- words.c ---- */
 typedef enum kept_secret_kind {
     KEPT_SECRET_WORD,   /* adjective-noun */
-    KEPT_SECRET_NUMBER, /* seven digits */
+    KEPT_SECRET_NUMBER, /* seven digits, or as many as are asked for */
     KEPT_SECRET_UUID    /* version 4 */
 } kept_secret_kind;
-#define KEPT_SECRET_CAP 48
+#define KEPT_SECRET_CAP 72
 bool kept_secret_kind_parse(const char *name, kept_secret_kind *out);
 const char *kept_secret_kind_name(kept_secret_kind kind);
-void kept_secret_draw(kept_rng *rng, kept_secret_kind kind, char out[KEPT_SECRET_CAP]);
+#define KEPT_DIGITS     7
+#define KEPT_MAX_DIGITS 64
+void kept_secret_draw(kept_rng *rng, kept_secret_kind kind, int digits, char out[KEPT_SECRET_CAP]);
+/* Tokens that one such value may take in an answer. */
+int kept_secret_room(kept_secret_kind kind, int digits);
 const char *const *kept_words(bool noun, int *n); /* the lists, for tests */
 
 /* ---- hay.c ---- */
@@ -90,6 +94,7 @@ typedef struct kept_needle_plan {
     kept_secret_kind key, value;
     int n_keys, n_values;
     int n_queries; /* keys asked for */
+    int digits;    /* of numbers */
 } kept_needle_plan;
 
 typedef struct kept_task_type kept_task_type;

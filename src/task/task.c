@@ -46,6 +46,7 @@ static const kept_task_type types[] = {
     {"facts_random", .reads = "essay", FACTS(16, 8)},
     {"facts_update", .reads = "essay", FACTS(16, 8)},
     {"text", KEPT_TASK_SCORE, "text", true, .open = kept_text_open, .get = kept_text_get},
+    {"stream", KEPT_TASK_SCORE, "text", true, .open = kept_text_open, .get = kept_text_get},
     {"jsonl", .reads = "jsonl", .needed = true, .open = kept_jsonl_open, .get = kept_jsonl_get},
 };
 enum { N_TYPES = sizeof types / sizeof *types };
