@@ -144,6 +144,8 @@ struct kept_task_type {
     int n_keys, n_values, n_queries;
 };
 
+const kept_task_type *kept_task_type_of(const char *name); /* NULL: there is none */
+
 /* Position of sample i in a sweep of [0, 1): n strata, each drawn once, in an order that covers the
  * range early (multiples of the golden section), jittered inside the stratum. */
 double kept_task_sweep(const kept_task *t, int i);
@@ -177,6 +179,9 @@ kept_status kept_vt_open(kept_task *t, const kept_task_options *o, kept_error *e
 kept_status kept_cwe_open(kept_task *t, const kept_task_options *o, kept_error *err);
 kept_status kept_fwe_open(kept_task *t, const kept_task_options *o, kept_error *err);
 kept_status kept_qa_open(kept_task *t, const kept_task_options *o, kept_error *err);
+/* The questions and documents of a file's text into t->qa; n_samples becomes theirs. FORMAT, NOMEM.
+ */
+kept_status kept_qa_read(kept_task *t, const char *text, size_t n, bool squad, kept_error *err);
 void kept_qa_close(kept_task *t);
 kept_status kept_text_open(kept_task *t, const kept_task_options *o, kept_error *err);
 kept_status kept_text_get(kept_task *t, int i, kept_sample *out, kept_error *err);

@@ -60,7 +60,7 @@ const char *const *kept_task_names(int *n)
     return names;
 }
 
-static const kept_task_type *known_type(const char *name)
+const kept_task_type *kept_task_type_of(const char *name)
 {
     for (int i = 0; i < N_TYPES; i++)
         if (name && !strcmp(name, types[i].name))
@@ -70,14 +70,14 @@ static const kept_task_type *known_type(const char *name)
 
 const char *kept_task_reads(const char *name, bool *needed)
 {
-    const kept_task_type *type = known_type(name);
+    const kept_task_type *type = kept_task_type_of(name);
     *needed = type && type->needed;
     return type ? type->reads : NULL;
 }
 
 static const kept_task_type *find_type(const char *name, kept_error *err)
 {
-    const kept_task_type *type = known_type(name);
+    const kept_task_type *type = kept_task_type_of(name);
     int n;
     const char *const *names = kept_task_names(&n);
     if (type)
