@@ -113,6 +113,25 @@ static void test_kl_stats(void)
     json_decref(cell);
 }
 
+/* Key: more than 2 nats dearer with the short context, and less than 2 with the long one. */
+static void test_key_tokens(void)
+{
+    static const double brief[] = {5, 5, 1, 3.5, 9}, base[] = {1, 2.5, 0.5, 1.5, 0.5};
+    static const double row[] = {2, 2, 2, 2, 4};
+    json_t *cell = json_object();
+    json_t *samples = json_pack("[{s:i, s:o, s:[{s:i, s:o}, {s:i, s:o}]}]", "task", 0, "short_nll",
+                                reals(brief, 5), "outcomes", "variant", 0, "nll", reals(base, 5),
+                                "variant", 2, "nll", reals(row, 5));
+    CHECK(kept_put_kl_stats(cell, samples, 0, 2));
+    const json_t *o = json_object_get(cell, "key_tokens"); /* tokens 0 and 4 */
+    CHECK_INT(json_integer_value(json_object_get(o, "n")), 2);
+    CHECK_NEAR(json_number_value(json_object_get(o, "nll")), 3, 1e-12);
+    CHECK_NEAR(json_number_value(json_object_get(o, "full_nll")), 0.75, 1e-12);
+    CHECK_NEAR(json_number_value(json_object_get(o, "ppl")), exp(3), 1e-9);
+    json_decref(samples);
+    json_decref(cell);
+}
+
 static json_t *answer(int variant, const char *tokens, bool ended)
 {
     json_t *o = json_pack("{s:i, s:b, s:b, s:o}", "variant", variant, "failed", 0, "ended",
@@ -155,6 +174,7 @@ static void test_trajectory(void)
 int main(void)
 {
     RUN(test_kl_stats);
+    RUN(test_key_tokens);
     RUN(test_trajectory);
     TEST_END();
 }

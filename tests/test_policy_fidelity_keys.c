@@ -109,6 +109,30 @@ static void leverage(world *w, int l, int h, double *out)
     z_scores(w, out, false);
 }
 
+static void non_causal(world *w, int l, int h, double *out)
+{
+    double x[MAX_N];
+    for (int t = 0; t < w->n; t++)
+        x[t] =
+            rig_mass(&w->r, 0, l, h)[t] / (double)w->g * norm(row(w, rig_v(&w->r, l, h), t), w->d);
+    for (int t = 0; t < w->n; t++)
+        for (int i = t - 1; i <= t + 1; i++)
+            out[t] += i >= 0 && i < w->n ? x[i] / 3 : 0;
+    z_scores(w, out, false);
+}
+
+static void compactor(world *w, int l, int h, double *out)
+{
+    double other[MAX_N] = {0}, blend = option(w, 2);
+    if (blend < 0)
+        blend = 1 - (double)w->share / w->n;
+    leverage(w, l, h, out);
+    w->slack = TOLERANCE; /* of the sum; what leverage loses is in more */
+    non_causal(w, l, h, other);
+    for (int t = 0; t < w->n; t++)
+        out[t] = blend * out[t] + other[t];
+}
+
 static void score_head(world *w, int l, int h, double *out)
 {
     const char *name = w->s->part[KEPT_AXIS_SCORE]->name;
@@ -120,6 +144,10 @@ static void score_head(world *w, int l, int h, double *out)
         lagkv(w, l, h, out);
     else if (!strcmp(name, "leverage"))
         leverage(w, l, h, out);
+    else if (!strcmp(name, "non-causal"))
+        non_causal(w, l, h, out);
+    else if (!strcmp(name, "compactor"))
+        compactor(w, l, h, out);
     else
         CHECK(false);
 }
@@ -135,7 +163,10 @@ static const char *const scores[] = {"pagedeviction",
                                      "lagkv(sinks=0,lag=16)",
                                      "lagkv(sinks=5,lag=21,cross=on)",
                                      "leverage",
-                                     "leverage(sketch=0)"};
+                                     "leverage(sketch=0)",
+                                     "non-causal",
+                                     "compactor",
+                                     "compactor(sketch=20,blend=0.5)"};
 enum { N_SCORES = sizeof scores / sizeof *scores };
 
 static void test_d64_g1(void)

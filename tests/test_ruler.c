@@ -4,6 +4,9 @@
 #include "task_util.h"
 #include "test.h"
 
+/* The fuzzer's entry is called here with mutations, so that every test run has some fuzzing. */
+#include "fuzz/fuzz_qa.c"
+
 /* import random; l = list(range(n)); random.Random(42).shuffle(l) */
 static void test_fixed_order(void)
 {
@@ -457,6 +460,24 @@ static void test_qa_errors(void)
     CHECK_STR(err.text, "task qa_1 needs a file (squad)");
 }
 
+static void test_qa_mutations(void)
+{
+    static const char hotpot[] = "[{\"question\":\"Who?\",\"answer\":\"Ann\",\"context\":[[\"T1\","
+                                 "[\"Ann is\",\" in.\"]],[\"T2\",[\"Bob.\"]]]}]";
+    static const char bytes[] = "{}[]\":,\\0a\x01";
+    kept_rng rng;
+    kept_rng_init(&rng, 4);
+    for (int i = 0; i < 6000; i++) {
+        char line[2048];
+        const char *from = i % 2 ? squad : hotpot;
+        const size_t n = strlen(from);
+        memcpy(line, from, n);
+        for (uint32_t k = kept_rng_below(&rng, 3); k < 3; k++)
+            line[kept_rng_below(&rng, (uint32_t)n)] = bytes[kept_rng_below(&rng, sizeof bytes - 1)];
+        LLVMFuzzerTestOneInput((const uint8_t *)line, n);
+    }
+}
+
 /* ---- needles --------------------------------------------------------------------------------- */
 
 static void test_multiquery(void)
@@ -537,6 +558,7 @@ int main(void)
     RUN(test_qa_squad);
     RUN(test_qa_hotpot);
     RUN(test_qa_errors);
+    RUN(test_qa_mutations);
     RUN(test_multiquery);
     RUN(test_compat_needles);
     task_util_close();

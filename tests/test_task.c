@@ -27,16 +27,36 @@ static void test_words(void)
     kept_rng_init(&rng, 2);
     for (int i = 0; i < 2000; i++) {
         char s[KEPT_SECRET_CAP];
-        kept_secret_draw(&rng, KEPT_SECRET_NUMBER, s);
+        kept_secret_draw(&rng, KEPT_SECRET_NUMBER, 7, s);
         CHECK(strlen(s) == 7 && strspn(s, "0123456789") == 7 && s[0] != '0');
-        kept_secret_draw(&rng, KEPT_SECRET_WORD, s);
+        kept_secret_draw(&rng, KEPT_SECRET_WORD, 7, s);
         CHECK(strspn(s, "abcdefghijklmnopqrstuvwxyz-") == strlen(s) && strchr(s, '-'));
-        kept_secret_draw(&rng, KEPT_SECRET_UUID, s);
+        kept_secret_draw(&rng, KEPT_SECRET_UUID, 7, s);
         CHECK_INT(strlen(s), 36);
         CHECK(s[8] == '-' && s[13] == '-' && s[18] == '-' && s[23] == '-');
         CHECK(s[14] == '4' && strchr("89ab", s[19]));
         CHECK(strspn(s, "0123456789abcdef-") == 36);
+        kept_secret_draw(&rng, KEPT_SECRET_NUMBER, 64, s);
+        CHECK(strlen(s) == 64 && strspn(s, "0123456789") == 64 && s[0] != '0');
     }
+    CHECK_INT(kept_secret_room(KEPT_SECRET_NUMBER, 7), 16);
+    CHECK_INT(kept_secret_room(KEPT_SECRET_NUMBER, 64), 147);
+}
+
+/* Long answers: every reference has as many digits, and room. */
+static void test_digits(void)
+{
+    kept_task_options o = options("niah_multivalue", 4000, 1);
+    o.digits = 64;
+    kept_task *t = must_open(&o, models[0]);
+    CHECK_STR(kept_task_label(t), "niah_multivalue(word,number,noise,digits=64)");
+    kept_sample s;
+    must_get(t, 0, &s, NULL);
+    for (int i = 0; i < 4; i++)
+        CHECK(strlen(s.turns[0].answers[i]) == 64 && strstr(s.context, s.turns[0].answers[i]));
+    CHECK_INT(s.turns[0].max_new_tokens, 4 * 147);
+    kept_sample_clear(&s);
+    kept_task_close(t);
 }
 
 /* ---- wording --------------------------------------------------------------------------------- */
@@ -401,6 +421,7 @@ int main(void)
     if (!task_util_open())
         return 1;
     RUN(test_words);
+    RUN(test_digits);
     RUN(test_exact_prompts);
     RUN(test_wording);
     RUN(test_depth);

@@ -117,6 +117,27 @@ static void test_text(void)
     }
 }
 
+/* A stream is scored from its 129th token on, whatever --score-tokens says. */
+static void test_stream(void)
+{
+    char essay[20000] = "";
+    for (int i = 0; i < 400; i++)
+        snprintf(essay + strlen(essay), 40, "Sentence %d is here. ", i);
+    write_file(essay);
+    kept_task_options o = options("stream", 900, 2);
+    o.file = file;
+    o.score_tokens = 64;
+    kept_task *t = must_open(&o, models[0]);
+    kept_sample s;
+    kept_tokens k;
+    must_get(t, 1, &s, &k);
+    CHECK_INT(k.n_prefix, 128);
+    CHECK_INT(k.n_suffix, 900 - 128);
+    kept_tokens_clear(&k);
+    kept_sample_clear(&s);
+    kept_task_close(t);
+}
+
 static void expect_error(kept_task_options o, kept_status want, const char *message)
 {
     kept_error err = {"", 0};
@@ -200,6 +221,7 @@ int main(void)
     RUN(test_essay);
     RUN(test_essay_without_stops);
     RUN(test_text);
+    RUN(test_stream);
     RUN(test_errors);
     RUN(test_score_match);
     task_util_close();

@@ -41,6 +41,9 @@ KEPT_API void kept_leverage(const kept_view *v, const kept_rows *r, double ridge
 /* Leverage of each key of a head among its unprotected keys before rotation, from their mean, as
  * z-scores; sketched by `sketch` Gaussian directions of view.seed, 0: exact. Needs KEYS0. */
 KEPT_API void kept_key_leverage(const kept_view *v, int head, int sketch, float *out);
+/* Mean over the query heads of attention inside blocks (mass of a LOCAL plane) times ||v||, mean
+ * over 3 neighbours, as z-scores by the unprotected tokens. Needs VALUES. */
+KEPT_API void kept_block_attention(const kept_view *v, int head, float *out);
 /* The n floats of KV head `head` of array `name` [n_layers][n_heads][n] of view.trained; NULL: no
  * such array, or one of another size. */
 KEPT_API const float *kept_view_trained(const kept_view *v, const char *name, int n, int head);

@@ -170,7 +170,8 @@ typedef enum kept_plane_kind {
     KEPT_PLANE_ECHO,      /* maximum over all queries that repeat the context: kept_seq_echo */
     KEPT_PLANE_ECHO_PLUS, /* the same of p / ||x||, x the hidden state of the query's token */
     /* Column sums of softmax(q k / sqrt(D)) inside blocks of `window` positions without a causal
-     * mask; a block that a forward pass cuts is scored from the parts that pass saw. */
+     * mask (arXiv 2507.08143). A block that forward passes cut is scored part by part: a token
+     * alone has 1 per query head. 0 in windowed layers. */
     KEPT_PLANE_LOCAL,
     KEPT_PLANE_PREDICTED /* what the trained file "kvzap" says of the token's hidden state */
 } kept_plane_kind;
@@ -199,7 +200,8 @@ KEPT_API kept_status kept_capture_union(const kept_strategy *const *s, int n, ke
                                         kept_error *err);
 
 /* A new empty sequence. strategy NULL: full cache. capture NULL: exactly what strategy needs. The
- * strategy is borrowed and must outlive the sequence. seed feeds random strategies. */
+ * strategy is borrowed and must outlive the sequence. seed feeds random strategies. ARGUMENT: among
+ * others, strategy reads a trained file that e was not lent (kept_engine_add_trained). */
 KEPT_API kept_status kept_seq_new(kept_engine *e, const kept_strategy *strategy,
                                   const kept_capture *capture, uint64_t seed, kept_seq **out,
                                   kept_error *err);

@@ -322,6 +322,9 @@ kept_status kept_answer_generate(kept_work *w, kept_error *err)
 
 kept_status kept_answer_score(kept_work *w, kept_error *err)
 {
+    kept_status first = kept_short_context(w, err);
+    if (first)
+        return first;
     for (w->at = 0; w->at + 1 < w->n_suffix; w->at++) {
         kept_feed_all(w, w->suffix + w->at);
         kept_status s = kept_feed(w, 1, visit_score, err);

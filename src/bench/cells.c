@@ -16,7 +16,7 @@
 #define PAIR  2 /* speed: steps of one F V V F block */
 
 /* Upper ends of the distance ranges, in tokens after the eviction. */
-static const int distance_end[] = {8, 16, 32, 64, 128, INT32_MAX};
+static const int distance_end[] = {8, 16, 32, 64, 128, 512, 2048, INT32_MAX};
 enum { N_DISTANCES = sizeof distance_end / sizeof *distance_end };
 
 /* Means over the outcomes that did not fail, under the same name. */

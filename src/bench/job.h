@@ -160,7 +160,8 @@ typedef struct kept_work {
      * measurements: [layers that evict * KV heads][n_prefix]. */
     float *paid;
     int32_t *evidence_at; /* [n_prefix] index of the evidence token at a position, -1: none */
-    int n_evidence;       /* tokens that evidence_at has */
+    double *short_nll; /* SCORE: [n_suffix - 1] of the full cache with a short context, or NULL */
+    int n_evidence;    /* tokens that evidence_at has */
     const int32_t *evidence;
 } kept_work;
 
@@ -221,6 +222,9 @@ void kept_branch(kept_work *w);
 void kept_unbranch(kept_work *w);
 /* Log-likelihoods of the first token of every label, from the logits before it. */
 void kept_choice_first(kept_work *w, int variant, const float *logits);
+/* NLL of the scored text after no more than the last eighth of the prefix, into w->short_nll; it
+ * stays NULL where there is no room. */
+kept_status kept_short_context(kept_work *w, kept_error *err);
 /* Feeds the rest of the labels and settles which one every variant chooses. */
 kept_status kept_choose(kept_work *w, kept_error *err);
 

@@ -41,6 +41,41 @@ static const json_t *outcome_of(const json_t *sample, int variant)
 
 /* ---- kl_stats -------------------------------------------------------------------------------- */
 
+#define KEY_GAIN  2 /* nats that the long context is worth to a key token: alpha */
+#define KEY_LEAST 2 /* nats that one costs with it at most: -beta */
+
+/* Tokens that need the long context, by the full cache's own likelihoods (LongPPL, arXiv
+ * 2410.23771, eq. 4 and 5 with the paper's alpha = 2, beta = -2). */
+typedef struct key_tokens {
+    double own, full;
+    int n;
+} key_tokens;
+
+static void add_keys(key_tokens *k, const json_t *sample, const json_t *own, const json_t *full)
+{
+    const json_t *brief = json_object_get(sample, "short_nll");
+    const json_t *a = json_object_get(own, "nll"), *b = json_object_get(full, "nll");
+    for (size_t i = 0; i < json_array_size(brief); i++) {
+        const double base = at(b, i), x = at(a, i);
+        if (at(brief, i) - base > KEY_GAIN && base < KEY_LEAST && isfinite(x)) {
+            k->own += x;
+            k->full += base;
+            k->n++;
+        }
+    }
+}
+
+static json_t *keys_json(const key_tokens *k)
+{
+    json_t *o = json_object();
+    json_object_set_new(o, "n", json_integer(k->n));
+    put(o, "nll", k->own / k->n);
+    put(o, "full_nll", k->full / k->n);
+    put(o, "ppl", exp(k->own / k->n));
+    put(o, "full_ppl", exp(k->full / k->n));
+    return o;
+}
+
 typedef struct series {
     double *kl, *own, *full, *dp; /* [n] KL; NLL of the row and of the full cache; p - p_full */
     int n, cap, same;
@@ -166,6 +201,7 @@ static json_t *kl_json(series *s)
 bool kept_put_kl_stats(json_t *cell, const json_t *samples, int task, int variant)
 {
     series s = {0};
+    key_tokens keys = {0};
     const json_t *x;
     size_t i;
     bool ok = true;
@@ -174,7 +210,10 @@ bool kept_put_kl_stats(json_t *cell, const json_t *samples, int task, int varian
         const json_t *own = outcome_of(x, variant), *full = outcome_of(x, 0);
         if (number(x, "task") == task && own && full && ok)
             ok = collect(&s, own, full);
+        if (number(x, "task") == task && own && full)
+            add_keys(&keys, x, own, full);
     }
+    json_object_set_new(cell, "key_tokens", keys.n ? keys_json(&keys) : json_null());
     if (ok)
         json_object_set_new(cell, "kl_stats", s.n ? kl_json(&s) : json_null());
     free(s.kl);

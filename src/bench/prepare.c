@@ -212,6 +212,7 @@ kept_status kept_prepare_pool(kept_job *j, kept_error *err)
     double after = j->max_tokens - j->max_prefix;
     /* The shared prefix, the reference's and the floor's own tails, and those of copies. */
     double sum = pages(j, j->max_tokens) + 2 * pages(j, after);
+    sum += pages(j, j->max_prefix / 8.0 + after); /* the short context */
     sum += (double)j->n_variants * j->max_levels * pages(j, after);
     j->echo_room = kept_look_ahead_room(j);
     sum += j->echo_room ? pages(j, j->echo_room) : 0;

@@ -162,6 +162,7 @@ static json_t *tasks_json(const kept_job *j)
         json_object_set_new(o, "n_keys", json_integer(p->n_keys));
         json_object_set_new(o, "n_values", json_integer(p->n_values));
         json_object_set_new(o, "n_queries", json_integer(p->n_queries));
+        json_object_set_new(o, "digits", json_integer(p->digits));
         json_object_set_new(o, "ruler_compat", json_boolean(p->ruler_compat));
         json_object_set_new(o, "turns", json_string(kept_turn_mode_name(p->turns)));
         json_object_set_new(o, "score_tokens", json_integer(p->score_tokens));
@@ -361,6 +362,8 @@ json_t *kept_result_sample(const kept_work *w)
     json_object_set_new(r, "cluster", json_string(cluster));
     json_object_set_new(r, "n_prefix", json_integer(w->n_prefix));
     json_object_set_new(r, "n_suffix", json_integer(w->n_suffix));
+    if (w->short_nll)
+        json_object_set_new(r, "short_nll", reals(w->short_nll, w->n_suffix - 1));
     json_object_set_new(r, "n_cut", json_integer(w->tokens.n_cut));
     json_object_set_new(r, "n_evidence", json_integer(w->tokens.n_evidence));
     json_object_set_new(r, "depth", depth_json(first));

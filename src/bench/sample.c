@@ -220,8 +220,9 @@ static void work_clear(kept_work *w)
         free(o->full_ns);
         free(o->map);
     }
-    void *blocks[] = {w->out,  w->reference, w->feed,  w->items, w->who,         w->pos,
-                      w->mass, w->by_pos,    w->share, w->core,  w->evidence_at, w->paid};
+    void *blocks[] = {w->short_nll, w->out,         w->reference, w->feed,   w->items,
+                      w->who,       w->pos,         w->mass,      w->by_pos, w->share,
+                      w->core,      w->evidence_at, w->paid};
     for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++)
         free(blocks[i]);
     kept_tokens_clear(&w->tokens);

@@ -2,6 +2,7 @@
 #include "bench/job.h"
 
 #include "policy/strategy.h"
+#include "policy/trained_fits.h"
 #include "train/train.h"
 
 #include <stdlib.h>
@@ -86,11 +87,10 @@ static kept_status find(kept_job *j, const kept_variant *v, const char *kind, ke
         snprintf(path, sizeof path, "%.3900s/%.16s/%s.kept", j->o->trained_dir, hex, kind);
     if (*path && !access(path, F_OK))
         return add(j, path, err);
-    const kept_train_kind *k = kept_train_kind_find(kind);
     return kept_fail(err, KEPT_ARGUMENT,
                      "'%s' needs a trained file of kind '%s' for this model; make it with: kept %s "
                      "%s %s",
-                     v->name, kind, !k || k->calibrates ? "calibrate" : "train", kind,
+                     v->name, kind, kept_trained_verb(kind), kind,
                      j->o->model_name ? j->o->model_name : j->o->model_path);
 }
 

@@ -111,6 +111,7 @@ static const struct flag_target {
     {SWITCH, AT(quiet), 0, 0},
     {FILES, AT(trained), 0, 0},
     {NUMBER, AT(queries), 1, 1000},
+    {NUMBER, AT(digits), 7, 64},
     {TEXT, AT(words), 0, 0},
     {TEXT, AT(squad), 0, 0},
     {TEXT, AT(hotpot), 0, 0},
@@ -122,16 +123,16 @@ static const struct flag_target {
 };
 
 static const kept_flag flags[] = {
-    {"model", true},     {"strategy", true},      {"budget", true},        {"task", true},
-    {"length", true},    {"samples", true},       {"seed", true},          {"threads", true},
-    {"chat", false},     {"raw", false},          {"query-aware", false},  {"key", true},
-    {"value", true},     {"keys", true},          {"values", true},        {"haystack", true},
-    {"text", true},      {"jsonl", true},         {"score-tokens", true},  {"chunk", true},
-    {"pool", true},      {"speed-samples", true}, {"speed-steps", true},   {"isa", true},
-    {"dump-kept", true}, {"out", true},           {"format", true},        {"quiet", false},
-    {"trained", true},   {"queries", true},       {"words", true},         {"squad", true},
-    {"hotpot", true},    {"turns", true},         {"ruler-compat", false}, {"study", true},
-    {"preset", true},    {"gate", true},
+    {"model", true},     {"strategy", true},      {"budget", true},       {"task", true},
+    {"length", true},    {"samples", true},       {"seed", true},         {"threads", true},
+    {"chat", false},     {"raw", false},          {"query-aware", false}, {"key", true},
+    {"value", true},     {"keys", true},          {"values", true},       {"haystack", true},
+    {"text", true},      {"jsonl", true},         {"score-tokens", true}, {"chunk", true},
+    {"pool", true},      {"speed-samples", true}, {"speed-steps", true},  {"isa", true},
+    {"dump-kept", true}, {"out", true},           {"format", true},       {"quiet", false},
+    {"trained", true},   {"queries", true},       {"digits", true},       {"words", true},
+    {"squad", true},     {"hotpot", true},        {"turns", true},        {"ruler-compat", false},
+    {"study", true},     {"preset", true},        {"gate", true},
 };
 enum { N_FLAGS = sizeof flags / sizeof *flags };
 _Static_assert(N_FLAGS <= sizeof((kept_run_args *)0)->from_preset, "room for every flag");

@@ -17,7 +17,7 @@ typedef struct kept_run_args {
     kept_list trained;                    /* files */
     const char *model, *jsonl, *text, *haystack, *key, *value, *isa, *dump, *out, *format, *words,
         *squad, *hotpot, *turns, *study, *preset, *gate;
-    int64_t length, samples, seed, threads, keys, values, queries, score_tokens, chunk,
+    int64_t length, samples, seed, threads, keys, values, queries, digits, score_tokens, chunk,
         speed_samples, speed_steps, max_new;
     uint64_t pool;
     bool chat, raw, query_aware, quiet, ruler_compat;

@@ -97,7 +97,7 @@ static int complete(kept_run_args *a)
         ok = kept_list_add(&a->tasks, "jsonl");
     if (ok && none && !a->jsonl)
         ok = kept_list_add(&a->tasks, "niah_single");
-    if (ok && a->text && !kept_list_has(&a->tasks, "text"))
+    if (ok && a->text && !kept_list_has(&a->tasks, "text") && !kept_list_has(&a->tasks, "stream"))
         ok = kept_list_add(&a->tasks, "text");
     return ok ? -1 : kept_failed("run", "out of memory");
 }
@@ -129,6 +129,7 @@ int kept_run_tasks_set(kept_run_args *a)
         const char *name = a->tasks.text[i];
         bool needed, jsonl = !strcmp(name, "jsonl"),
                      niah = !strncmp(name, "niah", 4) || !strncmp(name, "facts", 5);
+        const bool score = !strcmp(name, "text") || !strcmp(name, "stream");
         kept_turn_mode mode = KEPT_TURNS_GOLD;
         if (a->turns)
             (void)kept_turn_mode_parse(a->turns, &mode);
@@ -145,9 +146,10 @@ int kept_run_tasks_set(kept_run_args *a)
             .n_keys = (int)a->keys,
             .n_values = (int)a->values,
             .n_queries = (int)a->queries,
+            .digits = (int)a->digits,
             .score_tokens = (int)a->score_tokens,
-            .chat = a->chat && strcmp(name, "text") != 0,
-            .query_aware = a->query_aware && strcmp(name, "text") != 0,
+            .chat = a->chat && !score,
+            .query_aware = a->query_aware && !score,
             .ruler_compat = a->ruler_compat,
             .turns = mode,
         };

@@ -338,6 +338,7 @@ void kept_node_attend(struct ggml_tensor *dst, int ith, int nth, void *node)
     const int n = e->n_jobs * e->model->info.n_kv_heads;
     kept_kern_enter();
     kept_record_recent(e, layer, dst->src[0], ith, nth);
+    kept_record_local(e, layer, dst->src[0], ith, nth);
     for (int i = 0;;) {
         const int u = atomic_fetch_add_explicit(&e->next_attend[layer], 1, memory_order_relaxed);
         if (u >= unit[n])

@@ -269,8 +269,7 @@ static const float *output_of(void *ctx, int layer)
     return e->w_o;
 }
 
-/* ---- all of it --------------------------------------------------------------------------------
- */
+/* ---- all of it ------------------------------------------------------------------------------ */
 
 static kept_status check_plane(const kept_plane *p, kept_error *err)
 {
@@ -279,6 +278,8 @@ static kept_status check_plane(const kept_plane *p, kept_error *err)
     if (p->kind == KEPT_PLANE_MASS && p->window < 1)
         return kept_fail(err, KEPT_ARGUMENT, "a plane sums over 1 and more queries, not %d",
                          p->window);
+    if (p->kind == KEPT_PLANE_LOCAL && p->window < 1)
+        return kept_fail(err, KEPT_ARGUMENT, "a block has 1 and more positions, not %d", p->window);
     return KEPT_OK;
 }
 

@@ -156,8 +156,8 @@ void kept_engine_free(kept_engine *e)
     kept_work_free(e);
     kept_evict_work_free(e->evict_work);
     kept_record_engine_free(e);
-    void *all[] = {e->nodes,    e->jobs,      e->tok_buf,  e->pos_buf, e->out_buf, e->logits,
-                   e->keep_buf, e->rope_freq, e->inv_norm, e->predict, e->rope_buf};
+    void *all[] = {e->nodes,    e->jobs,      e->tok_buf,  e->pos_buf, e->out_buf,  e->logits,
+                   e->keep_buf, e->rope_freq, e->inv_norm, e->predict, e->rope_buf, e->local};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         free(all[i]);
     free(e);

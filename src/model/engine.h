@@ -166,6 +166,8 @@ struct kept_engine {
     void *tap_ctx;
     float *predict; /* [n_threads][predict_size] */
     size_t predict_size;
+    float *local; /* [n_threads] scratch of attention inside blocks: local.c */
+    int local_most;
     float *inv_norm; /* [max_batch] 1 / length of the layer's input, for ECHO_PLUS */
     kept_engine_times times;
     _Atomic uint64_t busy_ns;
@@ -253,15 +255,22 @@ void kept_seq_scratch_free(kept_seq *s);
 void kept_seq_note_held(kept_seq *s, uint64_t more);
 
 /* ---- ahead.c ---- */
-/* Whether a sequence of this strategy (NULL: full) may record `want`. */
+/* Whether a sequence of this strategy (NULL: full) may record `want` and has the trained files it
+ * reads. ARGUMENT: with one line that says why not. */
 kept_status kept_ahead_check(const kept_engine *e, const kept_strategy *strategy,
                              const kept_capture *want, kept_error *err);
-/* Allocates and frees what s holds for its planes, and tells s->cache. from: the sequence forked,
- * or NULL. NOMEM. */
+/* Allocates and frees what s holds for its planes, and the engine's scratch, and tells s->cache.
+ * from: the sequence forked, or NULL. NOMEM. */
 kept_status kept_ahead_new(kept_seq *s, const kept_seq *from, kept_error *err);
 void kept_ahead_free(kept_seq *s);
 /* Before an eviction: fills what must be filled. ARGUMENT: nobody foresaw. */
 kept_status kept_ahead_ready(kept_seq *s, kept_error *err);
+
+/* ---- local.c: planes of attention inside blocks ---- */
+/* Makes room for what cap says. NOMEM. */
+kept_status kept_local_new(kept_engine *e, const kept_capture *cap, kept_error *err);
+/* Inside the attend node, on every thread: q after rotation. */
+void kept_record_local(kept_engine *e, int layer, const struct ggml_tensor *q, int ith, int nth);
 
 /* ---- each.c ---- */
 /* Prepares kept_engine_each: a graph of one node that every thread works on. */
@@ -273,7 +282,8 @@ void kept_engine_each(void *engine, int n, kept_each_fn *fn, void *arg);
 /* ---- hidden.c ---- */
 /* Checks a trained file of kind "kvzap" and makes room for it. ARGUMENT: it does not fit. */
 kept_status kept_hidden_trained(kept_engine *e, const kept_trained *t, kept_error *err);
-const kept_trained *kept_hidden_kvzap(const kept_engine *e); /* NULL: there is none */
+/* What the engine was lent of a kind. NULL: nothing. */
+const kept_trained *kept_hidden_file(const kept_engine *e, const char *kind);
 int kept_hidden_graph(const kept_seq *s); /* KEPT_GRAPH_* that s needs in the coming pass */
 /* Node over what enters a layer and the same normalised, both [n_embd][n_tokens]. */
 void kept_node_hidden(struct ggml_tensor *dst, int ith, int nth, void *node);

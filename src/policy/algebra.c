@@ -196,3 +196,19 @@ void kept_key_leverage(const kept_view *v, int head, int sketch, float *out)
     kept_leverage(v, &r, 0.01, v->scratch, out);
     kept_standardize(out, h->n, h->guard);
 }
+
+/* ---- attention inside blocks ------------------------------------------------------------------
+ */
+
+void kept_block_attention(const kept_view *v, int head, float *out)
+{
+    const kept_view_head *h = &v->heads[head];
+    float *x = v->scratch;
+    for (int i = 0; i < h->n; i++) {
+        const float *value = h->value + (size_t)i * (size_t)v->head_size;
+        x[i] = h->mass[i] / (float)v->group * sqrtf(kept_dot(value, value, v->head_size));
+    }
+    for (int i = 0; i < h->n; i++)
+        out[i] = ((i ? x[i - 1] : 0) + x[i] + (i + 1 < h->n ? x[i + 1] : 0)) / 3;
+    kept_standardize(out, h->n, h->guard);
+}

@@ -363,6 +363,14 @@ const kept_recipe kept_recipe_scissorhands = {
     .n_options = 3,
 };
 
+const kept_recipe kept_recipe_compactorkv = {
+    .name = "compactorkv",
+    .summary = "Compactor as published: the first 8 and the last 4 tokens stay",
+    .spec = "compactor+protect(sinks=8,recent=4)",
+    .paper = "arXiv 2507.08143; kvpress CompactorPress",
+    .deviations = "those of its parts",
+};
+
 static const char *const morphkv_over[] = {"sum", "max", NULL};
 static const kept_option morphkv_options[] = {
     {"window", 32, 1, KEPT_MAX_RECENT, true, NULL, "last tokens, which stay and vote"},

@@ -34,6 +34,8 @@
     X(q_filters)                                                                                   \
     X(cur)                                                                                         \
     X(leverage)                                                                                    \
+    X(non_causal)                                                                                  \
+    X(compactor)                                                                                   \
     X(capkv)                                                                                       \
     X(triattention)                                                                                \
     X(corm)                                                                                        \
@@ -112,6 +114,7 @@
     X(critical_adakv)                                                                              \
     X(chunkkv)                                                                                     \
     X(finch)                                                                                       \
+    X(compactorkv)                                                                                 \
     X(scissorhands)                                                                                \
     X(morphkv)                                                                                     \
     X(r_kv)

@@ -77,3 +77,8 @@ kept_status kept_trained_fits(const kept_trained *t, const kept_model_info *m, k
     }
     return KEPT_OK;
 }
+
+const char *kept_trained_verb(const char *kind)
+{
+    return strcmp(kind, "kvzap") && strcmp(kind, "ranker") ? "calibrate" : "train";
+}

@@ -9,4 +9,7 @@
  * that are not known here fit. */
 kept_status kept_trained_fits(const kept_trained *t, const kept_model_info *m, kept_error *err);
 
+/* The command that makes files of a kind: "train" or "calibrate". */
+const char *kept_trained_verb(const char *kind);
+
 #endif

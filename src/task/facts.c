@@ -37,11 +37,11 @@ static void table_free(table *x)
     free(x->asked);
 }
 
-static void draw_distinct(kept_rng *rng, kept_secret_kind kind, char (*list)[KEPT_SECRET_CAP],
-                          int n)
+static void draw_distinct(kept_rng *rng, kept_secret_kind kind, int digits,
+                          char (*list)[KEPT_SECRET_CAP], int n)
 {
     for (bool fresh = false; !fresh;) {
-        kept_secret_draw(rng, kind, list[n]);
+        kept_secret_draw(rng, kind, digits, list[n]);
         fresh = true;
         for (int i = 0; i < n && fresh; i++)
             fresh = strcmp(list[i], list[n]) != 0;
@@ -118,9 +118,9 @@ static bool draw_table(kept_task *t, int i, table *x)
         return false;
     x->start = kept_rng_unit(&rng);
     for (int k = 0; k < x->n; k++)
-        draw_distinct(&rng, p->key, x->key, k);
+        draw_distinct(&rng, p->key, p->digits, x->key, k);
     for (int k = 0; k < 2 * x->n; k++) /* those behind n are the ones that hold no more */
-        draw_distinct(&rng, p->value, x->value, k);
+        draw_distinct(&rng, p->value, p->digits, x->value, k);
     x->n_lines = x->n;
     for (int k = 0; k < x->n; k++) {
         const double depth = (k + kept_rng_unit(&rng)) / x->n, later = kept_rng_unit(&rng);
@@ -166,7 +166,7 @@ static bool fill_turn(const kept_task *t, const table *x, int k, kept_sample *ou
     turn->n_answers = turn->n_evidence = 1;
     turn->evidence[0] = x->lines[fact].span;
     turn->depth = x->lines[fact].depth;
-    turn->max_new_tokens = t->compat ? 128 : t->needle.value == KEPT_SECRET_UUID ? 48 : 16;
+    turn->max_new_tokens = kept_secret_room(t->needle.value, t->needle.digits);
     for (int before = k - 1; before >= 0 && !turn->again; before--)
         turn->again = x->asked[before] == fact ? k - before : 0;
     return true;
@@ -220,6 +220,10 @@ kept_status kept_facts_open(kept_task *t, const kept_task_options *o, kept_error
         st = read_kind(o->value, &p->value, err);
     if (st)
         return st;
+    p->digits = o->digits ? o->digits : KEPT_DIGITS;
+    if (p->digits < KEPT_DIGITS || p->digits > KEPT_MAX_DIGITS)
+        return kept_fail(err, KEPT_ARGUMENT, "task %s: numbers have %d to %d digits, not %d",
+                         type->name, KEPT_DIGITS, KEPT_MAX_DIGITS, p->digits);
     p->n_keys = o->n_keys ? o->n_keys : type->n_keys;
     p->n_queries = o->n_queries ? o->n_queries : type->n_queries;
     t->period = o->n_values ? o->n_values : DEFAULT_PERIOD;

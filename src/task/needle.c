@@ -46,7 +46,7 @@ static void draft_clear(draft *d)
 static void draw_distinct(draft *d, kept_secret_kind kind, char (*list)[KEPT_SECRET_CAP], int n)
 {
     for (bool fresh = false; !fresh;) {
-        kept_secret_draw(&d->rng, kind, list[n]);
+        kept_secret_draw(&d->rng, kind, d->plan->digits, list[n]);
         fresh = true;
         for (int i = 0; i < n && fresh; i++)
             fresh = strcmp(list[i], list[n]) != 0;
@@ -123,8 +123,8 @@ static kept_status hay_needles(draft *d, int n_units)
     for (int i = 0; i < n_units && !st; i++) {
         char key[KEPT_SECRET_CAP], value[KEPT_SECRET_CAP], line[4 * KEPT_SECRET_CAP];
         for (bool fresh = false; !fresh;) {
-            kept_secret_draw(&d->rng, p->key, key);
-            kept_secret_draw(&d->rng, p->value, value);
+            kept_secret_draw(&d->rng, p->key, p->digits, key);
+            kept_secret_draw(&d->rng, p->value, p->digits, value);
             fresh = true;
             for (int k = 0; k < d->n && fresh; k++)
                 fresh = strcmp(d->needles[k].key, key) && strcmp(d->needles[k].value, value);
@@ -166,9 +166,8 @@ static bool merge(const draft *d, kept_buf *out, kept_turn *turn)
 static int answer_room(const kept_task *t)
 {
     const kept_needle_plan *p = &t->needle;
-    if (t->compat)
-        return 128;
-    return (p->value == KEPT_SECRET_UUID ? 48 : 16) * p->n_values * p->n_queries;
+    const int room = kept_secret_room(p->value, p->digits) * p->n_values * p->n_queries;
+    return t->compat && room < 128 ? 128 : room;
 }
 
 /* "a", "a, and b", "a, b, and c". */
@@ -267,6 +266,7 @@ kept_status kept_needle_open(kept_task *t, const kept_task_options *o, kept_erro
         return st;
     p->n_keys = o->n_keys ? o->n_keys : type->n_keys;
     p->n_values = o->n_values ? o->n_values : type->n_values;
+    p->digits = o->digits ? o->digits : KEPT_DIGITS;
     p->n_queries = o->n_queries ? o->n_queries : type->n_queries;
     if (p->n_keys < p->n_queries && !o->n_keys)
         p->n_keys = p->n_queries;
@@ -275,6 +275,9 @@ kept_status kept_needle_open(kept_task *t, const kept_task_options *o, kept_erro
         return kept_fail(err, KEPT_ARGUMENT,
                          "task %s: %d keys with %d values each are not between 1 and %d needles",
                          type->name, p->n_keys, p->n_values, MAX_NEEDLES);
+    if (p->digits < KEPT_DIGITS || p->digits > KEPT_MAX_DIGITS)
+        return kept_fail(err, KEPT_ARGUMENT, "task %s: numbers have %d to %d digits, not %d",
+                         type->name, KEPT_DIGITS, KEPT_MAX_DIGITS, p->digits);
     if (p->n_queries < 1 || p->n_queries > p->n_keys)
         return kept_fail(err, KEPT_ARGUMENT, "task %s: cannot ask for %d of %d keys", type->name,
                          p->n_queries, p->n_keys);
@@ -289,6 +292,8 @@ kept_status kept_needle_open(kept_task *t, const kept_task_options *o, kept_erro
         n += snprintf(what + n, sizeof what - (size_t)n, ",keys=%d", p->n_keys);
     if (p->n_values != type->n_values)
         n += snprintf(what + n, sizeof what - (size_t)n, ",values=%d", p->n_values);
+    if (p->digits != KEPT_DIGITS)
+        n += snprintf(what + n, sizeof what - (size_t)n, ",digits=%d", p->digits);
     if (p->n_queries != type->n_queries)
         snprintf(what + n, sizeof what - (size_t)n, ",queries=%d", p->n_queries);
     kept_task_set_label(t, what);

@@ -42,13 +42,17 @@ size_t kept_utf8_check(const char *s, size_t n);
 /* ---- words.c ---- */
 typedef enum kept_secret_kind {
     KEPT_SECRET_WORD,   /* adjective-noun */
-    KEPT_SECRET_NUMBER, /* seven digits */
+    KEPT_SECRET_NUMBER, /* seven digits, or as many as are asked for */
     KEPT_SECRET_UUID    /* version 4 */
 } kept_secret_kind;
-#define KEPT_SECRET_CAP 48
+#define KEPT_SECRET_CAP 72
 bool kept_secret_kind_parse(const char *name, kept_secret_kind *out);
 const char *kept_secret_kind_name(kept_secret_kind kind);
-void kept_secret_draw(kept_rng *rng, kept_secret_kind kind, char out[KEPT_SECRET_CAP]);
+#define KEPT_DIGITS     7
+#define KEPT_MAX_DIGITS 64
+void kept_secret_draw(kept_rng *rng, kept_secret_kind kind, int digits, char out[KEPT_SECRET_CAP]);
+/* Tokens that one such value may take in an answer. */
+int kept_secret_room(kept_secret_kind kind, int digits);
 const char *const *kept_words(bool noun, int *n); /* the lists, for tests */
 
 /* ---- hay.c ---- */
@@ -90,6 +94,7 @@ typedef struct kept_needle_plan {
     kept_secret_kind key, value;
     int n_keys, n_values;
     int n_queries; /* keys asked for */
+    int digits;    /* of numbers */
 } kept_needle_plan;
 
 typedef struct kept_task_type kept_task_type;
@@ -139,6 +144,8 @@ struct kept_task_type {
     int n_keys, n_values, n_queries;
 };
 
+const kept_task_type *kept_task_type_of(const char *name); /* NULL: there is none */
+
 /* Position of sample i in a sweep of [0, 1): n strata, each drawn once, in an order that covers the
  * range early (multiples of the golden section), jittered inside the stratum. */
 double kept_task_sweep(const kept_task *t, int i);
@@ -172,6 +179,9 @@ kept_status kept_vt_open(kept_task *t, const kept_task_options *o, kept_error *e
 kept_status kept_cwe_open(kept_task *t, const kept_task_options *o, kept_error *err);
 kept_status kept_fwe_open(kept_task *t, const kept_task_options *o, kept_error *err);
 kept_status kept_qa_open(kept_task *t, const kept_task_options *o, kept_error *err);
+/* The questions and documents of a file's text into t->qa; n_samples becomes theirs. FORMAT, NOMEM.
+ */
+kept_status kept_qa_read(kept_task *t, const char *text, size_t n, bool squad, kept_error *err);
 void kept_qa_close(kept_task *t);
 kept_status kept_text_open(kept_task *t, const kept_task_options *o, kept_error *err);
 kept_status kept_text_get(kept_task *t, int i, kept_sample *out, kept_error *err);

@@ -366,24 +366,16 @@ kept_status kept_qa_build(kept_task *t, int i, int units, kept_sample *out, kept
     return kept_fail(err, KEPT_NOMEM, "out of memory building sample %d of %s", i, t->label);
 }
 
-kept_status kept_qa_open(kept_task *t, const kept_task_options *o, kept_error *err)
+kept_status kept_qa_read(kept_task *t, const char *text, size_t n, bool squad, kept_error *err)
 {
-    (void)o;
     json_error_t e;
-    const bool squad = !strcmp(t->type->reads, "squad");
-    const char *slash = strrchr(t->file, '/');
-    kept_task_set_label(t, slash ? slash + 1 : t->file);
-    kept_status st = kept_buf_read_file(t->file, &t->text, err);
-    if (st)
-        return st;
-    json_t *root = json_loadb(t->text.s ? t->text.s : "", t->text.n, 0, &e);
-    kept_buf_free(&t->text);
+    json_t *root = json_loadb(text, n, 0, &e);
     if (!root)
         return kept_fail(err, KEPT_FORMAT, "%s line %d: %s", t->file, e.line, e.text);
     t->qa = kept_calloc(1, sizeof *t->qa);
-    st = !t->qa  ? KEPT_NOMEM
-         : squad ? read_squad(t->qa, root, t->n_samples)
-                 : read_hotpot(t->qa, root, t->n_samples);
+    const kept_status st = !t->qa  ? KEPT_NOMEM
+                           : squad ? read_squad(t->qa, root, t->n_samples)
+                                   : read_hotpot(t->qa, root, t->n_samples);
     json_decref(root);
     if (st == KEPT_NOMEM)
         return kept_fail(err, st, "out of memory reading %s", t->file);
@@ -392,5 +384,18 @@ kept_status kept_qa_open(kept_task *t, const kept_task_options *o, kept_error *e
                          squad ? "SQuAD 2.0 as dev-v2.0.json is"
                                : "HotpotQA as hotpot_dev_distractor_v1.json is");
     t->n_samples = t->qa->n_questions;
-    return kept_size_find(t, err);
+    return KEPT_OK;
+}
+
+kept_status kept_qa_open(kept_task *t, const kept_task_options *o, kept_error *err)
+{
+    (void)o;
+    const char *slash = strrchr(t->file, '/');
+    kept_task_set_label(t, slash ? slash + 1 : t->file);
+    kept_status st = kept_buf_read_file(t->file, &t->text, err);
+    if (!st)
+        st = kept_qa_read(t, t->text.s ? t->text.s : "", t->text.n,
+                          !strcmp(t->type->reads, "squad"), err);
+    kept_buf_free(&t->text);
+    return st ? st : kept_size_find(t, err);
 }

@@ -46,6 +46,7 @@ static const kept_task_type types[] = {
     {"facts_random", .reads = "essay", FACTS(16, 8)},
     {"facts_update", .reads = "essay", FACTS(16, 8)},
     {"text", KEPT_TASK_SCORE, "text", true, .open = kept_text_open, .get = kept_text_get},
+    {"stream", KEPT_TASK_SCORE, "text", true, .open = kept_text_open, .get = kept_text_get},
     {"jsonl", .reads = "jsonl", .needed = true, .open = kept_jsonl_open, .get = kept_jsonl_get},
 };
 enum { N_TYPES = sizeof types / sizeof *types };
@@ -59,7 +60,7 @@ const char *const *kept_task_names(int *n)
     return names;
 }
 
-static const kept_task_type *known_type(const char *name)
+const kept_task_type *kept_task_type_of(const char *name)
 {
     for (int i = 0; i < N_TYPES; i++)
         if (name && !strcmp(name, types[i].name))
@@ -69,14 +70,14 @@ static const kept_task_type *known_type(const char *name)
 
 const char *kept_task_reads(const char *name, bool *needed)
 {
-    const kept_task_type *type = known_type(name);
+    const kept_task_type *type = kept_task_type_of(name);
     *needed = type && type->needed;
     return type ? type->reads : NULL;
 }
 
 static const kept_task_type *find_type(const char *name, kept_error *err)
 {
-    const kept_task_type *type = known_type(name);
+    const kept_task_type *type = kept_task_type_of(name);
     int n;
     const char *const *names = kept_task_names(&n);
     if (type)

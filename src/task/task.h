@@ -71,6 +71,7 @@ typedef struct kept_task_options {
                        * SQuAD; qa_2: HotpotQA */
     const char *key, *value; /* niah: "word" "number" "uuid"; NULL: the task's RULER default */
     int n_keys, n_values, n_queries; /* niah: 0: the task's default */
+    int digits;                      /* niah, facts: digits of numbers, 7 to 64 (0: 7) */
     int score_tokens;                /* text: tokens scored after the prefix (default 64) */
     bool chat;                       /* wrap in the model's chat template; text: no effect */
     bool query_aware;  /* the question is compressed with the context; text: no effect */
