@@ -29,9 +29,10 @@ SAN ?=
 CFLAGS_ALL = -std=c11 -D_GNU_SOURCE $(OPT) $(WARN) $(SAN) -fPIC -fvisibility=hidden -pthread \
              -Iinclude -Isrc -I$(BUILD) $(LLAMA_CFLAGS) $(DEPS_CFLAGS) $(CFLAGS)
 LIBS = $(LLAMA_LIBS) $(DEPS_LIBS) -lm -ldl $(LDFLAGS)
+APP_LIBS = $(STORE_LIBS) $(LIBS)
 
 LIB_SRC := $(wildcard src/base/*.c src/kern/*.c src/cache/*.c src/policy/*.c src/model/*.c)
-APP_SRC := $(wildcard src/task/*.c src/train/*.c src/bench/*.c src/report/*.c)
+APP_SRC := $(wildcard src/task/*.c src/train/*.c src/bench/*.c src/store/*.c src/report/*.c)
 CLI_SRC := $(wildcard src/cli/*.c)
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/%.o)
 APP_OBJ := $(APP_SRC:%.c=$(BUILD)/%.o)
@@ -49,19 +50,22 @@ all: $(BUILD)/kept $(LIBSO)
 
 # Only these files may use more than the base instruction set; the kernel table asks the CPU.
 ifeq ($(shell uname -m),x86_64)
-ISA_AVX2 := -mavx2 -mfma -mf16c -mbmi2
+# Sums of integers stay chains: rebalanced into trees they do not fit the registers.
+ISA_AVX2 := -mavx2 -mfma -mf16c -mbmi2 $(if $(findstring clang,$(CC)),,-fno-tree-reassoc)
 ISA_AVX512 := $(ISA_AVX2) -mavx512f -mavx512bw -mavx512dq -mavx512vl
-ISA = $(if $(findstring kern/avx512,$<),$(ISA_AVX512),$(if $(findstring kern/avx2,$<),$(ISA_AVX2)))
+ISA = $(if $(findstring kern/avx512,$<),$(ISA_AVX512),$(if $(findstring kern/avx2,$<),$(ISA_AVX2))) \
+      $(if $(findstring avx2vnni,$<),-mavxvnni,$(if $(findstring avx512vnni,$<),-mavx512vnni))
 endif
 
 # Objects depend on their flags, so a change of either rebuilds and nothing else does.
 $(BUILD)/flags: FORCE
-	@mkdir -p $(@D)
-	@echo '$(CC) $(CFLAGS_ALL) $(LIBS)' | cmp -s - $@ || echo '$(CC) $(CFLAGS_ALL) $(LIBS)' >$@
+	@mkdir -p $(@D); echo '$(CC) $(CFLAGS_ALL) $(APP_LIBS)' | cmp -s - $@ || echo '$(CC) $(CFLAGS_ALL) $(APP_LIBS)' >$@
 $(BUILD)/gen/models.inc: share/models.tsv
-	@mkdir -p $(@D)
-	@sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/.*/"&",/' $< >$@
-$(BUILD)/src/cli/catalogue.o src/cli/catalogue.c.syntax: $(BUILD)/gen/models.inc
+	@mkdir -p $(@D); sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/.*/"&",/' $< >$@
+$(BUILD)/gen/presets.inc: $(wildcard share/presets/*)
+	@mkdir -p $(@D); for f in $^; do echo "$${f##*/}" | cat - $$f | sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/.*/"&\\n"/'; echo ,; done >$@
+$(addprefix $(BUILD)/src/cli/,catalogue.o preset.o) src/cli/catalogue.c.syntax \
+    src/cli/preset.c.syntax: $(BUILD)/gen/models.inc $(BUILD)/gen/presets.inc
 # One short line a command; V=1 shows the commands themselves.
 run = $(if $(V),,@echo "  $(1) $(2)" &&)
 $(BUILD)/%.o: %.c $(BUILD)/flags
@@ -77,13 +81,13 @@ $(LIBSO): $(LIB_OBJ)
 	$(call run,LD,$@) $(CC) -shared $(SAN) -pthread -Wl,-soname,libkept.so.$(ABI) -o $@ $^ $(LIBS)
 	@ln -sf $(@F) $(BUILD)/libkept.so.$(ABI) && ln -sf $(@F) $(BUILD)/libkept.so
 $(BUILD)/kept: $(CLI_OBJ) $(LIBA)
-	$(call run,LD,$@) $(CC) $(SAN) -pthread -o $@ $^ $(LIBS)
+	$(call run,LD,$@) $(CC) $(SAN) -pthread -o $@ $^ $(APP_LIBS)
 $(BUILD)/tests/fuzz/%: $(BUILD)/tests/fuzz/%.o $(TEST_LIB) $(BUILD)/libkept_cli.a $(LIBA)
-	$(call run,LD,$@) $(CC) $(SAN) -fsanitize=fuzzer -pthread -o $@ $^ $(LIBS)
+	$(call run,LD,$@) $(CC) $(SAN) -fsanitize=fuzzer -pthread -o $@ $^ $(APP_LIBS)
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(TEST_LIB) $(BUILD)/libkept_cli.a $(LIBA)
-	$(call run,LD,$@) $(CC) $(SAN) -pthread -o $@ $^ $(LIBS)
+	$(call run,LD,$@) $(CC) $(SAN) -pthread -o $@ $^ $(APP_LIBS)
 $(BUILD)/bench/%: $(BUILD)/bench/%.o $(LIBA)
-	$(call run,LD,$@) $(CC) $(SAN) -pthread -o $@ $^ $(LIBS)
+	$(call run,LD,$@) $(CC) $(SAN) -pthread -o $@ $^ $(APP_LIBS)
 %.syntax: %
 	$(CC) $(CFLAGS_ALL) $(ISA) -Werror -fsyntax-only $<
 
@@ -109,7 +113,7 @@ suite: setup all tests
 methods: setup $(BUILD)/tests/test_spec
 	@scripts/methods.sh
 ## lint       layers, sizes, format, warnings of gcc and clang, headers, strings, and lint itself
-lint: $(BUILD)/gen/models.inc
+lint: $(BUILD)/gen/models.inc $(BUILD)/gen/presets.inc
 	@scripts/lint.sh; status=$$?; scripts/lint_selftest.sh && exit $$status
 syntax: $(addsuffix .syntax,$(wildcard src/*/*.c tests/*.c tests/fuzz/*.c bench/*.c))
 ## format     clang-format every C file in place
@@ -129,7 +133,7 @@ fuzz:
 fuzzers: $(FUZZERS)
 ## install    into $(DESTDIR)$(PREFIX): program, library, headers, kept.pc, manual; also uninstall
 install: all
-	@VERSION=$(VERSION) ABI=$(ABI) PREFIX=$(PREFIX) LIBS='$(LIBS)' LLAMA_LIBDIR=$(LLAMA_LIBDIR) \
+	@VERSION=$(VERSION) ABI=$(ABI) PREFIX=$(PREFIX) LIBS='$(LIBS)' STORE_LIBS='$(STORE_LIBS)' LLAMA_LIBDIR=$(LLAMA_LIBDIR) \
 	 LLAMA_OWN=$(LLAMA_OWN) OBJECTS='$(CLI_OBJ) $(LIBA)' LIB_OBJECTS='$(LIB_OBJ)' scripts/install.sh
 uninstall:
 	@PREFIX=$(PREFIX) scripts/install.sh uninstall

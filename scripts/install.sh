@@ -26,7 +26,7 @@ fi
 libs=${LIBS//rpath,$LLAMA_LIBDIR/rpath,$rpath}
 # shellcheck disable=SC2086  # lists of words
 {
-    ${CC:-cc} -pthread -o "$BUILD/kept.installed" $OBJECTS $libs
+    ${CC:-cc} -pthread -o "$BUILD/kept.installed" $OBJECTS ${STORE_LIBS:-} $libs
     ${CC:-cc} -shared -pthread -Wl,-soname,"libkept.so.$ABI" -o "$BUILD/libkept.installed" $LIB_OBJECTS $libs
 }
 install -m 755 "$BUILD/kept.installed" "$root/bin/kept"

@@ -12,7 +12,7 @@ c_files() { find include src tests bench -name '*.[ch]' 2>/dev/null | sort; }
 
 # A file includes its own layer, the layers before it, and kept/. A score_ or alloc_ file in policy is
 # written by contributors: it sees kept/policy.h and libc only.
-layers='base kern cache policy model task train bench report cli'
+layers='base kern cache policy model task train bench store report cli'
 check_layers() {
     find src -name '*.[ch]' | sort | xargs awk -v layers="$layers" '
         BEGIN { n = split(layers, l, " "); for (i = 1; i <= n; i++) rank[l[i]] = i }

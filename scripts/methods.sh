@@ -2,7 +2,7 @@
 # methods: measures every score, wrapper and allocator at two budgets on the demo's tasks with the
 # default model, and rewrites the table "Measured" of docs/strategies.md from that run.
 #
-#   scripts/methods.sh [--samples N] [--length N] [--table CSV]
+#   scripts/methods.sh [--samples N] [--length N] [--threads N] [--table CSV]
 #
 # Scores stand alone, wrappers and allocators on snapkv. What needs a trained file gets one first
 # (minutes, kept in the cache). The text that is scored is the part that training never saw.
@@ -11,13 +11,14 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
 BUILD=${BUILD:-build}
-kept=$BUILD/kept out=$BUILD/methods samples=8 length=2048 csv=
+kept=$BUILD/kept out=$BUILD/methods samples=8 length=2048 csv='' threads=0
 while [ $# -gt 0 ]; do
     case $1 in
     --samples) samples=$2 ;;
     --length) length=$2 ;;
     --table) csv=$2 ;;
-    *) die "usage: scripts/methods.sh [--samples N] [--length N] [--table CSV]" ;;
+    --threads) threads=$2 ;;
+    *) die "usage: scripts/methods.sh [--samples N] [--length N] [--threads N] [--table CSV]" ;;
     esac
     shift 2
 done
@@ -50,7 +51,7 @@ measure() {
     say "training and calibration: $((SECONDS - start)) s"
     start=$SECONDS
     "$kept" run --model "$kept_default_model" --strategy "$list" --budget 25%,12.5% \
-        --task niah_single "${text[@]}" --length "$length" --samples "$samples" --score-tokens 48 \
+        --task niah_single "${text[@]}" --length "$length" --samples "$samples" --score-tokens 48 --threads "$threads" \
         --speed-samples 0 --out "$out/result.csv" >"$out/result.txt"
     say "$(echo "$list" | tr ',' '\n' | wc -l) methods at 2 budgets, $samples samples: $((SECONDS - start)) s"
     csv=$out/result.csv

@@ -38,6 +38,8 @@ missing_packages() {
     have pkg-config || echo pkg-config
     pkg-config --exists jansson 2>/dev/null || echo libjansson-dev
     pkg-config --exists libcrypto 2>/dev/null || echo libssl-dev
+    pkg-config --exists sqlite3 2>/dev/null || echo libsqlite3-dev
+    pkg-config --exists libzstd 2>/dev/null || echo libzstd-dev
     if [ -z "${KEPT_LLAMA_PREFIX:-}" ] && ! [ -d "$(llama_home)" ] && ! system_llama; then
         have cmake || echo cmake
         { have c++ && have make; } || echo build-essential
@@ -230,8 +232,9 @@ C
 step_llama() {
     local prefix lib cflags libs new=$BUILD/deps.mk.$$ own=
     have pkg-config || die "pkg-config is missing (Debian: pkg-config)"
-    pkg-config --exists jansson libcrypto ||
-        die "jansson and libcrypto are needed (Debian: libjansson-dev libssl-dev)"
+    pkg-config --exists jansson libcrypto sqlite3 libzstd ||
+        die "jansson, libcrypto, sqlite3 and libzstd are needed" \
+            "(Debian: libjansson-dev libssl-dev libsqlite3-dev libzstd-dev)"
     if [ -n "${KEPT_LLAMA_PREFIX:-}" ]; then
         prefix=$KEPT_LLAMA_PREFIX
     elif system_llama; then
@@ -260,8 +263,9 @@ step_llama() {
         echo "LLAMA_OWN := $own"
         echo "LLAMA_CFLAGS := $cflags"
         echo "LLAMA_LIBS := $libs"
-        echo "DEPS_CFLAGS := $(pkg-config --cflags jansson libcrypto)"
+        echo "DEPS_CFLAGS := $(pkg-config --cflags jansson libcrypto sqlite3 libzstd)"
         echo "DEPS_LIBS := $(pkg-config --libs jansson libcrypto)"
+        echo "STORE_LIBS := $(pkg-config --libs sqlite3 libzstd)"
     } >"$new"
     if cmp -s "$new" "$BUILD/deps.mk"; then
         rm -f "$new"

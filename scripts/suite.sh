@@ -14,9 +14,11 @@ for m in "${models[@]}"; do "$BUILD/kept" pull "$m"; done
 KEPT_MODEL=$kept_model "$BUILD/tests/test_real"
 text=()
 if [ -s "$kept_text" ]; then text=(--text "$kept_text"); fi
+"$BUILD/kept" selftest --model $kept_default_model
+KEPT_SIM=40 "$BUILD/tests/test_stats_sim" # error rates to three digits; two minutes
 for m in "${models[@]}"; do
     echo "== $m"
-    "$BUILD/kept" run --model "$m" --strategy all --budget 50%,25%,12.5% --length 2048 --samples 16 \
+    "$BUILD/kept" run --study "$out/$m.db" --model "$m" --strategy all --budget 50%,25%,12.5% --length 2048 --samples 16 \
         --task niah_single,niah_multikey,niah_multivalue "${text[@]}" --out "$out/$m.json" |
         tee "$out/$m.txt"
 done

@@ -55,7 +55,8 @@ static inline int peek_equal(const uint8_t *page, int d_head, int s, const int i
 
 static inline const uint8_t *peek_page(const kept_pool *p, int d_head, int32_t id)
 {
-    return kept_pool_base(p) + (size_t)id * (size_t)d_head * 256;
+    (void)d_head;
+    return kept_pool_get_page(p, id).at;
 }
 
 #endif

@@ -438,7 +438,7 @@ static void account(void)
     CHECK_INT(pa.page_bytes, 256 * 64);
     CHECK_INT(pa.peak_pages, 3);
     CHECK_INT(pa.n_free_pages, 15); /* shared: counted once */
-    CHECK(pa.huge_bytes % (2u << 20) == 0 && pa.huge_bytes <= 2u << 20);
+    CHECK(pa.huge_bytes % (2u << 20) == 0 && pa.huge_bytes <= 4u << 20);
     kept_cache_drop_planes(f, 0);
     CHECK_INT(bytes_of(f, &a), empty + page - 512);
     kept_cache_free(f);

@@ -5,7 +5,10 @@
 #include "kern/kern.h"
 #include "mkgguf.h"
 #include "model/ahead.h"
+#include "policy/strategy.h"
+#include "policy/trained_fits.h"
 #include "test.h"
+#include "train/train.h"
 
 #include <unistd.h>
 
@@ -317,6 +320,53 @@ static void files_that_do_not_fit_are_refused(void)
     kept_engine_free(r.engine);
 }
 
+/* Whoever reads a trained file that the engine was not lent is told when the sequence is made. */
+static void files_that_are_missing_are_refused(void)
+{
+    static const char *const need[][2] = {{"q-filters@50%", "kept calibrate qfilters"},
+                                          {"triattention@50%", "kept calibrate triattention"},
+                                          {"trikv@50%", "kept calibrate triattention"},
+                                          {"expected-attention-stats@50%", "calibrate expected"},
+                                          {"ranker@50%", "kept train ranker"},
+                                          {"kvzap@50%", "kept train kvzap"},
+                                          {"recency+duo@50%", "kept calibrate duo"},
+                                          {"headkv-snapkv@50%", "kept calibrate headkv"},
+                                          {"lukv@50%", "kept calibrate lu-kv"}};
+    const fixture *f = &fix[0];
+    util_run r = start(f, 1);
+    kept_capture all = {0};
+    kept_seq *base = NULL, *s = NULL;
+    kept_strategy *st[9] = {NULL}, *none = NULL;
+    for (int i = 0; i < 9; i++) {
+        CHECK_INT(kept_strategy_parse(need[i][0], &st[i], &r.err), KEPT_OK);
+        if (i != 5) /* a plane of predictions is refused by itself */
+            CHECK_INT(kept_strategy_needs(st[i], &all, &r.err), KEPT_OK);
+    }
+    CHECK_INT(kept_seq_new(r.engine, NULL, &all, 1, &base, &r.err), KEPT_OK);
+    for (int i = 0; i < 9; i++) {
+        r.err.text[0] = 0;
+        CHECK_INT(kept_seq_new(r.engine, st[i], NULL, 1, &s, &r.err), KEPT_ARGUMENT);
+        CHECK(strstr(r.err.text, need[i][1]) && !strchr(r.err.text, '\n'));
+        r.err.text[0] = 0;
+        CHECK_INT(kept_seq_fork(base, st[i], NULL, 1, &s, &r.err), KEPT_ARGUMENT);
+        CHECK(strstr(r.err.text, need[i][1]));
+        kept_strategy_free(st[i]);
+    }
+    CHECK_INT(kept_seq_new(r.engine, NULL, CAP1(KIND(PREDICTED)), 1, &s, &r.err), KEPT_ARGUMENT);
+    CHECK(strstr(r.err.text, "kept train kvzap"));
+    /* the same score by the sequence's own queries reads no file */
+    CHECK_INT(kept_strategy_parse("expected-attention@50%", &none, &r.err), KEPT_OK);
+    CHECK_INT(kept_seq_new(r.engine, none, NULL, 1, &s, &r.err), KEPT_OK);
+    kept_seq_free(s);
+    kept_seq_free(base);
+    kept_strategy_free(none);
+    kept_engine_free(r.engine);
+    for (int i = 0; i < kept_train_kind_count(); i++) {
+        const kept_train_kind *k = kept_train_kind_at(i);
+        CHECK_STR(kept_trained_verb(k->name), k->calibrates ? "calibrate" : "train");
+    }
+}
+
 int main(void)
 {
     llama_backend_init();
@@ -338,6 +388,7 @@ int main(void)
     RUN(prediction_equals_the_formula);
     RUN(kvzap_keeps_the_best);
     RUN(files_that_do_not_fit_are_refused);
+    RUN(files_that_are_missing_are_refused);
     for (int i = 0; i < N_SHAPES; i++) {
         unlink(fix[i].path);
         free(fix[i].path);

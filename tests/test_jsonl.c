@@ -49,16 +49,16 @@ static void test_samples(void)
     kept_sample s;
     CHECK_INT(kept_task_get(t, 0, &s, &err), KEPT_OK);
     CHECK_STR(s.context, "The code of Ann is 42. So 42.");
-    CHECK_STR(s.question, "\nWhich code?");
-    CHECK_STR(s.answer_prefix, "\nCode:");
-    CHECK_INT(s.n_answers, 1);
-    CHECK_STR(s.answers[0], "42");
-    CHECK(s.any_answer);
-    CHECK_INT(s.max_new_tokens, 32);
-    CHECK_INT(s.n_evidence, 2);
-    CHECK_INT(s.evidence[0].begin, 19);
-    CHECK_INT(s.evidence[1].end, 28);
-    CHECK_NEAR(s.depth, 19 / 29.0, 1e-12);
+    CHECK_STR(s.turns[0].question, "\nWhich code?");
+    CHECK_STR(s.turns[0].answer_prefix, "\nCode:");
+    CHECK_INT(s.turns[0].n_answers, 1);
+    CHECK_STR(s.turns[0].answers[0], "42");
+    CHECK(s.turns[0].metric == KEPT_METRIC_ANY);
+    CHECK_INT(s.turns[0].max_new_tokens, 32);
+    CHECK_INT(s.turns[0].n_evidence, 2);
+    CHECK_INT(s.turns[0].evidence[0].begin, 19);
+    CHECK_INT(s.turns[0].evidence[1].end, 28);
+    CHECK_NEAR(s.turns[0].depth, 19 / 29.0, 1e-12);
     kept_tokens k;
     CHECK_INT(kept_task_tokenize(t, 0, &s, &k, &err), KEPT_OK);
     char text[64];
@@ -68,20 +68,20 @@ static void test_samples(void)
     kept_sample_clear(&s);
     CHECK_INT(kept_task_get(t, 1, &s, &err), KEPT_OK);
     CHECK_STR(s.context, "a \xc3\xa9 b\n");
-    CHECK_STR(s.question, "q");
-    CHECK_STR(s.answer_prefix, "");
-    CHECK(!s.any_answer);
-    CHECK_INT(s.max_new_tokens, 5);
-    CHECK_INT(s.n_evidence, 2);
-    CHECK_INT(s.evidence[0].begin, 2);
-    CHECK_INT(s.evidence[0].end, 4);
+    CHECK_STR(s.turns[0].question, "q");
+    CHECK_STR(s.turns[0].answer_prefix, "");
+    CHECK(s.turns[0].metric == KEPT_METRIC_ALL);
+    CHECK_INT(s.turns[0].max_new_tokens, 5);
+    CHECK_INT(s.turns[0].n_evidence, 2);
+    CHECK_INT(s.turns[0].evidence[0].begin, 2);
+    CHECK_INT(s.turns[0].evidence[0].end, 4);
     kept_sample_clear(&s);
     CHECK_INT(kept_task_get(t, 2, &s, &err), KEPT_ARGUMENT);
     kept_task_close(t);
     t = open_text("{\"context\":\"aaaaa\",\"question\":\"\",\"answer\":\"aa\"}", 1, 300, &err);
     CHECK_INT(kept_task_get(t, 0, &s, &err), KEPT_OK);
-    CHECK_INT(s.n_evidence, 2); /* found ones do not overlap */
-    CHECK_INT(s.evidence[1].begin, 2);
+    CHECK_INT(s.turns[0].n_evidence, 2); /* found ones do not overlap */
+    CHECK_INT(s.turns[0].evidence[1].begin, 2);
     kept_sample_clear(&s);
     kept_task_close(t);
     t = open_text("{\"context\":\"c\",\"question\":\"q\",\"answer\":\"a\"}\n{broken", 1, 300, &err);
@@ -109,7 +109,7 @@ static void test_messages(void)
          "needs either \"answer\" or \"answers\""},
         {"{\"context\":\"c\",\"question\":\"q\",\"answers\":[]}", "\"answers\" is not an array"},
         {"{\"context\":\"c\",\"question\":\"q\",\"answers\":\"a\"}", "\"answers\" is not an array"},
-        {"{\"context\":\"c\",\"question\":\"q\",\"answers\":[\"a\",1]}",
+        {"{\"context\":\"c\",\"question\":\"q\",\"answers\":[\"a\",true]}",
          "an answer must be a string"},
         {"{\"context\":\"c\",\"question\":\"q\",\"answer\":\"\"}", "an answer must be a string"},
         {"{\"context\":\"c\",\"question\":\"q\",\"answer\":\"a\",\"max_new_tokens\":0}",
@@ -118,6 +118,15 @@ static void test_messages(void)
          "\"max_new_tokens\" is not a whole number"},
         {"{\"context\":\"c\",\"question\":\"q\",\"answer\":\"a\",\"match\":\"some\"}",
          "\"match\" is neither"},
+        {"{\"context\":\"c\",\"question\":\"q\",\"answer\":\"a\",\"metric\":\"rouge\"}",
+         "did you mean \"rouge-l\""},
+        {"{\"context\":\"c\",\"question\":\"q\",\"answer\":\"a\",\"metric\":\"choice\"}",
+         "metric \"choice\" needs \"labels\""},
+        {"{\"context\":\"c\",\"turns\":[]}", "\"turns\" is not an array of 1 to 256"},
+        {"{\"context\":\"c\",\"turns\":[{\"answer\":\"a\"}]}", "\"question\" is missing"},
+        {"{\"prompt\":\"c\",\"context\":\"c\",\"answer\":\"a\"}", "only one of"},
+        {"{\"messages\":[{\"role\":\"assistant\",\"content\":\"x\"}],\"answer\":\"a\"}",
+         "the last message is not a user's"},
         {"{\"context\":\"c\",\"context\":\"d\",\"question\":\"q\",\"answer\":\"a\"}", " line 1"},
         {GOOD "{\"context\":\"\xff\",\"question\":\"q\",\"answer\":\"a\"}", " line 2: not UTF-8"},
     };

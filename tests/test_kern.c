@@ -331,8 +331,8 @@ static void check_level(const kept_kern *k, const struct problem *x)
 
 static void check_all(struct problem *x)
 {
-    const char *names[4];
-    int n = kept_kern_levels(names, 4), before = test_failed;
+    const char *names[8];
+    int n = kept_kern_levels(names, 8), before = test_failed;
 
     solve(x);
     for (int i = 0; i < n; i++) {
@@ -423,8 +423,8 @@ static void same_rows(const kept_kern *k, const struct problem *x, int seg, cons
 
 static void row_independence(void)
 {
-    const char *names[4];
-    int n = kept_kern_levels(names, 4);
+    const char *names[8];
+    int n = kept_kern_levels(names, 8);
 
     for (int i = 0; i < 12; i++) {
         int G = groups[i % 8], nq = 64 / G < 16 ? 64 / G : 16;

@@ -80,8 +80,8 @@ static float any_value(int i)
 
 static void put_and_get(void)
 {
-    const char *names[4];
-    int n = kept_kern_levels(names, 4);
+    const char *names[8];
+    int n = kept_kern_levels(names, 8);
 
     for (int z = 0; z < 7; z++) {
         int D = sizes[z], bad = 0;
@@ -127,8 +127,8 @@ static void put_and_get(void)
 
 static void moves(void)
 {
-    const char *names[4];
-    int n = kept_kern_levels(names, 4);
+    const char *names[8];
+    int n = kept_kern_levels(names, 8);
 
     for (int level = 0; level < n; level++) {
         for (int z = 0; z < 7; z++) {
@@ -235,8 +235,8 @@ static void rows_against_rows(void)
 {
     static const int shapes[][3] = {{1, 1, 1},    {1, 17, 64},  {4, 32, 64},  {5, 33, 128},
                                     {3, 100, 80}, {7, 31, 300}, {9, 65, 576}, {2, 16, 512}};
-    const char *names[4];
-    int levels = kept_kern_levels(names, 4);
+    const char *names[8];
+    int levels = kept_kern_levels(names, 8);
 
     for (int l = 0; l < levels; l++)
         for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
@@ -245,8 +245,8 @@ static void rows_against_rows(void)
 
 static void outer_products(void)
 {
-    const char *names[4];
-    int levels = kept_kern_levels(names, 4);
+    const char *names[8];
+    int levels = kept_kern_levels(names, 8);
 
     for (int level = 0; level < levels; level++)
         for (int z = 0; z < 7; z++)
@@ -256,8 +256,8 @@ static void outer_products(void)
 
 static void dispatch(void)
 {
-    const char *names[4];
-    int n = kept_kern_levels(names, 4);
+    const char *names[8];
+    int n = kept_kern_levels(names, 8);
 
     CHECK(n >= 1 && n <= 3);
     CHECK_STR(names[0], "ref");

@@ -151,7 +151,14 @@ static void chunks_bound_the_peak(void)
     kept_plan_bytes x = kept_plan_one(&b, &m, 32000);
     CHECK(x.peak_bytes >= page_slots * per_slot); /* 512 and a chunk of 512 */
     CHECK(x.peak_bytes - x.meta_bytes < page_slots * per_slot * 11 / 10);
-    kept_strategy_free(once), kept_strategy_free(chunked);
+    /* Layer by layer: 512 slots in each of 256 heads, and 32000 in the 8 of one layer. */
+    kept_strategy *layers = parse("h2o+layers@512");
+    kept_plan_row c = {KEPT_PLAN_STRATEGY, layers, 16, 512};
+    const kept_plan_bytes y = kept_plan_one(&c, &m, 32000);
+    const uint64_t slots = 512 * 256 + 32000 * 8;
+    CHECK(y.peak_bytes >= slots * per_slot);
+    CHECK(y.peak_bytes - y.meta_bytes < slots * per_slot * 11 / 10);
+    kept_strategy_free(once), kept_strategy_free(chunked), kept_strategy_free(layers);
 }
 
 static void fits(void)

@@ -448,6 +448,7 @@ static void finite_on(const kept_score *score, pattern kind)
     int32_t pos[N];
     double option[KEPT_MAX_OPTIONS];
     float *scratch = rig_array(4 * N + KEPT_SCRATCH), *pooled = rig_array(N);
+    uint64_t *work = rig_array(4 * N);
     size_t rows = (size_t)(r.capture.n_recent * r.group);
     float *prob = rig_array(rows * N + 1), *lse = rig_array(rows + 1);
     kept_view_head head[2];
@@ -471,6 +472,7 @@ static void finite_on(const kept_score *score, pattern kind)
                    .n_rope = 64,
                    .scratch = scratch,
                    .pooled = pooled,
+                   .work = work,
                    .kern = kept_kern_get("ref"),
                    .trained = r.n_trained ? r.trained[0] : NULL};
     if (score->grouped)
@@ -489,6 +491,7 @@ static void finite_on(const kept_score *score, pattern kind)
     CHECK(out[N] == -12345);
     free(scratch);
     free(pooled);
+    free(work);
     free(prob);
     free(lse);
     rig_unlend(&r);

@@ -422,12 +422,13 @@ static void compare(const char *name, expect_fn *expect, const double *options)
     kept_rng rng;
     kept_rng_init(&rng, 11);
     int n_sure = 0;
+    const rig like = {.n_layers = L, .n_heads = H};
     for (int round = 0; a && round < 200; round++) {
         int keep[ALL], want[ALL];
         fill(&w, a, &rng);
         for (int k = 0; options && k < a->part.n_options; k++)
             w.option[k] = options[k];
-        kept_trained *t = a->trained ? rig_table(a->trained, L, H, (uint64_t)round + 1) : NULL;
+        kept_trained *t = a->trained ? rig_table(a->trained, &like, (uint64_t)round + 1) : NULL;
         w.s.trained = t;
         bool sure = expect(&w, want);
         a->split(&w.s, keep);

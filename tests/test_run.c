@@ -299,6 +299,35 @@ static void equals_single_sequences_by_hand(void)
     kept_model_free(h.model);
 }
 
+/* The NLL after the first token and the last eighth of the prefix, fed one by one. */
+static void short_context_by_hand(void)
+{
+    by_hand h;
+    start_by_hand(&h);
+    const json_t *list =
+        json_object_get(json_array_get(json_object_get(base, "samples"), 2), "short_nll");
+    const int n = h.tokens.n_prefix / 8, n_vocab = kept_model_get_info(h.model)->n_vocab;
+    const int32_t *from = h.tokens.prefix + h.tokens.n_prefix - n;
+    kept_seq *seq = NULL;
+    CHECK_INT(kept_seq_new(h.engine, NULL, NULL, 1, &seq, NULL), KEPT_OK);
+    CHECK_INT(json_array_size(list), h.tokens.n_suffix - 1);
+    for (int i = 0; i < n + h.tokens.n_suffix - 1; i++) {
+        const int32_t *token = i == 0  ? h.tokens.prefix
+                               : i < n ? from + i
+                                       : h.tokens.suffix + i - n;
+        kept_item item = {.seq = seq, .tokens = token, .n_tokens = 1, .n_logits = 1};
+        CHECK_INT(kept_engine_forward(h.engine, &item, 1, NULL), KEPT_OK);
+        if (i < n)
+            continue;
+        double mine = nll_of(kept_engine_logits(h.engine), n_vocab, h.tokens.suffix[i - n + 1]);
+        CHECK_NEAR(json_number_value(json_array_get(list, (size_t)(i - n))), mine, 1e-3);
+    }
+    kept_seq_free(seq);
+    kept_tokens_clear(&h.tokens);
+    kept_engine_free(h.engine);
+    kept_model_free(h.model);
+}
+
 /* What a row holds is what it would hold alone: not a byte of it depends on the other rows. */
 static void bytes_do_not_depend_on_neighbours(void)
 {
@@ -492,6 +521,7 @@ int main(void)
         RUN(speed_was_measured);
         RUN(bytes_do_not_depend_on_neighbours);
         RUN(equals_single_sequences_by_hand);
+        RUN(short_context_by_hand);
     }
     RUN(cancel_leaves_whole_samples);
     RUN(small_pool_counts_failures);

@@ -95,7 +95,7 @@ static bool holds(const kept_seq *s, int layer, int head, int pos)
 static void slack_lets_heads_grow(void)
 {
     kept_strategy *st = parse("h2o+decode(every=1,slack=20)@64");
-    util_run r = start(200, 2);
+    util_run r = start(200, 1);
     kept_seq *s = prefilled(&r, st, N_PROMPT);
     CHECK_INT(held(s), 64);
     for (int t = 1; t <= 50; t++) {
@@ -115,7 +115,7 @@ static void slack_lets_heads_grow(void)
 static void slack_holds_between_chunks(void)
 {
     kept_strategy *st = parse("knorm+chunks(slack=40)@64");
-    util_run r = start(200, 2);
+    util_run r = start(200, 1);
     kept_seq *s = new_seq(&r, st);
     static const int want[] = {64, 96, 64, 96}; /* chunks of 32: 64, 96, 128 > 104, 96 */
     for (int c = 0; c < 5; c++) {
@@ -133,7 +133,7 @@ static void slack_holds_between_chunks(void)
 static void slack_counts_from_what_was_left(void)
 {
     kept_strategy *st = parse("h2o+coverage(part=0.5)+decode(every=1,slack=10)@100%");
-    util_run r = start(200, 2);
+    util_run r = start(200, 1);
     kept_seq *s = prefilled(&r, st, N_PROMPT);
     const int heads = info->n_layers * info->n_kv_heads;
     int64_t last = kept_seq_held(s).slots;
@@ -152,7 +152,7 @@ static void slack_counts_from_what_was_left(void)
 static void turns_end_with_an_eviction(void)
 {
     kept_strategy *st = parse("h2o+turns@50%"), *once = parse("h2o@50%");
-    util_run r = start(200, 2);
+    util_run r = start(200, 1);
     kept_seq *s = prefilled(&r, st, N_PROMPT), *o = prefilled(&r, once, N_PROMPT);
     CHECK_INT(held(s), N_PROMPT / 2);
     for (int t = 0; t < 40; t++)
@@ -186,7 +186,7 @@ static void pressure_cuts_who_is_furthest_over(void)
     kept_strategy *a = parse("h2o+pressure@64"), *b = parse("knorm+pressure@100"),
                   *c = parse("h2o@192");
     const int heads = info->n_layers * info->n_kv_heads;
-    util_run r = start((size_t)heads * 7, 2);
+    util_run r = start((size_t)heads * 7, 1);
     kept_seq *x = prefilled(&r, a, 128), *y = prefilled(&r, b, 128), *z = prefilled(&r, c, 192);
     kept_pool_account pool;
     kept_engine_pool(r.engine, &pool);
@@ -216,7 +216,7 @@ static void pressure_cuts_who_is_furthest_over(void)
 static void parts_of_the_prompt_stay(void)
 {
     kept_strategy *st = parse("random+protect(sinks=1,recent=2,first=0.1,last=0.05)+turns@40%");
-    util_run r = start(200, 2);
+    util_run r = start(200, 1);
     kept_seq *s = prefilled(&r, st, N_PROMPT);
     for (int l = 0; l < info->n_layers; l++)
         for (int p = 0; p < N_PROMPT; p++)
@@ -234,7 +234,7 @@ static void template_tokens(void)
     kept_strategy *keep = parse("random+protect(sinks=0,recent=0,template=keep)@50%");
     kept_strategy *demote = parse("random+protect(sinks=0,recent=0,template=demote)@90%");
     kept_strategy *off = parse("random+protect(sinks=0,recent=0)@50%");
-    util_run r = start(400, 2);
+    util_run r = start(400, 1);
     kept_seq *base = new_seq(&r, NULL), *s[3];
     CHECK_INT(kept_seq_mark(base, 50, 80, KEPT_CLASS_TEMPLATE), KEPT_OK);
     CHECK_INT(kept_seq_mark(base, 60, 70, KEPT_CLASS_TEXT), KEPT_OK);
@@ -310,7 +310,7 @@ static void check_ranks(const kept_seq *s, const kept_seq *full, bool all_ranked
 static void keys_are_renumbered(void)
 {
     kept_strategy *st = parse("knorm+global+decode(every=4)+rerotated@40%");
-    util_run r = start(400, 2);
+    util_run r = start(400, 1);
     kept_seq *full = prefilled(&r, NULL, N_PROMPT), *s = prefilled(&r, st, N_PROMPT);
     check_ranks(s, full, true);
     int shortest = held(s);
@@ -341,7 +341,7 @@ static void renumbered_equals_slot_if_even(void)
     const size_t n = (size_t)N * (size_t)info->n_vocab;
     float *x = malloc(n * sizeof *x), *y = malloc(n * sizeof *y);
     kept_capture recent = {.n_recent = 8};
-    util_run r = start(400, 2);
+    util_run r = start(400, 1);
     kept_seq *s = NULL, *q = NULL;
     CHECK_INT(kept_seq_new(r.engine, a, &recent, 1, &s, &r.err), KEPT_OK);
     CHECK_INT(kept_seq_new(r.engine, b, &recent, 1, &q, &r.err), KEPT_OK);

@@ -83,19 +83,26 @@ static void check_error(const char *spec, int at, const char *part)
     CHECK_INT(kept_strategy_parse(spec, &s, NULL), KEPT_ARGUMENT);
 }
 
-/* Appends a part with option `k` at one end of its range (or choice 1), all others at default. */
+/* Appends a part with option `k` at one end of its range (or choice 1), all others at default, or
+ * at 1 where they must be given. */
 static void write_option(char *spec, size_t cap, const char *name, const kept_option *o, int n,
                          int k, bool high)
 {
     char number[KEPT_SPEC_NUMBER];
+    const char *open = "(";
     size_t used = strlen(spec);
     snprintf(spec + used, cap - used, "%s", name);
-    if (k >= n)
-        return;
+    for (int i = 0; i < n; i++) {
+        double x = i != k ? 1 : high ? o[i].max : o[i].min;
+        if (i != k && !isnan(o[i].value))
+            continue;
+        used = strlen(spec);
+        snprintf(spec + used, cap - used, "%s%s=%s", open, o[i].name,
+                 o[i].choices ? o[i].choices[(int)x] : kept_spec_write(x, number));
+        open = ",";
+    }
     used = strlen(spec);
-    double x = high ? o[k].max : o[k].min;
-    snprintf(spec + used, cap - used, "(%s=%s)", o[k].name,
-             o[k].choices ? o[k].choices[(int)x] : kept_spec_write(x, number));
+    snprintf(spec + used, cap - used, "%s", *open == ',' ? ")" : "");
 }
 
 /* "random+PART@7%"; a score stands alone, a part with states has specs in place of a score. */
@@ -145,9 +152,16 @@ static void test_every_part(void)
     }
 }
 
+static void test_required_option(void)
+{
+    check_error("kvzap-threshold@50%", 15, "needs at=NUMBER");
+    check_error("kvzap-threshold(recent=9)@50%", 25, "needs at=NUMBER");
+    check_round_trip("kvzap-threshold(at=-7.5)@100%");
+}
+
 static void test_names_are_unique(void)
 {
-    const char *name[64];
+    const char *name[160];
     int n = 0;
     for (int i = 0; i < kept_part_count(); i++)
         name[n++] = kept_part_at(i)->name;
@@ -177,13 +191,14 @@ static void test_defaults_are_in_range(void)
 static void test_spellings(void)
 {
     check_spelling("full", "full", "full");
-    check_spelling(
-        "h2o@20%", "h2o@20%",
-        "h2o(norm=off)+unweighted+tokens+uniform+protect(sinks=4,recent=32,first=0,last=0,"
-        "template=off)+prefill+original+fixed@20%");
+    check_spelling("h2o@20%", "h2o@20%",
+                   "h2o(norm=off,gqa=sum,pool=none,kernel=1,pool-first=off)+unweighted+tokens+"
+                   "uniform+protect(sinks=4,recent=32,first=0,last=0,"
+                   "template=off)+prefill+original+fixed@20%");
     check_spelling("decode(every=16)+slot+ada+snapkv(window=64,pool=avg)@64MiB",
                    "snapkv(window=64,pool=avg)+ada+decode(every=16)+slot@64MiB",
-                   "snapkv(window=64,kernel=7,pool=avg)+unweighted+tokens+ada(alpha=0.2)+protect("
+                   "snapkv(window=64,gqa=sum,pool=avg,kernel=7,pool-first=off)+unweighted+tokens+"
+                   "ada(alpha=0.2)+protect("
                    "sinks=4,recent=32,first=0,last=0,template=off)"
                    "+decode(every=16,slack=0)+slot+fixed@64MiB");
     check_spelling("window@512", "recency+protect(sinks=0,recent=0)@512", NULL);
@@ -198,7 +213,8 @@ static void test_spellings(void)
 }
 
 #define H2O(schedule)                                                                              \
-    "h2o(norm=off)+unweighted+tokens+uniform+protect(sinks=4,recent=32,first=0,last=0,"            \
+    "h2o(norm=off,gqa=sum,pool=none,kernel=1,pool-first=off)+unweighted+tokens+uniform+"           \
+    "protect(sinks=4,recent=32,first=0,last=0,"                                                    \
     "template=off)+" schedule "+original+"                                                         \
     "fixed"
 
@@ -222,7 +238,8 @@ static void test_states(void)
                    "tight=recency+protect(sinks=0,recent=0))@64",
                    NULL);
     check_spelling("h2o+balance(every=16,floor=12.5)@25%", "h2o+balance(floor=12.5)@25%",
-                   "h2o(norm=off)+unweighted+tokens+uniform+protect(sinks=4,recent=32,first=0,"
+                   "h2o(norm=off,gqa=sum,pool=none,kernel=1,pool-first=off)+unweighted+tokens+"
+                   "uniform+protect(sinks=4,recent=32,first=0,"
                    "last=0,template=off)+prefill+"
                    "original+balance(signal=entropy,floor=12.5,every=16)@25%");
 }
@@ -467,8 +484,8 @@ static void put_options(char *row, const kept_option *o, int n)
             put(row, ")");
         } else {
             snprintf(text, sizeof text, "%s%s=%s (%s to %s)", i ? "; " : "", o[i].name,
-                     kept_spec_write(o[i].value, a), kept_spec_write(o[i].min, b),
-                     kept_spec_write(o[i].max, c));
+                     isnan(o[i].value) ? "?" : kept_spec_write(o[i].value, a),
+                     kept_spec_write(o[i].min, b), kept_spec_write(o[i].max, c));
             put(row, text);
         }
         put(row, ": ");
@@ -552,6 +569,7 @@ int main(int argc, char **argv)
         return 0;
     }
     RUN(test_every_part);
+    RUN(test_required_option);
     RUN(test_names_are_unique);
     RUN(test_defaults_are_in_range);
     RUN(test_spellings);

@@ -71,7 +71,8 @@ static void fill_table(world *w, const kept_allocator *a, kept_rng *rng)
         return;
     if (kind > 2) {
         n_layers -= kind == 3;
-        w->table = rig_table(a->trained, n_layers ? n_layers : 1, w->s.n_heads, 1);
+        w->table = rig_table(
+            a->trained, &(rig){.n_layers = n_layers ? n_layers : 1, .n_heads = w->s.n_heads}, 1);
         return;
     }
     CHECK_INT(kept_trained_new(a->trained, RIG_MODEL, &w->table, NULL), KEPT_OK);

@@ -1,5 +1,5 @@
 /* Error rates by simulation: what an interval covers, how often an effect of zero is called worse.
- * Seeded. KEPT_SIM=N makes it N times as long, with bounds as much tighter (`make bench` runs 40).
+ * Seeded. KEPT_SIM=N makes it N times as long, with bounds as much tighter (`make suite` runs 40).
  */
 #include "bench/stats.h"
 #include "test.h"

@@ -120,8 +120,9 @@ static void mixed_batch_step(void)
                                         "streaming+decode(every=1)@100",
                                         "keydiff+decode(every=16)@64",
                                         "snapkv+ada+decode(every=8)@96",
-                                        "knorm@25%"};
-    CHECK_INT(allocations(specs, 7), 0);
+                                        "knorm@25%",
+                                        "compactor+decode(every=16)@80"};
+    CHECK_INT(allocations(specs, 8), 0);
 }
 
 /* Controllers that read, switch, evict for the first time and move budgets while steps count. */

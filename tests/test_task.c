@@ -27,16 +27,36 @@ static void test_words(void)
     kept_rng_init(&rng, 2);
     for (int i = 0; i < 2000; i++) {
         char s[KEPT_SECRET_CAP];
-        kept_secret_draw(&rng, KEPT_SECRET_NUMBER, s);
+        kept_secret_draw(&rng, KEPT_SECRET_NUMBER, 7, s);
         CHECK(strlen(s) == 7 && strspn(s, "0123456789") == 7 && s[0] != '0');
-        kept_secret_draw(&rng, KEPT_SECRET_WORD, s);
+        kept_secret_draw(&rng, KEPT_SECRET_WORD, 7, s);
         CHECK(strspn(s, "abcdefghijklmnopqrstuvwxyz-") == strlen(s) && strchr(s, '-'));
-        kept_secret_draw(&rng, KEPT_SECRET_UUID, s);
+        kept_secret_draw(&rng, KEPT_SECRET_UUID, 7, s);
         CHECK_INT(strlen(s), 36);
         CHECK(s[8] == '-' && s[13] == '-' && s[18] == '-' && s[23] == '-');
         CHECK(s[14] == '4' && strchr("89ab", s[19]));
         CHECK(strspn(s, "0123456789abcdef-") == 36);
+        kept_secret_draw(&rng, KEPT_SECRET_NUMBER, 64, s);
+        CHECK(strlen(s) == 64 && strspn(s, "0123456789") == 64 && s[0] != '0');
     }
+    CHECK_INT(kept_secret_room(KEPT_SECRET_NUMBER, 7), 16);
+    CHECK_INT(kept_secret_room(KEPT_SECRET_NUMBER, 64), 147);
+}
+
+/* Long answers: every reference has as many digits, and room. */
+static void test_digits(void)
+{
+    kept_task_options o = options("niah_multivalue", 4000, 1);
+    o.digits = 64;
+    kept_task *t = must_open(&o, models[0]);
+    CHECK_STR(kept_task_label(t), "niah_multivalue(word,number,noise,digits=64)");
+    kept_sample s;
+    must_get(t, 0, &s, NULL);
+    for (int i = 0; i < 4; i++)
+        CHECK(strlen(s.turns[0].answers[i]) == 64 && strstr(s.context, s.turns[0].answers[i]));
+    CHECK_INT(s.turns[0].max_new_tokens, 4 * 147);
+    kept_sample_clear(&s);
+    kept_task_close(t);
 }
 
 /* ---- wording --------------------------------------------------------------------------------- */
@@ -54,8 +74,8 @@ static void expect_prompt(const kept_task_options *o, int i, const char *want, c
     prompt_of(t, &s, &prompt, &split);
     CHECK_STR(prompt, want);
     CHECK_STR(prompt + split, strstr(want, "\nWhat "));
-    CHECK_STR(s.answers[0], answer);
-    CHECK(!s.any_answer);
+    CHECK_STR(s.turns[0].answers[0], answer);
+    CHECK(s.turns[0].metric == KEPT_METRIC_ALL);
     free(prompt);
     kept_sample_clear(&s);
     kept_task_close(t);
@@ -113,15 +133,15 @@ static void expect_wording(const kept_sample *s, const char *kind, bool plural)
     char key[KEPT_SECRET_CAP], want[600], format[600];
     snprintf(format, sizeof format, " The special magic %s%s for %%47s mentioned", kind,
              plural ? "s" : "");
-    CHECK_INT(sscanf(s->answer_prefix, format, key), 1);
+    CHECK_INT(sscanf(s->turns[0].answer_prefix, format, key), 1);
     snprintf(want, sizeof want, " The special magic %s%s for %s mentioned in the provided text %s",
              kind, plural ? "s" : "", key, plural ? "are" : "is");
-    CHECK_STR(s->answer_prefix, want);
+    CHECK_STR(s->turns[0].answer_prefix, want);
     snprintf(want, sizeof want,
              "\nWhat %s the special magic %s%s for %s mentioned in the provided "
              "text?",
              plural ? "are all" : "is", kind, plural ? "s" : "", key);
-    CHECK_STR(s->question, want);
+    CHECK_STR(s->turns[0].question, want);
     snprintf(want, sizeof want,
              "%s special magic %s%s %s hidden within the following text. Make "
              "sure to memorize it. I will quiz you about the %s%s afterwards.\n",
@@ -129,17 +149,17 @@ static void expect_wording(const kept_sample *s, const char *kind, bool plural)
              plural ? "s" : "");
     CHECK(!strncmp(s->context, want, strlen(want)));
     snprintf(want, sizeof want, " for %s is: ", key);
-    CHECK_INT(occurrences(s->context, want), s->n_answers); /* no distractor has the key */
-    CHECK_INT(s->n_evidence, s->n_answers);
-    for (int i = 0; i < s->n_answers; i++) {
+    CHECK_INT(occurrences(s->context, want), s->turns[0].n_answers); /* no distractor has the key */
+    CHECK_INT(s->turns[0].n_evidence, s->turns[0].n_answers);
+    for (int i = 0; i < s->turns[0].n_answers; i++) {
         snprintf(want, sizeof want, "One of the special magic %ss for %s is: %s.", kind, key,
-                 s->answers[i]);
+                 s->turns[0].answers[i]);
         CHECK_INT(occurrences(s->context, want), 1);
-        CHECK_INT(occurrences(s->context, s->answers[i]), 1);
+        CHECK_INT(occurrences(s->context, s->turns[0].answers[i]), 1);
         bool marked = false;
-        for (int e = 0; e < s->n_evidence; e++)
-            marked |= s->context + s->evidence[e].begin == strstr(s->context, want) &&
-                      s->evidence[e].end - s->evidence[e].begin == strlen(want);
+        for (int e = 0; e < s->turns[0].n_evidence; e++)
+            marked |= s->context + s->turns[0].evidence[e].begin == strstr(s->context, want) &&
+                      s->turns[0].evidence[e].end - s->turns[0].evidence[e].begin == strlen(want);
         CHECK(marked);
     }
 }
@@ -155,7 +175,7 @@ static void test_wording(void)
             kept_sample s;
             must_get(t, i, &s, NULL);
             expect_wording(&s, kinds[k], k == 4);
-            CHECK_INT(s.n_answers, k == 4 ? 4 : 1);
+            CHECK_INT(s.turns[0].n_answers, k == 4 ? 4 : 1);
             const int lines = occurrences(s.context, "\n");
             const int found = occurrences(s.context, "\nOne of the special magic ");
             CHECK_INT(found, needles[k] ? needles[k] : lines);
@@ -194,17 +214,17 @@ static void test_depth(void)
     for (int i = 0; i < n; i++) {
         kept_sample s;
         must_get(t, i, &s, NULL);
-        CHECK(s.depth >= 0 && s.depth < 1);
-        strata[(int)(s.depth * n)]++;
+        CHECK(s.turns[0].depth >= 0 && s.turns[0].depth < 1);
+        strata[(int)(s.turns[0].depth * n)]++;
         if (i < 5) {
-            early = fmin(early, s.depth);
-            late = fmax(late, s.depth);
+            early = fmin(early, s.turns[0].depth);
+            late = fmax(late, s.turns[0].depth);
         }
         int before = 0, all = occurrences(s.context, "\nThe grass");
         for (const char *p = s.context;
-             (p = strstr(p, "\nThe grass")) && p < s.context + s.evidence[0].begin; p++)
+             (p = strstr(p, "\nThe grass")) && p < s.context + s.turns[0].evidence[0].begin; p++)
             before++;
-        CHECK_INT(before, floor(s.depth * (all + 1)));
+        CHECK_INT(before, floor(s.turns[0].depth * (all + 1)));
         kept_sample_clear(&s);
     }
     for (int i = 0; i < n; i++)
@@ -225,10 +245,10 @@ static void check_evidence(const kept_model *m, const kept_sample *s, const kept
         kept_detokenize(m, k->prefix + first, n, true, text, sizeof text);
         int held = 0;
         size_t inside = 0;
-        for (int v = 0; v < s->n_evidence; v++) {
+        for (int v = 0; v < s->turns[0].n_evidence; v++) {
             char want[200] = "";
-            const size_t len = s->evidence[v].end - s->evidence[v].begin;
-            memcpy(want, s->context + s->evidence[v].begin, len);
+            const size_t len = s->turns[0].evidence[v].end - s->turns[0].evidence[v].begin;
+            memcpy(want, s->context + s->turns[0].evidence[v].begin, len);
             held += strstr(text, want) != NULL;
             inside += strstr(text, want) ? len : 0;
         }
@@ -240,7 +260,7 @@ static void check_evidence(const kept_model *m, const kept_sample *s, const kept
         spans += held;
         e = end;
     }
-    CHECK_INT(spans, s->n_evidence);
+    CHECK_INT(spans, s->turns[0].n_evidence);
 }
 
 static void test_fit_and_evidence(void)
@@ -262,7 +282,7 @@ static void test_fit_and_evidence(void)
                         kept_sample s;
                         kept_tokens tok;
                         must_get(t, i, &s, &tok);
-                        const int all = tok.n_prefix + tok.n_suffix + s.max_new_tokens;
+                        const int all = tok.n_prefix + tok.n_suffix + s.turns[0].max_new_tokens;
                         CHECK(all <= lengths[l]);
                         CHECK(l == 0 || all >= lengths[l] - 300);
                         check_evidence(models[m], &s, &tok);
@@ -321,14 +341,15 @@ static void check_chat_split(const kept_model *m, const char *name, bool query_a
     char *prompt;
     size_t n, split;
     kept_error err;
-    snprintf(user, sizeof user, "%s%s", s.context, s.question);
+    snprintf(user, sizeof user, "%s%s", s.context, s.turns[0].question);
     CHECK_INT(kept_chat_format(m, NULL, user, want, sizeof want, &n, &err), KEPT_OK);
     CHECK(n < sizeof want && want[n - 1] == '\n');
-    snprintf(want + n, sizeof want - n, "%s", s.answer_prefix + 1); /* less its space */
+    snprintf(want + n, sizeof want - n, "%s", s.turns[0].answer_prefix + 1); /* less its space */
     prompt_of(t, &s, &prompt, &split);
     CHECK_STR(prompt, want);
-    const char *behind = query_aware ? strstr(want, s.question) + strlen(s.question)
-                                     : strstr(want, s.context) + strlen(s.context);
+    const char *behind = query_aware
+                             ? strstr(want, s.turns[0].question) + strlen(s.turns[0].question)
+                             : strstr(want, s.context) + strlen(s.context);
     CHECK_INT(split, behind - want);
     CHECK(query_aware == (strstr(prompt + split, "What is") == NULL));
     CHECK(strstr(prompt + split, "<|im_start|>assistant\nThe special magic") != NULL);
@@ -336,7 +357,7 @@ static void check_chat_split(const kept_model *m, const char *name, bool query_a
     const char *from = strstr(text, "<|im_start|>");
     CHECK(from && from - text <= 3); /* BOS */
     CHECK(from && len - (size_t)(from - text) <= split + 2);
-    CHECK(strstr(text, s.answers[0]) != NULL);
+    CHECK(strstr(text, s.turns[0].answers[0]) != NULL);
     kept_detokenize(m, k.suffix, k.n_suffix, true, text, TEXT);
     CHECK(strstr(text, "assistant") && strstr(text, "provided text is"));
     CHECK(query_aware == (strstr(text, "What is") == NULL));
@@ -361,7 +382,7 @@ static void test_assembly(void)
     size_t split;
     must_get(t, 0, &s, NULL);
     prompt_of(t, &s, &prompt, &split);
-    CHECK_STR(prompt + split, s.answer_prefix);
+    CHECK_STR(prompt + split, s.turns[0].answer_prefix);
     free(prompt);
     kept_sample_clear(&s);
     kept_task_close(t);
@@ -387,7 +408,7 @@ static void test_odd_prompts(void)
                 CHECK(k.n_evidence >= 1);
                 kept_detokenize(models[m], k.prefix + k.evidence[0], k.n_evidence, true, text,
                                 TEXT);
-                CHECK(strstr(text, s.answers[0]) != NULL);
+                CHECK(strstr(text, s.turns[0].answers[0]) != NULL);
                 kept_tokens_clear(&k);
                 kept_sample_clear(&s);
             }
@@ -400,6 +421,7 @@ int main(void)
     if (!task_util_open())
         return 1;
     RUN(test_words);
+    RUN(test_digits);
     RUN(test_exact_prompts);
     RUN(test_wording);
     RUN(test_depth);

@@ -68,7 +68,7 @@ static void test_essay_without_stops(void)
         kept_sample s;
         must_get(t, i, &s, NULL);
         const double head = strchr(s.context, '\n') - s.context, all = strlen(s.context) - head;
-        CHECK_NEAR(((double)s.evidence[0].begin - head) / all, s.depth, 0.06);
+        CHECK_NEAR(((double)s.turns[0].evidence[0].begin - head) / all, s.turns[0].depth, 0.06);
         kept_sample_clear(&s);
     }
     kept_task_close(t);
@@ -97,7 +97,7 @@ static void test_text(void)
             CHECK_INT(k.n_prefix, 900 - 33);
             CHECK_INT(k.n_suffix, 33);
             CHECK_INT(k.n_evidence, 0);
-            CHECK(!strncmp(s.context, "Sentence ", 9) && !*s.question && !s.n_answers);
+            CHECK(!strncmp(s.context, "Sentence ", 9) && !s.n_turns);
             const char *at = strstr(essay, s.context);
             CHECK(at);
             const size_t begin = at ? (size_t)(at - essay) : 0;
@@ -117,6 +117,27 @@ static void test_text(void)
     }
 }
 
+/* A stream is scored from its 129th token on, whatever --score-tokens says. */
+static void test_stream(void)
+{
+    char essay[20000] = "";
+    for (int i = 0; i < 400; i++)
+        snprintf(essay + strlen(essay), 40, "Sentence %d is here. ", i);
+    write_file(essay);
+    kept_task_options o = options("stream", 900, 2);
+    o.file = file;
+    o.score_tokens = 64;
+    kept_task *t = must_open(&o, models[0]);
+    kept_sample s;
+    kept_tokens k;
+    must_get(t, 1, &s, &k);
+    CHECK_INT(k.n_prefix, 128);
+    CHECK_INT(k.n_suffix, 900 - 128);
+    kept_tokens_clear(&k);
+    kept_sample_clear(&s);
+    kept_task_close(t);
+}
+
 static void expect_error(kept_task_options o, kept_status want, const char *message)
 {
     kept_error err = {"", 0};
@@ -132,7 +153,7 @@ static void test_errors(void)
     kept_task_options o = options("niah_singel", 1000, 1);
     expect_error(o, KEPT_ARGUMENT, "did you mean \"niah_single\"");
     o.name = "quite another";
-    expect_error(o, KEPT_ARGUMENT, "niah_multikey_3");
+    expect_error(o, KEPT_ARGUMENT, "kept run --help");
     expect_error(options("niah_single", 0, 1), KEPT_ARGUMENT, "length must be at least 1");
     expect_error(options("niah_single", 99999, 1), KEPT_ARGUMENT, "beyond the 8192 tokens");
     expect_error(options("niah_single", 100, 1), KEPT_ARGUMENT, "is too short, it needs");
@@ -200,6 +221,7 @@ int main(void)
     RUN(test_essay);
     RUN(test_essay_without_stops);
     RUN(test_text);
+    RUN(test_stream);
     RUN(test_errors);
     RUN(test_score_match);
     task_util_close();

@@ -17,11 +17,12 @@ static inline void rig_put(kept_trained *t, const char *name, size_t n, kept_rng
     free(x);
 }
 
-/* A file of this kind for a model of n_layers layers with n_heads KV heads; the caller frees it. */
-static inline kept_trained *rig_table(const char *kind, int n_layers, int n_heads, uint64_t seed)
+/* A file of this kind for a model like r; the caller frees it. */
+static inline kept_trained *rig_table(const char *kind, const rig *r, uint64_t seed)
 {
     static const float ratio[] = {0.1f, 0.25f, 0.5f, 0.8f};
-    size_t heads = (size_t)(n_layers * n_heads);
+    size_t heads = (size_t)(r->n_layers * r->n_heads), size = (size_t)r->head_size;
+    size_t queries = heads * (size_t)r->group;
     kept_trained *t = NULL;
     kept_rng rng;
     kept_rng_init(&rng, seed);
@@ -34,6 +35,20 @@ static inline kept_trained *rig_table(const char *kind, int n_layers, int n_head
         CHECK_INT(kept_trained_put(t, "ratio", ratio, 4, NULL), KEPT_OK);
         rig_put(t, "keep", 4 * heads, &rng);
     }
+    if (!strcmp(kind, "qfilters"))
+        rig_put(t, "filter", heads * size, &rng);
+    if (!strcmp(kind, "expected") || !strcmp(kind, "triattention"))
+        rig_put(t, "mean", queries * size, &rng);
+    if (!strcmp(kind, "expected"))
+        rig_put(t, "cov", queries * size * size, &rng);
+    if (!strcmp(kind, "triattention"))
+        rig_put(t, "modulus", queries * size / 2, &rng);
+    if (!strcmp(kind, "ranker")) {
+        rig_put(t, "w1", heads * 8 * KEPT_N_FEATURES, &rng);
+        rig_put(t, "b1", heads * 8, &rng);
+        rig_put(t, "w2", heads * 8, &rng);
+        rig_put(t, "b2", heads, &rng);
+    }
     return t;
 }
 
@@ -44,7 +59,7 @@ static inline void rig_lend(rig *r, const kept_strategy *s)
     r->n_trained = 0;
     for (int i = 0; i < 2; i++)
         if (kind[i])
-            r->trained[r->n_trained++] = rig_table(kind[i], r->n_layers, r->n_heads, 5);
+            r->trained[r->n_trained++] = rig_table(kind[i], r, 5);
 }
 static inline void rig_unlend(rig *r)
 {

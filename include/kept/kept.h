@@ -107,9 +107,17 @@ KEPT_API size_t kept_detokenize(const kept_model *m, const int32_t *tokens, int 
                                 char *buf, size_t cap);
 KEPT_API bool kept_token_is_end(const kept_model *m, int32_t token); /* any end-of-generation id */
 KEPT_API int32_t kept_token_bos(const kept_model *m);                /* -1: the model has none */
-/* Formats one user message with the model's chat template up to the assistant header. system may
- * be NULL. Returns the length needed (as snprintf) through *n. UNSUPPORTED: no template, or one
- * libllama does not know. */
+
+typedef struct kept_message {
+    const char *role, *content; /* role: "system", "user" or "assistant" */
+} kept_message;
+/* Formats messages with the model's chat template; header: the next assistant message is begun.
+ * Returns the length needed (as snprintf) through *n. UNSUPPORTED: no template, or one libllama
+ * does not know. ARGUMENT: n_messages is not 1 to 4096, or one has no role or content. */
+KEPT_API kept_status kept_chat_messages(const kept_model *m, const kept_message *messages,
+                                        int n_messages, bool header, char *buf, size_t cap,
+                                        size_t *n, kept_error *err);
+/* The same of one user message up to the assistant header; system may be NULL. */
 KEPT_API kept_status kept_chat_format(const kept_model *m, const char *system, const char *user,
                                       char *buf, size_t cap, size_t *n, kept_error *err);
 
@@ -139,7 +147,7 @@ typedef struct kept_engine_options {
     int max_tokens;    /* longest sequence, prompt and output; 0: the model's context */
     int max_batch_tokens; /* tokens in one forward pass; 0: 512 */
     int max_seqs;         /* sequences alive at once; 0: 64 */
-    const char *isa;      /* NULL: best; "ref", "avx2", "avx512": force a kernel level */
+    const char *isa; /* NULL: best; "ref", "avx2", "avx2vnni", "avx512", "avx512vnni": force it */
 } kept_engine_options;
 
 /* model must outlive the engine. NOMEM, UNSUPPORTED (isa not on this CPU), ARGUMENT. */
@@ -162,7 +170,8 @@ typedef enum kept_plane_kind {
     KEPT_PLANE_ECHO,      /* maximum over all queries that repeat the context: kept_seq_echo */
     KEPT_PLANE_ECHO_PLUS, /* the same of p / ||x||, x the hidden state of the query's token */
     /* Column sums of softmax(q k / sqrt(D)) inside blocks of `window` positions without a causal
-     * mask; a block that a forward pass cuts is scored from the parts that pass saw. */
+     * mask (arXiv 2507.08143). A block that forward passes cut is scored part by part: a token
+     * alone has 1 per query head. 0 in windowed layers. */
     KEPT_PLANE_LOCAL,
     KEPT_PLANE_PREDICTED /* what the trained file "kvzap" says of the token's hidden state */
 } kept_plane_kind;
@@ -191,7 +200,8 @@ KEPT_API kept_status kept_capture_union(const kept_strategy *const *s, int n, ke
                                         kept_error *err);
 
 /* A new empty sequence. strategy NULL: full cache. capture NULL: exactly what strategy needs. The
- * strategy is borrowed and must outlive the sequence. seed feeds random strategies. */
+ * strategy is borrowed and must outlive the sequence. seed feeds random strategies. ARGUMENT: among
+ * others, strategy reads a trained file that e was not lent (kept_engine_add_trained). */
 KEPT_API kept_status kept_seq_new(kept_engine *e, const kept_strategy *strategy,
                                   const kept_capture *capture, uint64_t seed, kept_seq **out,
                                   kept_error *err);
@@ -214,9 +224,18 @@ typedef enum kept_class {
     KEPT_CLASS_TEMPLATE /* chat template: system prompt, role markers, boilerplate */
 } kept_class;
 /* Positions [begin, end) of s are of that class, whether they are in the cache yet or not; forks
- * inherit it. ARGUMENT: not a span, or beyond the engine's max_tokens. NOMEM. */
+ * whose strategy looks at classes inherit it. ARGUMENT: not a span, or beyond the engine's
+ * max_tokens. NOMEM. */
 KEPT_API kept_status kept_seq_mark(kept_seq *s, int begin, int end, kept_class what);
 
+/* Reads a prompt, or the next part of one that is not layer by layer: n tokens, `chunk` at a time
+ * (0: max_batch_tokens), with logits of the last n_logits of them (at most a chunk's). Not needed
+ * but for the schedule "layers", where it goes layer by layer through an empty sequence and cuts
+ * each layer that it has passed; the hidden states between layers, n times n_embd floats, and the
+ * scores held count in peak_bytes. kept_seq_end_prefill follows in either case. ARGUMENT, NOMEM,
+ * FULL; if that happens layer by layer, s is good for nothing but kept_seq_free. */
+KEPT_API kept_status kept_seq_prefill(kept_seq *s, const int32_t *tokens, int n, int chunk,
+                                      int n_logits, kept_error *err);
 /* Tells s that its prefill is over: strategies evict now (but those of schedule "pressure"). */
 KEPT_API kept_status kept_seq_end_prefill(kept_seq *s, kept_error *err);
 /* Tells s that a turn (a question and its answer) is over: strategies of schedule "turns" evict

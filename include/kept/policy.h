@@ -38,7 +38,7 @@ typedef enum kept_axis {
  * index of the choice and is written by its name. */
 typedef struct kept_option {
     const char *name;
-    double value, min, max; /* default and inclusive range */
+    double value, min, max; /* default (NAN: it must be given) and inclusive range */
     bool integer;
     const char *const *choices;
     const char *help;
@@ -100,6 +100,7 @@ typedef struct kept_view {
     int n_recent;                /* queries that heads[].query and prob hold (fewer than asked for
                                     while the sequence is shorter) */
     int32_t next_pos;            /* tokens seen = position of the next token */
+    int32_t n_steps;             /* of them decoded, not read as part of the prompt */
     int32_t rope_back;           /* the next token's rotary position is next_pos - rope_back; the
                                     helpers below know */
     int share;                   /* unprotected slots that the head asked (wrappers: the first) may
@@ -115,9 +116,10 @@ typedef struct kept_view {
     const float *rope_freq; /* [n_rope/2] */
     int n_rope;
     bool rope_neox;
-    float *scratch; /* [2 n + G n + KEPT_SCRATCH] floats of the head asked, uninitialised */
+    float *scratch; /* [2 n + G n + KEPT_SCRATCH] floats, n of the longest head, uninitialised */
     const struct kept_kern *kern; /* for kept_dots */
     float *pooled;                /* [n] of kept_group */
+    uint64_t *work;               /* [2 n] of kept_pick */
 } kept_view;
 
 /* c[i*ldc + j] = sum_d a[i*k + d] * b[j*k + d], i < m, j < n: rows of k floats against rows of k
@@ -131,12 +133,33 @@ KEPT_API void kept_dots(const kept_view *v, int m, int n, int k, const float *a,
  * overlap x. */
 KEPT_API void kept_group(const kept_view *v, const float *x, int rows, int n, int edge, float *out);
 
+/* Marks the `count` best unprotected slots of a head by score [n] (the later position on ties) and
+ * the protected ones: mask[i] = 1, all others 0. */
+KEPT_API void kept_pick(const kept_view *v, int head, const float *score, int count, uint8_t *mask);
+/* A random number in (0, 1) of its own for every head and position, drawn anew at every eviction.
+ */
+KEPT_API double kept_noise(const kept_view *v, int head, int32_t pos);
+
 /* For scores that look ahead: writes the mean over positions [from, from + n) of the rotary factors
  * exp(i (pos - rope_back) rope_freq[j]) to re, im [n_rope/2]; n = 1 gives those of one position. */
 KEPT_API void kept_rope_mean(const kept_view *v, double from, double n, float *re, float *im);
 /* Turns one vector by such factors, in place; its D channels lie `stride` floats apart. */
 KEPT_API void kept_rope_turn(const kept_view *v, const float *re, const float *im, float *x,
                              int stride);
+
+/* For learned scores: what a slot shows of itself. Needs keys, values, the mass plane of all
+ * queries and recent queries (none: their features are constant). fn sees the slots in order, at
+ * most KEPT_FEATURE_BLOCK at once: x [n][KEPT_N_FEATURES] of slots first .. first + n - 1, borrowed
+ * for the call, within -50..50. Overwrites v->scratch. A share is log(0.01 + a probability as a
+ * multiple of an even share): 0 share of all queries so far; 1 of the recent ones, mean of the
+ * query heads; 2 of the query head that attends most; 3 the greatest of 1 within three slots; 4 of
+ * the last query; 5 log(1 + position); 6 log of age in tokens; 7 position / tokens seen; 8, 9 log
+ * of the length of key and value; 10 cosine of the key to the mean direction of keys; 11 to the key
+ * before. */
+#define KEPT_N_FEATURES    12
+#define KEPT_FEATURE_BLOCK 64
+typedef void kept_features_fn(void *ctx, int first, int n, const float *x);
+KEPT_API void kept_slot_features(const kept_view *v, int head, kept_features_fn *fn, void *ctx);
 
 #define KEPT_SCRATCH 262144 /* floats in view.scratch beyond what depends on n */
 
@@ -159,11 +182,15 @@ typedef int kept_recent_of(const double *options);
 typedef struct kept_score {
     kept_part part;
     int needs;
-    kept_plane_of *plane;   /* NULL: none */
-    kept_recent_of *recent; /* NULL: none */
-    const char *trained;    /* kind of trained file that view.trained must be, NULL: none */
+    int (*needs_of)(const double *options); /* in place of needs, where options decide; or NULL */
+    kept_plane_of *plane;                   /* NULL: none */
+    kept_recent_of *recent;                 /* NULL: none */
+    const char *trained; /* kind of trained file that view.trained must be, NULL: none */
     bool (*uses_trained)(const double *options); /* NULL: always, if trained is set */
     bool grouped;                                /* the last four options are KEPT_GROUP_OPTIONS */
+    /* Reads every slot by itself (and, if layer_shared, with the same place of other heads): slots
+     * may then come in any order, which saves sorting them, unless the options pool. */
+    bool any_order;
     bool layer_shared;  /* one score per token and layer: every head keeps the same tokens */
     bool comparable;    /* values of different heads share a scale, so allocators may mix them */
     bool weighs_values; /* has a value term of its own: the weight axis is refused, unless an option
@@ -267,4 +294,7 @@ KEPT_API const float *kept_split_table(const kept_split *s, const char *name, in
 #ifdef __cplusplus
 }
 #endif
+
+#include "kept/algebra.h"
+
 #endif

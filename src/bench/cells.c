@@ -16,7 +16,7 @@
 #define PAIR  2 /* speed: steps of one F V V F block */
 
 /* Upper ends of the distance ranges, in tokens after the eviction. */
-static const int distance_end[] = {8, 16, 32, 64, 128, INT32_MAX};
+static const int distance_end[] = {8, 16, 32, 64, 128, 512, 2048, INT32_MAX};
 enum { N_DISTANCES = sizeof distance_end / sizeof *distance_end };
 
 /* Means over the outcomes that did not fail, under the same name. */
@@ -84,6 +84,9 @@ static const json_t *outcome_of(const json_t *sample, int variant)
 {
     const json_t *list = json_object_get(sample, "outcomes"), *o;
     size_t i;
+    o = variant >= 0 ? json_array_get(list, (size_t)variant) : NULL;
+    if (o && number(o, "variant") == variant) /* where it is in all but partial samples */
+        return o;
     json_array_foreach(list, i, o) if (number(o, "variant") == variant) return o;
     return NULL;
 }
@@ -348,6 +351,13 @@ static json_t *make_cell(const json_t *samples, int task, int variant, bool gene
     json_t *c = ok ? cell_json(&t, task, variant, generate) : NULL;
     if (c)
         json_object_set_new(c, "control", kept_control_cell(samples, task, variant));
+    if (c && generate) {
+        kept_put_turns(c, samples, task, variant);
+        kept_put_trajectory(c, samples, task, variant);
+    } else if (c && !kept_put_kl_stats(c, samples, task, variant)) {
+        json_decref(c);
+        c = NULL;
+    }
     void *blocks[] = {t.diff,  t.cluster, t.scores,    t.score_cluster,
                       t.steps, t.ratios,  t.full_steps};
     for (i = 0; i < sizeof blocks / sizeof *blocks; i++)

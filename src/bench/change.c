@@ -52,10 +52,9 @@ static void measure_flips(kept_change *c, double margin, double level)
 
 /* A t test of the mean over clusters, for the p that goes with a bootstrap bound: both are what the
  * same spread says, the bootstrap with the skew of the data. */
-static double graded_inferior(const kept_paired *x, const kept_change *c, double margin,
-                              double variance)
+static double graded_inferior(const kept_paired *x, const kept_change *c, double margin)
 {
-    const double off = c->mean + margin, se = sqrt(variance);
+    const double off = c->mean + margin, se = sqrt(c->variance);
     double p = se > 0 ? 1 - kept_t_cdf(off / se, c->n_clusters - 1) : off > 0 ? 0 : 1;
     if (x->bounded && off > -1 && off < 1)
         p = fmax(p, kept_normal_cdf(-kept_tango_z(0, 0, c->n_clusters, -off)));
@@ -75,8 +74,7 @@ static double mean_variance(const kept_paired *x, const kept_change *c, double *
     return k > 1 ? sum * k / (k - 1) / ((double)x->n * x->n) : NAN;
 }
 
-static void measure_graded(const kept_paired *x, kept_change *c, double margin, double level,
-                           double variance)
+static void measure_graded(const kept_paired *x, kept_change *c, double margin, double level)
 {
     c->p = kept_signflip_clusters(x->diff, x->cluster, x->n, ROUNDS, SEED);
     const double levels[2] = {level, 2 * level - 1};
@@ -84,17 +82,15 @@ static void measure_graded(const kept_paired *x, kept_change *c, double margin, 
     kept_bootstrap(x, ROUNDS, SEED, levels, in);
     c->interval = widened(in[0], c, x->bounded, levels[0]);
     c->bounds = widened(in[1], c, x->bounded, levels[1]);
-    c->p_inferior = c->n_clusters > 1 ? graded_inferior(x, c, margin, variance) : NAN;
+    c->p_inferior = c->n_clusters > 1 ? graded_inferior(x, c, margin) : NAN;
 }
 
-/* Samples for a verdict if change and spread stay: what is known of the spread is at least what one
- * flip up and one down in two samples more would say. */
-static double samples_more(const kept_paired *x, const kept_change *c, double margin, double level,
-                           double variance)
+/* What is known of the spread is at least what one flip up and one down in two samples more say. */
+double kept_samples_more(const kept_paired *x, const kept_change *c, double margin, double level)
 {
     const double off = fabs(c->mean + margin);
     const double z = kept_normal_quantile(level) + kept_normal_quantile(POWER);
-    double each = variance * x->n; /* variance of the mean of one sample */
+    double each = c->variance * x->n; /* what one sample adds */
     if (x->bounded)
         each = fmax(each, 2.0 / (x->n + 2.0));
     const double n = ceil(z * z * each / (off * off));
@@ -126,17 +122,16 @@ kept_status kept_change_of(const kept_paired *x, double margin, double level, ke
         out->improvements += x->diff[i] > 0;
     }
     out->mean = sum / x->n;
-    const double variance = mean_variance(x, out, room);
+    out->variance = mean_variance(x, out, room);
     free(room);
     if (are_flips(x, out->n_clusters))
         measure_flips(out, margin, level);
     else
-        measure_graded(x, out, margin, level, variance);
+        measure_graded(x, out, margin, level);
     if (out->bounds.low > -margin)
         out->verdict = KEPT_NON_INFERIOR;
     else if (out->bounds.high < -margin && out->p / 2 <= 1 - level)
         out->verdict = KEPT_WORSE;
-    out->more =
-        out->verdict == KEPT_INCONCLUSIVE ? samples_more(x, out, margin, level, variance) : 0;
+    out->more = out->verdict == KEPT_INCONCLUSIVE ? kept_samples_more(x, out, margin, level) : 0;
     return KEPT_OK;
 }

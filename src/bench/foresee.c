@@ -22,21 +22,25 @@ int kept_look_ahead_room(const kept_job *j)
     return echoes(j) ? kept_echo_room(j->max_prefix) : 0;
 }
 
-/* What will come: the question or the text that goes on, then the reference answer if there is one.
- * *out [returned n], malloc; -1: out of memory. */
+/* What will come: the questions or the text that goes on, then the last reference answer if there
+ * is one; of requests, the first. *out [returned n], malloc; -1: out of memory. */
 static int coming(const kept_work *w, int32_t **out)
 {
     const kept_model *m = w->job->model;
-    const char *answer = w->sample.n_answers > 0 ? w->sample.answers[0] : "";
-    int cap = w->job->max_tokens, n = 0, room = cap - w->n_prefix - w->n_suffix;
+    const bool requests = kept_task_turn_mode(w->job->tasks[w->task].task) == KEPT_TURNS_REQUESTS;
+    const int last = requests ? 0 : w->sample.n_turns - 1;
+    const kept_turn *turn = w->sample.n_turns ? &w->sample.turns[last] : NULL;
+    const char *answer = turn && turn->n_answers > 0 ? turn->answers[0] : "";
+    const int n_suffix = turn ? w->tokens.turns[last].end : w->n_suffix;
+    int cap = w->job->max_tokens, n = 0, room = cap - w->n_prefix - n_suffix;
     *out = kept_calloc((size_t)cap + 1, sizeof **out);
     if (!*out)
         return -1;
-    memcpy(*out, w->suffix, (size_t)w->n_suffix * sizeof **out);
+    memcpy(*out, w->suffix, (size_t)n_suffix * sizeof **out);
     if (w->job->tasks[w->task].kind != KEPT_TASK_GENERATE || room < 1 ||
-        kept_tokenize(m, answer, strlen(answer), false, false, *out + w->n_suffix, room, &n))
+        kept_tokenize(m, answer, strlen(answer), false, false, *out + n_suffix, room, &n))
         n = 0;
-    return w->n_suffix + n;
+    return n_suffix + n;
 }
 
 kept_status kept_look_ahead(kept_work *w, kept_seq *prefix, kept_error *err)

@@ -3,12 +3,16 @@
  *   run.c       opens everything, loops over tasks and samples
  *   prepare.c   strategies, sample sizes, pool size
  *   trained.c   what strategies need trained
+ *   sweep.c     which samples, with a sink or without
  *   sample.c    one sample: prefill, fork, evict
- *   answer.c    one sample: suffix, greedy decoding, teacher forcing
+ *   answer.c    one sample: turns, greedy decoding, teacher forcing
+ *   branch.c    one sample: sequences set aside while a copy answers; choices by likelihood
  *   measure.c   recall and speed
  *   dump.c      kept positions as text
  *   control.c   what controllers are told and what they decided
  *   result.c    outcomes as JSON
+ *   turns.c     aggregates by turn from that JSON
+ *   paths.c     KL statistics and trajectories from it
  *   cells.c     aggregates from that JSON
  */
 #ifndef BENCH_JOB_H
@@ -22,6 +26,8 @@
 /* The plane that mass_recall reads: it looks at the last query only. */
 #define KEPT_PROBE ((kept_plane){.kind = KEPT_PLANE_MASS, .window = 1})
 
+#define KEPT_MAX_LEVELS 2 /* copies of copies: a request or answer, a label */
+
 enum { KEPT_VARIANT_FULL, KEPT_VARIANT_FLOOR, KEPT_FIRST_VARIANT };
 
 typedef enum kept_phase {
@@ -30,6 +36,8 @@ typedef enum kept_phase {
     KEPT_PHASE_FORK, /* forks, evictions, evidence, dump */
     KEPT_PHASE_SPEED,
     KEPT_PHASE_ANSWER, /* suffix, decoding, comparing, mass */
+    KEPT_PHASE_STORE,  /* all that a sink does */
+    KEPT_PHASE_STATS,  /* cells from samples */
     KEPT_N_PHASES
 } kept_phase;
 
@@ -37,6 +45,7 @@ typedef struct kept_variant {
     const char *name;        /* of the row: as the user wrote it */
     kept_strategy *strategy; /* NULL: full */
     bool own_prefill;        /* evicts between chunks, so it cannot fork the shared prefix */
+    bool whole;              /* of its own, layer by layer */
 } kept_variant;
 
 /* One open task and what planning learned about its samples. */
@@ -45,7 +54,9 @@ typedef struct kept_run_task {
     kept_task *task;
     kept_task_kind kind;
     int n_samples;
-    double *weight; /* [n_samples] estimated work, for the progress line only */
+    double *weight;       /* [n_samples] estimated work, for the progress line only */
+    char (*hash)[17];     /* [n_samples] of the prompts' tokens */
+    char file_sha256[65]; /* of options.file, "" if there is none */
 } kept_run_task;
 
 typedef struct kept_dump kept_dump;
@@ -71,6 +82,7 @@ typedef struct kept_job {
     int max_tokens; /* longest sequence of any sample */
     int echo_room;  /* tokens beyond its prefix that a fork repeats, 0: no strategy asks for it */
     int max_prefix; /* longest prefix of any sample */
+    int max_levels; /* copies of each sequence that some sample needs */
     size_t pool_bytes;
     uint64_t start_ns;                /* clock when the run began */
     uint64_t phase_ns[KEPT_N_PHASES]; /* wall time of the run's parts */
@@ -81,9 +93,25 @@ typedef struct kept_job {
     char what[96];                    /* text for the progress line */
 } kept_job;
 
+/* What one variant answered in one turn. */
+typedef struct kept_reply {
+    int32_t *tokens; /* [n_new] generated, end token left out; of a choice: the label's */
+    int n_new;
+    bool ended;   /* by an end token, not by the limit */
+    int diverged; /* first generated token that differs from the reference, -1: none */
+    double score;
+    char *text;
+    double evidence; /* evidence_recall of the turn's own evidence when its question came */
+} kept_reply;
+
 /* What happened to one variant on one sample. NaN: not measured. */
 typedef struct kept_outcome {
-    kept_seq *seq; /* NULL before the fork and after a failure */
+    kept_seq *seq;                    /* NULL before the fork and after a failure */
+    kept_seq *trunk[KEPT_MAX_LEVELS]; /* set aside, while seq is a copy of the last of them */
+    int n_trunks;
+    bool skip;    /* not asked for on this sample */
+    uint8_t *map; /* kept positions after the eviction, for a sink */
+    size_t map_bytes;
     bool failed;
     char why[200];            /* reason of the failure */
     bool active;              /* still fed */
@@ -95,14 +123,12 @@ typedef struct kept_outcome {
     int n_mass;
     double regret; /* oracle_regret */
     /* GENERATE */
-    int32_t *tokens; /* [n_new] generated, end token left out */
-    int n_new;
-    int32_t next; /* token to feed next */
-    bool ended;   /* by an end token, not by the limit */
-    int diverged; /* first generated token that differs from the reference, -1: none */
-    double score;
-    char *text;
-    /* Comparison with the reference: one position if GENERATE, else one per scored token. */
+    kept_reply *replies; /* [n_turns] */
+    int32_t next;        /* token to feed next */
+    double score;        /* mean over turns */
+    double *choice;      /* [labels of the turn] log-likelihoods, NULL: no turn is a choice */
+    /* Comparison with the reference: one position per turn if GENERATE, else one per scored token.
+     */
     int n_scored;
     double *kl, *nll; /* [n_scored] */
     bool *top1;       /* [n_scored] */
@@ -121,7 +147,10 @@ typedef struct kept_work {
     kept_outcome *out; /* [n_variants] */
     float *reference;  /* [n_vocab] logits of the reference at the position being compared */
     bool have_reference;
-    int at;               /* SCORE: index of the suffix token just fed */
+    int level;            /* how deep copies are: branch.c */
+    int turn;             /* GENERATE: which is being answered */
+    int at;               /* SCORE: index of the suffix token just fed; choices: of a label's */
+    int label;            /* choices: which is being fed */
     const int32_t **feed; /* [n_variants] tokens to feed next */
     kept_item *items;     /* [n_variants] */
     int *who;             /* [n_variants] variant of items[i] */
@@ -132,6 +161,9 @@ typedef struct kept_work {
      * measurements: [layers that evict * KV heads][n_prefix]. */
     float *paid;
     int32_t *evidence_at; /* [n_prefix] index of the evidence token at a position, -1: none */
+    double *short_nll; /* SCORE: [n_suffix - 1] of the full cache with a short context, or NULL */
+    int n_evidence;    /* tokens that evidence_at has */
+    const int32_t *evidence;
 } kept_work;
 
 /* Called for each active variant with the logits of its last token. */
@@ -149,6 +181,8 @@ uint64_t kept_free_memory(void); /* bytes this process may still take, UINT64_MA
 kept_status kept_prepare_trained(kept_job *j, kept_error *err);
 kept_status kept_lend_trained(kept_job *j, kept_error *err); /* to the engine */
 json_t *kept_trained_json(const kept_job *j);
+/* SHA-256 of the trained file that serves `kind`; NULL: none does. */
+const char *kept_trained_sha256(const kept_job *j, const char *kind);
 void kept_trained_close(kept_job *j);
 
 /* ---- foresee.c ---- */
@@ -158,8 +192,11 @@ kept_status kept_look_ahead(kept_work *w, kept_seq *prefix, kept_error *err);
 int kept_look_ahead_room(const kept_job *j); /* tokens beyond max_prefix that they need */
 
 /* ---- sample.c ---- */
-/* Runs sample `index` of `task`; on OK *json is its record. CANCELLED: no record. */
-kept_status kept_run_sample(kept_job *j, int task, int index, json_t **json, kept_error *err);
+/* Runs sample `index` of `task`; on OK *json is its record, and the sink, if there is one, has it.
+ * lacks [n_variants]: the variants to run besides the full caches, NULL: all. CANCELLED: no record.
+ */
+kept_status kept_run_sample(kept_job *j, int task, int index, const bool *lacks, json_t **json,
+                            kept_error *err);
 /* Says that `units` of work (about: prefill tokens) are done. CANCELLED: the user wants to stop. */
 kept_status kept_job_tick(kept_job *j, double units);
 /* Adds the time since *since to a phase and moves *since to now. */
@@ -172,9 +209,31 @@ void kept_outcome_fail(kept_outcome *o, const char *why); /* the first reason st
 kept_status kept_feed(kept_work *w, int n, kept_visit visit, kept_error *err);
 kept_status kept_answer_generate(kept_work *w, kept_error *err);
 kept_status kept_answer_score(kept_work *w, kept_error *err);
+void kept_feed_all(kept_work *w, const int32_t *tokens); /* the same to every variant */
+void kept_wake(kept_work *w); /* every variant that did not fail is fed again */
+
+/* ---- branch.c ---- */
+/* A copy of a variant's sequence in its present state. A strategy that evicts once has already
+ * dropped the state it would need again and acts no more: its copy is a plain cache, which is the
+ * same work. NULL: no room, reason in err. */
+kept_seq *kept_copy_seq(kept_work *w, int variant, const kept_capture *extra, kept_error *err);
+/* Every active variant goes on with a copy until kept_unbranch drops the copies; KEPT_MAX_LEVELS
+ * deep. */
+void kept_branch(kept_work *w);
+void kept_unbranch(kept_work *w);
+/* Log-likelihoods of the first token of every label, from the logits before it. */
+void kept_choice_first(kept_work *w, int variant, const float *logits);
+/* NLL of the scored text after no more than the last eighth of the prefix, into w->short_nll; it
+ * stays NULL where there is no room. */
+kept_status kept_short_context(kept_work *w, kept_error *err);
+/* Feeds the rest of the labels and settles which one every variant chooses. */
+kept_status kept_choose(kept_work *w, kept_error *err);
 
 /* ---- measure.c ---- */
-void kept_measure_evidence(kept_work *w, int variant);
+/* Which positions of the prefix are looked at from now on: ascending. */
+void kept_measure_set_evidence(kept_work *w, const int32_t *positions, int n);
+/* Share of them that the variant holds, mean over heads; any: in some head. NaN: there are none. */
+double kept_measure_evidence(kept_work *w, int variant, double *any);
 void kept_measure_mass(kept_work *w); /* adds one measurement to every living variant */
 kept_status kept_measure_regret(kept_work *w, kept_error *err); /* once all have been added */
 kept_status kept_measure_speed(kept_work *w);                   /* OK or CANCELLED */
@@ -186,6 +245,10 @@ kept_status kept_control_tell(kept_work *w, int variant, kept_seq *seq, kept_seq
                               kept_error *err);
 /* "control" of an outcome: tokens in each state and all decisions; null without a controller. */
 json_t *kept_control_json(const kept_seq *seq, const kept_strategy *s);
+/* ---- sweep.c ---- */
+/* Runs every sample, or has the sink say which, and fills `samples`. CANCELLED: it has what is
+ * there. */
+kept_status kept_run_sweep(kept_job *j, const json_t *head, json_t *samples, kept_error *err);
 
 /* ---- dump.c ---- */
 kept_status kept_dump_open(const kept_job *j, kept_dump **out, kept_error *err);

@@ -13,16 +13,29 @@
 #define CORE_FIRST 4
 #define CORE_LAST  32
 
-void kept_measure_evidence(kept_work *w, int variant)
+void kept_measure_set_evidence(kept_work *w, const int32_t *positions, int n)
+{
+    for (int i = 0; i < w->n_evidence; i++)
+        w->evidence_at[w->evidence[i]] = -1;
+    while (n > 0 && positions[n - 1] >= w->n_prefix)
+        n--;
+    w->evidence = positions;
+    w->n_evidence = n < w->job->max_tokens ? n : w->job->max_tokens;
+    for (int i = 0; i < w->n_evidence; i++)
+        w->evidence_at[positions[i]] = i;
+}
+
+double kept_measure_evidence(kept_work *w, int variant, double *any)
 {
     const kept_model_info *m = w->job->info;
-    kept_outcome *o = &w->out[variant];
-    int n_evidence = w->tokens.n_evidence, n_any = 0;
+    const kept_outcome *o = &w->out[variant];
+    int n_evidence = w->n_evidence, n_any = 0;
     int64_t hits = 0, heads = 0;
-    float *any = w->mass; /* any[i]: evidence token i is alive in some head */
-    if (n_evidence < 1 || n_evidence > w->job->max_tokens)
-        return;
-    memset(any, 0, (size_t)n_evidence * sizeof *any);
+    float *seen = w->mass; /* seen[i]: evidence token i is alive in some head */
+    *any = NAN;
+    if (n_evidence < 1)
+        return NAN;
+    memset(seen, 0, (size_t)n_evidence * sizeof *seen);
     for (int l = 0; l < m->n_layers; l++) {
         for (int h = 0; !m->windowed[l] && h < m->n_kv_heads; h++, heads++) {
             int n = kept_seq_positions(o->seq, l, h, w->pos, w->job->max_tokens);
@@ -31,16 +44,16 @@ void kept_measure_evidence(kept_work *w, int variant)
                 if (e < 0)
                     continue;
                 hits++;
-                any[e] = 1;
+                seen[e] = 1;
             }
         }
     }
     for (int i = 0; i < n_evidence; i++)
-        n_any += any[i] > 0;
-    if (heads) {
-        o->evidence = (double)hits / ((double)heads * n_evidence);
-        o->evidence_any = (double)n_any / n_evidence;
-    }
+        n_any += seen[i] > 0;
+    if (!heads)
+        return NAN;
+    *any = (double)n_any / n_evidence;
+    return (double)hits / ((double)heads * n_evidence);
 }
 
 typedef struct masses {
@@ -169,8 +182,8 @@ static uint64_t timed_step(kept_work *w, kept_seq *seq, int i)
 }
 
 /* A copy to spend on timing, under a strategy of its own, so that it shares no budget with the
- * original. A strategy that evicts once has already dropped the state it would
- * need again and acts no more: there the copy decodes as a plain cache, which is the same work. */
+ * original. A strategy that evicts once has already dropped the state it would need again and acts
+ * no more: there the copy decodes as a plain cache, which is the same work. */
 static kept_seq *copy_for_speed(kept_work *w, int v, kept_strategy **own)
 {
     kept_seq *copy = NULL;
@@ -178,8 +191,7 @@ static kept_seq *copy_for_speed(kept_work *w, int v, kept_strategy **own)
     *own = NULL;
     if (s && kept_strategy_parse(kept_strategy_resolved(s), own, NULL))
         return NULL;
-    s = *own;
-    if (kept_seq_fork(w->out[v].seq, s, NULL, w->job->o->seed, &copy, NULL) && s)
+    if (kept_seq_fork(w->out[v].seq, *own, NULL, w->job->o->seed, &copy, NULL) && s)
         (void)kept_seq_fork(w->out[v].seq, NULL, NULL, w->job->o->seed, &copy, NULL);
     return copy;
 }

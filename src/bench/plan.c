@@ -187,6 +187,8 @@ static kept_plan_bytes strategy_bytes(const kept_plan_row *row, const kept_model
         keep = min64(all, budget < 0 ? 0 : (uint64_t)budget);
         if (when.chunks) /* the budget, its slack and one chunk besides */
             most = min64(all, keep + (chunk + (uint64_t)when.slack) * l.heads);
+        if (when.layers) /* the budget and one layer besides */
+            most = min64(all, keep + n * (uint64_t)info->n_kv_heads);
     }
     kept_plan_bytes peak = held(&l, info, n, most, TRIM_SLACK - 1 + chunk, false);
     kept_plan_bytes out = held(&l, info, n, keep, TRIM_SLACK - 1, forgets);

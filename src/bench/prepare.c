@@ -64,13 +64,23 @@ kept_status kept_prepare_variants(kept_job *j, kept_error *err)
         j->variants[j->n_variants++] = (kept_variant){
             .name = j->o->specs[i],
             .strategy = s,
-            .own_prefill = kept_strategy_acts_on_chunks(s),
+            .own_prefill = kept_strategy_acts_on_chunks(s) || kept_strategy_when(s).layers,
+            .whole = kept_strategy_when(s).layers,
         };
     }
     return prepare_capture(j, err);
 }
 
 /* ---- tasks ---------------------------------------------------------------------------------- */
+
+/* How many copies of a sequence a sample needs at once: branch.c. */
+static int levels_of(const kept_run_task *t, const kept_sample *s, const kept_tokens *k)
+{
+    bool label = false;
+    for (int i = 0; i < s->n_turns; i++)
+        label = label || k->turns[i].longest > 1;
+    return (s->n_turns > 1 && kept_task_turn_mode(t->task) != KEPT_TURNS_OWN) + label;
+}
 
 static kept_status prepare_sample(kept_job *j, int t, int i, kept_error *err)
 {
@@ -82,9 +92,11 @@ static kept_status prepare_sample(kept_job *j, int t, int i, kept_error *err)
         s = kept_task_tokenize(rt->task, i, &sample, &tokens, err);
     if (s)
         goto out;
-    int n_new = rt->kind == KEPT_TASK_GENERATE ? sample.max_new_tokens : 0;
+    int n_new = 0;
+    for (int k = 0; k < sample.n_turns; k++)
+        n_new += sample.turns[k].max_new_tokens;
     bool speed = i < j->o->speed_samples;
-    int after = tokens.n_suffix + n_new, timed = speed ? j->speed_steps + 2 : 0;
+    int after = kept_task_room(rt->task, &sample, &tokens), timed = speed ? j->speed_steps + 2 : 0;
     int total = tokens.n_prefix + (after > timed ? after : timed) + 1;
     if (total > j->info->n_ctx_train) {
         s = kept_fail(err, KEPT_ARGUMENT,
@@ -93,8 +105,11 @@ static kept_status prepare_sample(kept_job *j, int t, int i, kept_error *err)
                       kept_task_label(rt->task), i, total, j->info->n_ctx_train);
         goto out;
     }
+    memcpy(rt->hash[i], tokens.hash, sizeof rt->hash[i]);
     j->max_tokens = total > j->max_tokens ? total : j->max_tokens;
     j->max_prefix = tokens.n_prefix > j->max_prefix ? tokens.n_prefix : j->max_prefix;
+    const int levels = levels_of(rt, &sample, &tokens);
+    j->max_levels = levels > j->max_levels ? levels : j->max_levels;
     int own = 0;
     for (int v = 0; v < j->n_variants; v++)
         own += j->variants[v].own_prefill;
@@ -127,8 +142,11 @@ kept_status kept_prepare_tasks(kept_job *j, kept_error *err)
         rt->options.query_aware &= rt->kind == KEPT_TASK_GENERATE;
         rt->n_samples = kept_task_n_samples(rt->task);
         rt->weight = kept_calloc((size_t)rt->n_samples, sizeof *rt->weight);
-        if (!rt->weight)
+        rt->hash = kept_calloc((size_t)rt->n_samples, sizeof *rt->hash);
+        if (!rt->weight || !rt->hash)
             return kept_fail(err, KEPT_NOMEM, "out of memory");
+        if (rt->options.file && (s = kept_sha256_file(rt->options.file, rt->file_sha256, err)))
+            return s;
         for (int i = 0; !s && i < rt->n_samples; i++)
             s = prepare_sample(j, t, i, err);
         if (s)
@@ -192,8 +210,10 @@ kept_status kept_prepare_pool(kept_job *j, kept_error *err)
     const kept_model_info *m = j->info;
     double heads = (double)m->n_layers * m->n_kv_heads;
     double after = j->max_tokens - j->max_prefix;
-    /* The shared prefix, the reference's and the floor's own tails. */
+    /* The shared prefix, the reference's and the floor's own tails, and those of copies. */
     double sum = pages(j, j->max_tokens) + 2 * pages(j, after);
+    sum += pages(j, j->max_prefix / 8.0 + after); /* the short context */
+    sum += (double)j->n_variants * j->max_levels * pages(j, after);
     j->echo_room = kept_look_ahead_room(j);
     sum += j->echo_room ? pages(j, j->echo_room) : 0;
     for (int v = KEPT_FIRST_VARIANT; v < j->n_variants; v++) {
@@ -201,6 +221,7 @@ kept_status kept_prepare_pool(kept_job *j, kept_error *err)
         double budget = (double)kept_strategy_budget_slots(x->strategy, m->n_layers, m->n_kv_heads,
                                                            m->head_size, j->max_tokens);
         sum += pages(j, budget / heads + after + (x->own_prefill ? j->chunk : 0));
+        sum += x->whole ? (double)m->n_kv_heads * j->max_tokens / PAGE_SLOTS : 0;
     }
     double bytes = sum * PAGE_SLOTS * m->head_size * 4.0; /* K and V in f16 */
     double most = (double)kept_free_memory() * MEMORY_SHARE;

@@ -3,6 +3,8 @@
  */
 #include "bench/job.h"
 
+#include "policy/strategy.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -100,8 +102,11 @@ static json_t *options_json(const kept_job *j)
     json_object_set_new(r, "max_batch_tokens", json_integer(j->max_batch));
     json_object_set_new(r, "max_tokens", json_integer(j->max_tokens));
     json_object_set_new(r, "pool_bytes", integer(j->pool_bytes));
+    json_object_set_new(r, "pool_asked", integer(o->pool_bytes));
     json_object_set_new(r, "speed_samples", json_integer(o->speed_samples));
     json_object_set_new(r, "speed_steps", json_integer(j->speed_steps));
+    json_object_set_new(r, "preset", o->preset ? text(o->preset) : json_null());
+    json_object_set_new(r, "gate", o->gate ? text(o->gate) : json_null());
     json_object_set_new(r, "isa", o->isa ? text(o->isa) : json_null());
     return r;
 }
@@ -119,6 +124,13 @@ static json_t *variants_json(const kept_job *j)
         json_object_set_new(o, "canonical", text(s ? kept_strategy_name(s) : "full"));
         json_object_set_new(o, "resolved", text(s ? kept_strategy_resolved(s) : "full"));
         json_object_set_new(o, "own_prefill", json_boolean(j->variants[v].own_prefill));
+        json_t *files = json_array();
+        const char *of[2] = {s ? kept_score_trained(s) : NULL,
+                             s ? kept_allocator_trained(s) : NULL};
+        for (int i = 0; i < 2; i++)
+            if (kept_trained_sha256(j, of[i]))
+                json_array_append_new(files, json_string(kept_trained_sha256(j, of[i])));
+        json_object_set_new(o, "trained", files);
         json_array_append_new(list, o);
     }
     return list;
@@ -143,10 +155,16 @@ static json_t *tasks_json(const kept_job *j)
         json_object_set_new(o, "n_samples", json_integer(j->tasks[t].n_samples));
         json_object_set_new(o, "seed", integer(p->seed));
         json_object_set_new(o, "file", optional(p->file));
+        json_object_set_new(o, "file_sha256",
+                            optional(*j->tasks[t].file_sha256 ? j->tasks[t].file_sha256 : NULL));
         json_object_set_new(o, "key", optional(p->key));
         json_object_set_new(o, "value", optional(p->value));
         json_object_set_new(o, "n_keys", json_integer(p->n_keys));
         json_object_set_new(o, "n_values", json_integer(p->n_values));
+        json_object_set_new(o, "n_queries", json_integer(p->n_queries));
+        json_object_set_new(o, "digits", json_integer(p->digits));
+        json_object_set_new(o, "ruler_compat", json_boolean(p->ruler_compat));
+        json_object_set_new(o, "turns", json_string(kept_turn_mode_name(p->turns)));
         json_object_set_new(o, "score_tokens", json_integer(p->score_tokens));
         json_object_set_new(o, "chat", json_boolean(p->chat));
         json_object_set_new(o, "query_aware", json_boolean(p->query_aware));
@@ -183,8 +201,8 @@ json_t *kept_result_head(kept_job *j, kept_error *err)
 
 json_t *kept_result_times(const kept_job *j)
 {
-    static const char *const phases[KEPT_N_PHASES] = {"open_ns", "prefill_ns", "fork_ns",
-                                                      "speed_ns", "answer_ns"};
+    static const char *const phases[KEPT_N_PHASES] = {
+        "open_ns", "prefill_ns", "fork_ns", "speed_ns", "answer_ns", "store_ns", "stats_ns"};
     kept_engine_times t;
     kept_pool_account p;
     kept_engine_get_times(j->engine, &t);
@@ -247,16 +265,33 @@ static void set_bytes(json_t *r, const kept_outcome *o)
     json_object_set_new(r, "oracle_regret", o->n_mass ? real(o->regret) : json_null());
 }
 
-static void set_answer(json_t *r, const kept_outcome *o)
+static void set_reply(json_t *r, const kept_reply *a)
 {
     json_t *tokens = json_array();
-    for (int i = 0; i < o->n_new; i++)
-        json_array_append_new(tokens, json_integer(o->tokens[i]));
+    for (int i = 0; i < a->n_new; i++)
+        json_array_append_new(tokens, json_integer(a->tokens[i]));
     json_object_set_new(r, "tokens", tokens);
-    json_object_set_new(r, "text", text(o->text));
-    json_object_set_new(r, "ended", json_boolean(o->ended));
+    json_object_set_new(r, "text", text(a->text));
+    json_object_set_new(r, "ended", json_boolean(a->ended));
+    json_object_set_new(r, "score", json_real(a->score));
+    json_object_set_new(r, "diverged", a->diverged < 0 ? json_null() : json_integer(a->diverged));
+}
+
+/* The first turn's answer stands in the outcome itself; turns has all where there are several. */
+static void set_answer(json_t *r, const kept_work *w, const kept_outcome *o)
+{
+    set_reply(r, &o->replies[0]);
     json_object_set_new(r, "score", json_real(o->score));
-    json_object_set_new(r, "diverged", o->diverged < 0 ? json_null() : json_integer(o->diverged));
+    if (w->sample.n_turns < 2)
+        return;
+    json_t *turns = json_array();
+    for (int k = 0; k < w->sample.n_turns; k++) {
+        json_t *t = json_object();
+        set_reply(t, &o->replies[k]);
+        json_object_set_new(t, "evidence_recall", real(o->replies[k].evidence));
+        json_array_append_new(turns, t);
+    }
+    json_object_set_new(r, "turns", turns);
 }
 
 static json_t *outcome_json(const kept_work *w, int v)
@@ -273,7 +308,7 @@ static json_t *outcome_json(const kept_work *w, int v)
     json_object_set_new(r, "kl", reals(o->kl, o->n_scored));
     json_object_set_new(r, "top1", top1);
     if (w->job->tasks[w->task].kind == KEPT_TASK_GENERATE)
-        set_answer(r, o);
+        set_answer(r, w, o);
     else
         json_object_set_new(r, "nll", reals(o->nll, o->n_scored));
     json_object_set_new(r, "speed", speed_json(o));
@@ -281,26 +316,61 @@ static json_t *outcome_json(const kept_work *w, int v)
     return r;
 }
 
+static json_t *answers_json(const kept_turn *t)
+{
+    json_t *answers = json_array();
+    for (int i = 0; i < t->n_answers; i++)
+        json_array_append_new(answers, text(t->answers[i]));
+    return answers;
+}
+
+static json_t *depth_json(const kept_turn *t)
+{
+    return t->depth < 0 ? json_null() : real(t->depth);
+}
+
+static json_t *turns_json(const kept_sample *s)
+{
+    int n;
+    const char *const *metrics = kept_metric_names(&n);
+    json_t *turns = json_array();
+    for (int k = 0; k < s->n_turns; k++) {
+        const kept_turn *t = &s->turns[k];
+        json_t *o = json_object();
+        json_object_set_new(o, "answers", answers_json(t));
+        json_object_set_new(o, "metric", json_string(metrics[t->metric]));
+        json_object_set_new(o, "depth", depth_json(t));
+        json_object_set_new(o, "again", t->again ? json_integer(t->again) : json_null());
+        json_array_append_new(turns, o);
+    }
+    return turns;
+}
+
 json_t *kept_result_sample(const kept_work *w)
 {
-    json_t *r = json_object(), *answers = json_array(), *list = json_array();
+    json_t *r = json_object(), *list = json_array();
     const char *context = w->sample.context ? w->sample.context : "";
     char cluster[17];
     snprintf(cluster, sizeof cluster, "%016llx",
              (unsigned long long)kept_hash64(context, strlen(context), 1));
-    for (int i = 0; i < w->sample.n_answers; i++)
-        json_array_append_new(answers, text(w->sample.answers[i]));
     for (int v = 0; v < w->job->n_variants; v++)
-        json_array_append_new(list, outcome_json(w, v));
+        if (!w->out[v].skip)
+            json_array_append_new(list, outcome_json(w, v));
+    const kept_turn *first = w->sample.n_turns ? w->sample.turns : &(kept_turn){.depth = -1};
     json_object_set_new(r, "task", json_integer(w->task));
     json_object_set_new(r, "index", json_integer(w->index));
     json_object_set_new(r, "hash", json_string(w->tokens.hash));
     json_object_set_new(r, "cluster", json_string(cluster));
     json_object_set_new(r, "n_prefix", json_integer(w->n_prefix));
     json_object_set_new(r, "n_suffix", json_integer(w->n_suffix));
+    if (w->short_nll)
+        json_object_set_new(r, "short_nll", reals(w->short_nll, w->n_suffix - 1));
+    json_object_set_new(r, "n_cut", json_integer(w->tokens.n_cut));
     json_object_set_new(r, "n_evidence", json_integer(w->tokens.n_evidence));
-    json_object_set_new(r, "depth", w->sample.depth < 0 ? json_null() : real(w->sample.depth));
-    json_object_set_new(r, "answers", answers);
+    json_object_set_new(r, "depth", depth_json(first));
+    json_object_set_new(r, "answers", answers_json(first));
+    if (w->sample.n_turns > 1)
+        json_object_set_new(r, "turns", turns_json(&w->sample));
     json_object_set_new(r, "outcomes", list);
     return r;
 }

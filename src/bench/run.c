@@ -16,7 +16,8 @@ static kept_status open_engine(kept_job *j, kept_error *err)
         .max_tokens = j->max_prefix + j->echo_room > j->max_tokens ? j->max_prefix + j->echo_room
                                                                    : j->max_tokens,
         .max_batch_tokens = j->max_batch,
-        .max_seqs = j->n_variants + 4, /* the shared prefix, two copies for timing, one spare */
+        /* and copies that answer; the shared prefix, two copies for timing, one spare */
+        .max_seqs = j->n_variants * (1 + j->max_levels) + 4,
         .isa = j->o->isa,
     };
     return kept_engine_new(j->model, &e, &j->engine, err);
@@ -59,6 +60,7 @@ static void job_close(kept_job *j)
     for (int t = 0; j->tasks && t < j->o->n_tasks; t++) {
         kept_task_close(j->tasks[t].task);
         free(j->tasks[t].weight);
+        free(j->tasks[t].hash);
     }
     free(j->tasks);
     for (int v = 0; v < j->n_variants; v++)
@@ -67,25 +69,12 @@ static void job_close(kept_job *j)
     kept_model_free(j->model);
 }
 
-static kept_status run_samples(kept_job *j, json_t *samples, kept_error *err)
-{
-    for (int t = 0; t < j->o->n_tasks; t++) {
-        for (int i = 0; i < j->tasks[t].n_samples; i++) {
-            json_t *one = NULL;
-            kept_status s = kept_run_sample(j, t, i, &one, err);
-            if (s)
-                return s;
-            if (json_array_append_new(samples, one))
-                return kept_fail(err, KEPT_NOMEM, "out of memory for results");
-        }
-    }
-    return KEPT_OK;
-}
-
 /* Aggregates and the marks that say whether the run is whole. */
 static kept_status finish(kept_job *j, json_t *doc, bool partial, kept_error *err)
 {
+    uint64_t since = kept_clock_ns();
     json_t *cells = kept_result_cells(doc);
+    kept_job_clock(j, KEPT_PHASE_STATS, &since);
     json_t *times = kept_result_times(j);
     if (!cells || !times || json_object_set_new(doc, "cells", cells) ||
         json_object_set_new(doc, "times", times) ||
@@ -110,7 +99,7 @@ kept_status kept_run(const kept_run_options *o, json_t **result, kept_error *err
         s = doc ? kept_fail(err, KEPT_NOMEM, "out of memory for results") : KEPT_NOMEM;
         goto out;
     }
-    s = run_samples(&j, samples, err);
+    s = kept_run_sweep(&j, doc, samples, err);
     if (s && s != KEPT_CANCELLED)
         goto out;
     bool partial = s == KEPT_CANCELLED;

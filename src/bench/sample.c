@@ -3,6 +3,9 @@
  * wrong for one variant is that variant's failure; the sample goes on with the others.
  */
 #include "bench/job.h"
+#include "bench/keptmap.h"
+
+#include "policy/strategy.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -14,6 +17,8 @@ kept_status kept_job_tick(kept_job *j, double units)
     if (j->part > j->weight)
         j->part = j->weight;
     double done = j->total > 0 ? (j->done + j->part) / j->total : 0;
+    if (j->o->sink)
+        j->o->sink->alive(j->o->sink->ctx);
     if (j->o->progress && !j->o->progress(j->o->ctx, done < 1 ? done : 1, j->what))
         return KEPT_CANCELLED;
     return KEPT_OK;
@@ -26,28 +31,57 @@ void kept_job_clock(kept_job *j, kept_phase phase, uint64_t *since)
     *since = now;
 }
 
+static void free_seqs(kept_outcome *o)
+{
+    kept_seq_free(o->seq);
+    o->seq = NULL;
+    while (o->n_trunks)
+        kept_seq_free(o->trunk[--o->n_trunks]);
+}
+
 void kept_outcome_fail(kept_outcome *o, const char *why)
 {
     if (!o->failed)
         snprintf(o->why, sizeof o->why, "%.*s", (int)sizeof o->why - 1, why);
     o->failed = true;
     o->active = false;
-    if (o->seq)
-        kept_seq_account(o->seq, &o->last);
-    kept_seq_free(o->seq);
-    o->seq = NULL;
+    kept_seq *held = o->n_trunks ? o->trunk[0] : o->seq;
+    if (held)
+        kept_seq_account(held, &o->last);
+    free_seqs(o);
 }
 
-/* Random strategies draw from this; the same for all variants, so that budgets are nested. */
+/* Random strategies draw from this: the same for all variants, so that budgets are nested, and the
+ * same whatever other tasks and samples the run has. */
 static uint64_t sample_seed(const kept_work *w)
 {
-    uint64_t id[2] = {(uint64_t)w->task, (uint64_t)w->index};
-    return kept_hash64(id, sizeof id, w->job->o->seed);
+    return kept_hash64(w->tokens.hash, strlen(w->tokens.hash), w->job->o->seed);
+}
+
+/* What the sample says of its tokens: pinned spans, and the template's, if some strategy asks. */
+static kept_status tell(const kept_work *w, kept_seq *seq, kept_error *err)
+{
+    const kept_tokens *t = &w->tokens;
+    bool marks = false;
+    kept_status s = KEPT_OK;
+    for (int v = 0; v < w->job->n_variants; v++) {
+        const kept_strategy *st = w->job->variants[v].strategy;
+        marks |= st && kept_strategy_reads_marks(st);
+    }
+    for (int i = 0; i < t->n_pins && !s; i++)
+        s = kept_seq_pin(seq, t->pins[i].begin, t->pins[i].end);
+    if (!s && marks && t->n_template)
+        s = kept_seq_mark(seq, 0, t->n_template, KEPT_CLASS_TEMPLATE);
+    return s ? kept_fail(err, s, "pinned spans or template tokens do not fit the sequence")
+             : KEPT_OK;
 }
 
 static kept_status prefill(kept_work *w, kept_seq *seq, kept_error *err)
 {
     int chunk = w->job->chunk;
+    kept_status told = tell(w, seq, err);
+    if (told)
+        return told;
     for (int at = 0; at < w->n_prefix; at += chunk) {
         int n = w->n_prefix - at < chunk ? w->n_prefix - at : chunk;
         kept_item item = {.seq = seq,
@@ -64,6 +98,15 @@ static kept_status prefill(kept_work *w, kept_seq *seq, kept_error *err)
     return KEPT_OK;
 }
 
+/* A prompt that a strategy reads layer by layer. */
+static kept_status prefill_whole(kept_work *w, kept_seq *seq, kept_error *err)
+{
+    kept_status s = tell(w, seq, err);
+    if (!s)
+        s = kept_seq_prefill(seq, w->tokens.prefix, w->n_prefix, w->job->chunk, 0, err);
+    return s ? s : kept_job_tick(w->job, w->n_prefix);
+}
+
 /* The prompt is in: evicts and takes the measurements that belong to this moment. */
 static kept_status settle(kept_work *w, int v, kept_error *err)
 {
@@ -76,7 +119,12 @@ static kept_status settle(kept_work *w, int v, kept_error *err)
     }
     o->active = true;
     kept_seq_account(o->seq, &o->after);
-    kept_measure_evidence(w, v);
+    o->evidence = kept_measure_evidence(w, v, &o->evidence_any);
+    if (w->job->o->sink) {
+        kept_status s = kept_map_of(o->seq, w->job->info, &o->map, &o->map_bytes, err);
+        if (s)
+            return s;
+    }
     return w->job->dump ? kept_dump_write(w->job->dump, w, v, err) : KEPT_OK;
 }
 
@@ -86,7 +134,7 @@ static kept_status fork_all(kept_work *w, kept_seq *base, uint64_t prefill_ns, k
     kept_capture probe = {.n_planes = 1, .plane = {KEPT_PROBE}};
     for (int v = 0; v < j->n_variants; v++) {
         kept_outcome *o = &w->out[v];
-        if (j->variants[v].own_prefill)
+        if (j->variants[v].own_prefill || o->skip)
             continue;
         const kept_capture *extra = v == KEPT_VARIANT_FLOOR && j->probe ? &probe : NULL;
         kept_error why;
@@ -135,14 +183,14 @@ static kept_status own_prefills(kept_work *w, kept_error *err)
     kept_job *j = w->job;
     for (int v = 0; v < j->n_variants; v++) {
         kept_outcome *o = &w->out[v];
-        if (!j->variants[v].own_prefill)
+        if (!j->variants[v].own_prefill || o->skip)
             continue;
         kept_error why = {.text = ""};
         uint64_t start = kept_clock_ns(), since = start;
         kept_status s =
             kept_seq_new(j->engine, j->variants[v].strategy, NULL, sample_seed(w), &o->seq, &why);
         if (!s)
-            s = prefill(w, o->seq, &why);
+            s = j->variants[v].whole ? prefill_whole(w, o->seq, &why) : prefill(w, o->seq, &why);
         kept_job_clock(j, KEPT_PHASE_PREFILL, &since);
         o->prefill_ns = since - start;
         if (s == KEPT_CANCELLED)
@@ -159,40 +207,65 @@ static void work_clear(kept_work *w)
 {
     for (int v = 0; w->out && v < w->job->n_variants; v++) {
         kept_outcome *o = &w->out[v];
-        kept_seq_free(o->seq);
-        free(o->tokens);
-        free(o->text);
+        free_seqs(o);
+        for (int k = 0; o->replies && k < w->sample.n_turns; k++) {
+            free(o->replies[k].tokens);
+            free(o->replies[k].text);
+        }
+        free(o->replies);
+        free(o->choice);
         free(o->kl);
         free(o->nll);
         free(o->top1);
         free(o->step_ns);
         free(o->full_ns);
+        free(o->map);
     }
-    void *blocks[] = {w->out,  w->reference, w->feed,  w->items, w->who,         w->pos,
-                      w->mass, w->by_pos,    w->share, w->core,  w->evidence_at, w->paid};
+    void *blocks[] = {w->short_nll, w->out,         w->reference, w->feed,   w->items,
+                      w->who,       w->pos,         w->mass,      w->by_pos, w->share,
+                      w->core,      w->evidence_at, w->paid};
     for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++)
         free(blocks[i]);
     kept_tokens_clear(&w->tokens);
     kept_sample_clear(&w->sample);
 }
 
+static bool replies_init(const kept_work *w, kept_outcome *o)
+{
+    const int n = w->sample.n_turns;
+    int n_labels = 0;
+    o->replies = kept_calloc((size_t)n + 1, sizeof *o->replies);
+    for (int k = 0; o->replies && k < n; k++) {
+        const kept_turn *t = &w->sample.turns[k];
+        int room = t->max_new_tokens > 0 ? t->max_new_tokens : 1;
+        if (t->metric == KEPT_METRIC_CHOICE) {
+            n_labels = t->n_labels > n_labels ? t->n_labels : n_labels;
+            room = w->tokens.turns[k].longest;
+        }
+        o->replies[k].diverged = -1;
+        o->replies[k].evidence = NAN;
+        if (!(o->replies[k].tokens = kept_calloc((size_t)room, sizeof *o->replies[k].tokens)))
+            return false;
+    }
+    if (n_labels)
+        o->choice = kept_calloc((size_t)n_labels, sizeof *o->choice);
+    return o->replies && (!n_labels || o->choice);
+}
+
 /* Arrays of every variant, for the whole sample. */
 static bool outcomes_init(kept_work *w)
 {
     int n = w->job->n_variants;
-    size_t n_new = (size_t)(w->sample.max_new_tokens > 0 ? w->sample.max_new_tokens : 1);
     w->out = kept_calloc((size_t)n, sizeof *w->out);
     for (int v = 0; w->out && v < n; v++) {
         kept_outcome *o = &w->out[v];
         o->evidence = o->evidence_any = o->regret = NAN;
-        o->diverged = -1;
-        o->tokens = kept_calloc(n_new, sizeof *o->tokens);
         o->kl = kept_calloc((size_t)w->n_suffix, sizeof *o->kl);
         o->nll = kept_calloc((size_t)w->n_suffix, sizeof *o->nll);
         o->top1 = kept_calloc((size_t)w->n_suffix, sizeof *o->top1);
         o->step_ns = kept_calloc((size_t)w->job->speed_steps, sizeof *o->step_ns);
         o->full_ns = kept_calloc((size_t)w->job->speed_steps, sizeof *o->full_ns);
-        if (!o->tokens || !o->kl || !o->nll || !o->top1 || !o->step_ns || !o->full_ns)
+        if (!replies_init(w, o) || !o->kl || !o->nll || !o->top1 || !o->step_ns || !o->full_ns)
             return false;
     }
     return w->out;
@@ -219,9 +292,7 @@ static bool arrays_init(kept_work *w)
         return false;
     for (int p = 0; p < w->n_prefix; p++)
         w->evidence_at[p] = -1;
-    for (int i = 0; i < w->tokens.n_evidence; i++)
-        if (w->tokens.evidence[i] >= 0 && w->tokens.evidence[i] < w->n_prefix)
-            w->evidence_at[w->tokens.evidence[i]] = i;
+    kept_measure_set_evidence(w, w->tokens.evidence, w->tokens.n_evidence);
     return true;
 }
 
@@ -236,10 +307,6 @@ static kept_status work_init(kept_work *w, kept_error *err)
     w->n_prefix = w->tokens.n_prefix;
     w->suffix = w->tokens.suffix;
     w->n_suffix = w->tokens.n_suffix;
-    if (!w->n_suffix && w->n_prefix > 1) { /* a prompt without a question: its last token asks */
-        w->suffix = w->tokens.prefix + --w->n_prefix;
-        w->n_suffix = 1;
-    }
     if (w->n_prefix < 1 || w->n_suffix < 1)
         return kept_fail(err, KEPT_ARGUMENT, "%s: sample %d has fewer than two tokens",
                          kept_task_label(t), w->index);
@@ -248,7 +315,36 @@ static kept_status work_init(kept_work *w, kept_error *err)
                : kept_fail(err, KEPT_NOMEM, "out of memory for sample %d", w->index);
 }
 
-kept_status kept_run_sample(kept_job *j, int task, int index, json_t **json, kept_error *err)
+static kept_status to_sink(kept_work *w, const json_t *sample, kept_error *err)
+{
+    const size_t n = (size_t)w->job->n_variants;
+    const uint8_t **map = kept_calloc(n, sizeof *map);
+    size_t *bytes = kept_calloc(n, sizeof *bytes);
+    kept_status s = KEPT_NOMEM;
+    for (size_t v = 0; map && bytes && v < n; v++) {
+        map[v] = w->out[v].map;
+        bytes[v] = w->out[v].map_bytes;
+    }
+    kept_run_extra extra = {w->tokens.prefix,
+                            w->suffix,
+                            w->n_prefix,
+                            w->n_suffix,
+                            w->job->n_variants,
+                            (const uint8_t *const *)map,
+                            bytes};
+    uint64_t since = kept_clock_ns();
+    if (map && bytes)
+        s = w->job->o->sink->put(w->job->o->sink->ctx, sample, &extra, err);
+    else
+        kept_fail(err, s, "out of memory for a result");
+    kept_job_clock(w->job, KEPT_PHASE_STORE, &since);
+    free(map);
+    free(bytes);
+    return s;
+}
+
+kept_status kept_run_sample(kept_job *j, int task, int index, const bool *lacks, json_t **json,
+                            kept_error *err)
 {
     kept_work w = {.job = j, .task = task, .index = index};
     kept_run_task *t = &j->tasks[task];
@@ -257,6 +353,8 @@ kept_status kept_run_sample(kept_job *j, int task, int index, json_t **json, kep
     snprintf(j->what, sizeof j->what, "%.60s, sample %d of %d", kept_task_label(t->task), index + 1,
              t->n_samples);
     kept_status s = work_init(&w, err);
+    for (int v = KEPT_FIRST_VARIANT; !s && lacks && v < j->n_variants; v++)
+        w.out[v].skip = !lacks[v];
     if (!s)
         s = shared_prefill(&w, err);
     if (!s)
@@ -276,6 +374,10 @@ kept_status kept_run_sample(kept_job *j, int task, int index, json_t **json, kep
             kept_seq_account(w.out[v].seq, &w.out[v].last);
     if (!s && !(*json = kept_result_sample(&w)))
         s = kept_fail(err, KEPT_NOMEM, "out of memory for a result");
+    if (!s && j->o->sink && (s = to_sink(&w, *json, err))) {
+        json_decref(*json);
+        *json = NULL;
+    }
     if (!s)
         j->done += j->weight;
     work_clear(&w);

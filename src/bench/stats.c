@@ -103,6 +103,23 @@ static double expanded_tail(double level, int g)
     return kept_normal_cdf(-sqrt(g / (g - 1.0)) * kept_t_quantile(p, g - 1));
 }
 
+/* Mean of g clusters drawn with replacement; count NULL: all have one member. Two draws from 64
+ * bits: an index is off by at most g / 2^32 of its probability. */
+static double resampled_mean(const double *sum, const double *count, int g, kept_rng *rng)
+{
+    double s = 0, k = 0;
+    for (int i = 0; i < g; i += 2) {
+        const uint64_t bits = kept_rng_u64(rng);
+        const uint32_t a = (uint32_t)(((bits & UINT32_MAX) * (uint64_t)g) >> 32);
+        const uint32_t b = (uint32_t)(((bits >> 32) * (uint64_t)g) >> 32);
+        const bool both = i + 1 < g;
+        s += sum[a] + (both ? sum[b] : 0);
+        if (count)
+            k += count[a] + (both ? count[b] : 0);
+    }
+    return s / (count ? k : g);
+}
+
 void kept_bootstrap(const kept_paired *x, int rounds, uint64_t seed, const double level[2],
                     kept_interval out[2])
 {
@@ -115,15 +132,8 @@ void kept_bootstrap(const kept_paired *x, int rounds, uint64_t seed, const doubl
     const int g = gather(x->diff, x->cluster, x->n, sum, count);
     kept_rng rng;
     kept_rng_init(&rng, seed);
-    for (size_t r = 0; r < m && g > 1; r++) {
-        double s = 0, k = 0;
-        for (int i = 0; i < g; i++) {
-            const uint32_t c = kept_rng_below(&rng, (uint32_t)g);
-            s += sum[c];
-            k += count[c];
-        }
-        means[r] = s / k;
-    }
+    for (size_t r = 0; r < m && g > 1; r++)
+        means[r] = resampled_mean(sum, g < x->n ? count : NULL, g, &rng);
     qsort(means, m, sizeof *means, compare_double);
     for (int i = 0; i < 2 && g > 1; i++) {
         const double tail = expanded_tail(level[i], g);
@@ -152,6 +162,33 @@ static double signflip_exact(const double *x, int n, double threshold)
     return (double)hits / patterns;
 }
 
+/* Random signs, eight values at a time: table[b][s] is the sum of block b under the signs s. */
+static double signflip_sampled(const double *x, int n, double threshold, int rounds, uint64_t seed)
+{
+    const int blocks = (n + 7) / 8;
+    double(*table)[256] = kept_calloc((size_t)blocks, sizeof *table);
+    if (!table)
+        return NAN;
+    for (int i = 0; i < n; i++)
+        for (int s = 0; s < 256; s++)
+            table[i / 8][s] += s >> i % 8 & 1 ? x[i] : -x[i];
+    kept_rng rng;
+    kept_rng_init(&rng, seed);
+    int hits = 1;
+    for (int r = 0; r < rounds; r++) {
+        double sum = 0;
+        uint64_t bits = 0;
+        for (int b = 0; b < blocks; b++, bits >>= 8) {
+            if (b % 8 == 0)
+                bits = kept_rng_u64(&rng);
+            sum += table[b][bits & 255];
+        }
+        hits += fabs(sum) >= threshold;
+    }
+    free(table);
+    return (double)hits / (1.0 + rounds);
+}
+
 double kept_signflip(const double *x, int n, int rounds, uint64_t seed)
 {
     if (n <= 0)
@@ -167,21 +204,7 @@ double kept_signflip(const double *x, int n, int rounds, uint64_t seed)
     const double threshold = fabs(sum) - 1e-9 * size;
     if (n <= EXACT_FLIPS)
         return signflip_exact(x, n, threshold);
-    kept_rng rng;
-    kept_rng_init(&rng, seed);
-    int hits = 1;
-    rounds = rounds > 0 ? rounds : 1;
-    for (int r = 0; r < rounds; r++) {
-        double s = 0;
-        uint64_t bits = 0;
-        for (int i = 0; i < n; i++, bits >>= 1) {
-            if (i % 64 == 0)
-                bits = kept_rng_u64(&rng);
-            s += bits & 1 ? x[i] : -x[i];
-        }
-        hits += fabs(s) >= threshold;
-    }
-    return (double)hits / (1.0 + rounds);
+    return signflip_sampled(x, n, threshold, rounds > 0 ? rounds : 1, seed);
 }
 
 double kept_signflip_clusters(const double *x, const int *cluster, int n, int rounds, uint64_t seed)

@@ -72,7 +72,7 @@ void kept_bootstrap(const kept_paired *x, int rounds, uint64_t seed, const doubl
 
 typedef struct kept_change {
     int n, n_clusters, regressions, improvements;
-    double mean;
+    double mean, variance;  /* of the mean, robust to clusters; NaN: one cluster */
     double p;               /* two-sided, of no change at all */
     kept_interval interval; /* two-sided at `level` */
     kept_interval bounds;   /* the one-sided lower and the one-sided upper bound at `level` */
@@ -89,6 +89,9 @@ typedef struct kept_change {
  * >= 0. NOMEM. */
 kept_status kept_change_of(const kept_paired *x, double margin, double level, kept_change *out,
                            kept_error *err);
+
+/* What `more` is, at another level: where a verdict is one of several. */
+double kept_samples_more(const kept_paired *x, const kept_change *c, double margin, double level);
 
 /* ---- many at once, plans, guarantees --------------------------------------------------------- */
 /* Holm 1979: adjusted[i] <= alpha exactly where the step-down procedure rejects. NaN stays NaN and

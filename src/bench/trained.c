@@ -2,6 +2,7 @@
 #include "bench/job.h"
 
 #include "policy/strategy.h"
+#include "policy/trained_fits.h"
 #include "train/train.h"
 
 #include <stdlib.h>
@@ -88,11 +89,10 @@ static kept_status find(kept_job *j, const kept_variant *v, const char *kind, ke
         snprintf(path, sizeof path, "%.3900s/%.16s/%s.kept", j->o->trained_dir, hex, kind);
     if (*path && !access(path, F_OK))
         return add(j, path, err);
-    const kept_train_kind *k = kept_train_kind_find(kind);
     return kept_fail(err, KEPT_ARGUMENT,
                      "'%s' needs a trained file of kind '%s' for this model; make it with: kept %s "
                      "%s %s",
-                     v->name, kind, !k || k->calibrates ? "calibrate" : "train", kind,
+                     v->name, kind, kept_trained_verb(kind), kind,
                      j->o->model_name ? j->o->model_name : j->o->model_path);
 }
 
@@ -118,6 +118,14 @@ kept_status kept_lend_trained(kept_job *j, kept_error *err)
     for (int i = 0; !s && i < j->n_trained; i++)
         s = kept_engine_add_trained(j->engine, j->trained[i].file, err);
     return s;
+}
+
+const char *kept_trained_sha256(const kept_job *j, const char *kind)
+{
+    for (int i = 0; kind && i < j->n_trained; i++)
+        if (!strcmp(kept_trained_kind(j->trained[i].file), kind))
+            return j->trained[i].sha256;
+    return NULL;
 }
 
 json_t *kept_trained_json(const kept_job *j)

@@ -5,7 +5,7 @@
 
 static uint64_t kv_bytes(const kept_cache *c)
 {
-    return c->held_pages * c->pool->page_bytes;
+    return c->held_bytes;
 }
 
 static uint64_t meta_bytes(const kept_cache *c)
@@ -28,17 +28,18 @@ void kept_cache_note_peak(kept_cache *c)
         c->peak_pages = c->held_pages;
 }
 
-/* Until something is evicted every page has one block per plane, so a fork's own past, had it run
- * alone with its own planes, is exact. Afterwards the past is the source's. */
+/* Until something is evicted or packed every page has one block per plane, so a fork's own past,
+ * had it run alone with its own planes, is exact. Afterwards the past is the source's. */
 void kept_cache_inherit_account(kept_cache *c, const kept_cache *src)
 {
     const uint64_t per_page =
         c->pool->page_bytes + KEPT_POS_BYTES + (uint64_t)c->n_planes * KEPT_BLOCK_BYTES;
     c->n_evicted = src->n_evicted;
+    c->packed = src->packed;
     c->peak_pages = src->peak_pages;
     c->page_steps = src->page_steps;
     c->n_ticks = src->n_ticks;
-    if (src->n_evicted) {
+    if (src->n_evicted || src->packed) {
         c->peak_bytes = src->peak_bytes;
         c->byte_steps = src->byte_steps;
     } else {
@@ -54,7 +55,7 @@ void kept_cache_set_extra(kept_cache *c, uint64_t extra_meta)
     kept_cache_note_peak(c);
 }
 
-void kept_cache_tick(kept_cache *c, int n)
+void kept_cache_tick(kept_cache *c, double n)
 {
     kept_cache_note_peak(c);
     c->byte_steps += (double)kept_cache_bytes(c) * n;
@@ -76,15 +77,17 @@ void kept_cache_walk(const kept_cache *c, uint64_t *kv, uint64_t *meta)
     const size_t n = (size_t)(c->n_layers * c->n_heads);
     const size_t n_entries = n * (size_t)c->n_lists * (size_t)c->cap;
     size_t pages = 0, blocks = 0;
+    *kv = 0;
     for (size_t i = 0; i < n_entries; i++) {
         if (c->lists[i] < 0)
             continue;
-        if (i / (size_t)c->cap % (size_t)c->n_lists == 0)
-            pages++;
-        else
+        if (i / (size_t)c->cap % (size_t)c->n_lists) {
             blocks++;
+            continue;
+        }
+        pages++;
+        *kv += kept_pool_bytes_of(c->pool, c->lists[i]);
     }
-    *kv = pages * c->pool->page_bytes;
     *meta = pages * KEPT_POS_BYTES + blocks * KEPT_BLOCK_BYTES + sizeof *c +
             n * sizeof(cache_head) + n_entries * sizeof(int32_t) + c->extra_meta;
 }

@@ -53,10 +53,12 @@ void kept_cache_trim(kept_cache *c, int layer, int head, int n_pages)
     for (int l = 0; l <= c->n_planes; l++) {
         int32_t *ids = kept_cache_list(c, layer, head, l);
         for (int i = h->n_pages - 1; i >= n_pages; i--) {
-            if (l)
+            if (l) {
                 kept_pool_drop_block(c->pool, ids[i]);
-            else
+            } else {
+                c->held_bytes -= kept_pool_bytes_of(c->pool, ids[i]);
                 kept_pool_drop_page(c->pool, ids[i]);
+            }
             ids[i] = -1;
         }
     }
@@ -91,6 +93,7 @@ static void fork_head(kept_cache *c, const kept_cache *src, int layer, int head,
     for (int i = 0; i < n_pages; i++) {
         copy[i] = pages[i];
         c->pool->refs[pages[i]]++;
+        c->held_bytes += kept_pool_bytes_of(c->pool, pages[i]);
     }
     for (int p = 0; p < c->n_planes; p++) {
         int32_t *blocks = kept_cache_list(c, layer, head, 1 + p);
@@ -198,17 +201,64 @@ size_t kept_cache_reserve_cost(const kept_cache *c, int layer, int n)
     return sum;
 }
 
+static const kept_codecs f16 = {KEPT_F16, KEPT_F16};
+
 int32_t kept_cache_private_page(kept_cache *c, int32_t id)
 {
     kept_pool *p = c->pool;
-    const int32_t to = kept_pool_take_page(p);
+    const int32_t to = kept_pool_take_page(p, f16);
     assert(to >= 0);
     memcpy(p->pos + (size_t)to * KEPT_PAGE_SLOTS, p->pos + (size_t)id * KEPT_PAGE_SLOTS,
            KEPT_POS_BYTES);
     /* All of it: measured no slower than moving the few slots that count. */
-    memcpy(kept_pool_page(p, to), kept_pool_page(p, id), p->page_bytes);
+    if (kept_codec_is_f16(p->form[id]))
+        memcpy(kept_pool_page(p, to), kept_pool_page(p, id), p->page_bytes);
+    else
+        kept_codec_unpack(kept_pool_page(p, to), kept_pool_get_page(p, id));
+    c->held_bytes += p->page_bytes - kept_pool_bytes_of(p, id);
     kept_pool_drop_page(p, id);
     return to;
+}
+
+kept_status kept_cache_pack(kept_cache *c, int layer, int head, kept_codecs form, int skip)
+{
+    kept_pool *p = c->pool;
+    int32_t *ids = kept_cache_list(c, layer, head, 0);
+    const int n = kept_cache_n(c, layer, head) / KEPT_PAGE_SLOTS - skip;
+    for (int i = 0; i < n && !kept_codec_is_f16(form); i++) {
+        if (!kept_codec_is_f16(p->form[ids[i]]))
+            continue;
+        const int32_t to = kept_pool_take_page(p, form);
+        if (to < 0)
+            return KEPT_FULL;
+        kept_codec_pack(kept_pool_get_page(p, to), kept_pool_page(p, ids[i]));
+        memcpy(p->pos + (size_t)to * KEPT_PAGE_SLOTS, p->pos + (size_t)ids[i] * KEPT_PAGE_SLOTS,
+               KEPT_POS_BYTES);
+        c->held_bytes += kept_pool_bytes_of(p, to);
+        c->held_bytes -= p->page_bytes;
+        kept_pool_drop_page(p, ids[i]);
+        ids[i] = to;
+        c->packed = true;
+    }
+    return KEPT_OK;
+}
+
+void kept_cache_move_row(kept_cache *c, int32_t to, int dst, int32_t from, int src)
+{
+    const kept_packed a = kept_pool_get_page(c->pool, to), b = kept_pool_get_page(c->pool, from);
+    float k[KEPT_MAX_HEAD_SIZE], v[KEPT_MAX_HEAD_SIZE];
+    if (a.c.k == b.c.k && a.c.v == b.c.v) {
+        if (kept_codec_is_f16(a.c))
+            c->kern->move(a.at, dst, b.at, src, a.head_size);
+        else
+            kept_codec_move(a, dst, b, src);
+        return;
+    }
+    kept_codec_read(b, src, 1, k, v);
+    if (kept_codec_is_f16(a.c))
+        c->kern->put(a.at, a.head_size, dst, k, v);
+    else
+        kept_codec_put(a, dst, k, v);
 }
 
 kept_status kept_cache_reserve(kept_cache *c, int layer, int head, int n)
@@ -220,7 +270,7 @@ kept_status kept_cache_reserve(kept_cache *c, int layer, int head, int n)
     bool copy;
     const int want = kept_pages_for(h->n + n);
     const size_t take = (size_t)pages_to_take(c, layer, head, n, &copy);
-    if (take > c->pool->n_free_pages ||
+    if (take > kept_pool_free_pages(c->pool) ||
         (take - copy) * (size_t)c->n_planes > c->pool->n_free_blocks)
         return KEPT_FULL;
     const int first = h->n / KEPT_PAGE_SLOTS, used = h->n % KEPT_PAGE_SLOTS;
@@ -229,11 +279,12 @@ kept_status kept_cache_reserve(kept_cache *c, int layer, int head, int n)
         pages[first] = kept_cache_private_page(c, pages[first]);
     kept_cache_trim(c, layer, head, want);
     for (int i = h->n_pages; i < want; i++) {
-        pages[i] = kept_pool_take_page(c->pool);
+        pages[i] = kept_pool_take_page(c->pool, f16);
         for (int p = 0; p < c->n_planes; p++)
             kept_cache_list(c, layer, head, 1 + p)[i] = kept_pool_take_block(c->pool);
     }
     c->held_pages += (size_t)(want - h->n_pages);
+    c->held_bytes += (size_t)(want - h->n_pages) * c->pool->page_bytes;
     c->held_blocks += (size_t)(want - h->n_pages) * (size_t)c->n_planes;
     h->n_pages = want;
     /* Slots left over from a retain or an abandoned pass may hold anything. */
@@ -253,7 +304,7 @@ void kept_cache_put(kept_cache *c, int layer, int head, int slot, const float *k
     assert(slot >= kept_cache_head(c, layer, head)->n &&
            slot < kept_cache_head(c, layer, head)->n_pages * KEPT_PAGE_SLOTS);
     const int32_t id = kept_cache_list(c, layer, head, 0)[slot / KEPT_PAGE_SLOTS];
-    assert(c->pool->refs[id] == 1);
+    assert(c->pool->refs[id] == 1 && kept_codec_is_f16(c->pool->form[id]));
     c->kern->put(kept_pool_page(c->pool, id), c->pool->head_size, slot % KEPT_PAGE_SLOTS, k, v);
     c->pool->pos[(size_t)id * KEPT_PAGE_SLOTS + (size_t)(slot % KEPT_PAGE_SLOTS)] = pos;
 }
@@ -282,6 +333,17 @@ void kept_cache_set_state(kept_cache *c, int layer, int head, int plane, int slo
     *state_of(c, layer, head, plane, slot) = v;
 }
 
+void kept_cache_read_state(const kept_cache *c, int layer, int head, int plane, float *out)
+{
+    const int n = kept_cache_n(c, layer, head);
+    const int32_t *blocks = kept_cache_blocks(c, layer, head, plane);
+    for (int at = 0; at < n; at += KEPT_PAGE_SLOTS) {
+        const int m = n - at < KEPT_PAGE_SLOTS ? n - at : KEPT_PAGE_SLOTS;
+        memcpy(out + at, kept_pool_block(c->pool, blocks[at / KEPT_PAGE_SLOTS]),
+               (size_t)m * sizeof *out);
+    }
+}
+
 void kept_cache_read(const kept_cache *c, int layer, int head, int32_t *pos, float *k, float *v)
 {
     const kept_pool *p = c->pool;
@@ -292,9 +354,12 @@ void kept_cache_read(const kept_cache *c, int layer, int head, int32_t *pos, flo
         const int m = n - at < KEPT_PAGE_SLOTS ? n - at : KEPT_PAGE_SLOTS;
         if (pos)
             memcpy(pos + at, p->pos + (size_t)id * KEPT_PAGE_SLOTS, (size_t)m * sizeof *pos);
-        if (k || v)
-            c->kern->get(kept_pool_page(p, id), d, 0, m, k ? k + (size_t)at * (size_t)d : NULL,
-                         v ? v + (size_t)at * (size_t)d : NULL);
+        float *to_k = k ? k + (size_t)at * (size_t)d : NULL,
+              *to_v = v ? v + (size_t)at * (size_t)d : NULL;
+        if ((k || v) && kept_codec_is_f16(p->form[id]))
+            c->kern->get(kept_pool_page(p, id), d, 0, m, to_k, to_v);
+        else if (k || v)
+            kept_codec_read(kept_pool_get_page(p, id), 0, m, to_k, to_v);
     }
 }
 
@@ -304,9 +369,14 @@ kept_status kept_cache_set_key(kept_cache *c, int layer, int head, int slot, con
     assert(slot >= 0 && slot < kept_cache_n(c, layer, head));
     int32_t *id = &kept_cache_list(c, layer, head, 0)[slot / KEPT_PAGE_SLOTS];
     if (p->refs[*id] > 1) {
-        if (!p->n_free_pages)
+        if (!kept_pool_free_pages(p))
             return KEPT_FULL;
         *id = kept_cache_private_page(c, *id);
+    }
+    if (!kept_codec_is_f16(p->form[*id])) {
+        assert(kept_codec_has_rows(p->form[*id]));
+        kept_codec_put(kept_pool_get_page(p, *id), slot % KEPT_PAGE_SLOTS, k, NULL);
+        return KEPT_OK;
     }
     /* V is rounded already, so reading and writing it again changes no bit. */
     float v[KEPT_MAX_HEAD_SIZE];

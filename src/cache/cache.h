@@ -9,6 +9,11 @@
  * Sharing. A fork references the same pages. A page with more than one reference is never written:
  * append and retain take a private copy first. State blocks are always private.
  *
+ * Forms. A full page may be packed (kept_cache_pack): its id stays and its F16 bytes go back. Slots
+ * of packed pages whose rows can move are moved as they are between pages of one form, and rounded
+ * once more between forms; a page with scales per channel is unpacked to F16 when slots leave it,
+ * to be packed again when it is full. The last page, if partly full, is always F16.
+ *
  * The account is exact: pages, blocks, positions, and the lists themselves.
  */
 #ifndef CACHE_CACHE_H
@@ -25,9 +30,10 @@ typedef struct kept_pool kept_pool;
  * system gives them. Address space is taken now, memory at first use. NOMEM, ARGUMENT. */
 kept_status kept_pool_new(int head_size, size_t n_pages, size_t n_blocks, kept_pool **out,
                           kept_error *err);
-void kept_pool_free(kept_pool *p);                     /* every cache of it must be gone */
-uint8_t *kept_pool_base(const kept_pool *p);           /* page i at base + i * page_bytes */
-int32_t *kept_pool_pos(const kept_pool *p);            /* [n_pages][64] positions of every page */
+void kept_pool_free(kept_pool *p);           /* every cache of it must be gone */
+uint8_t *kept_pool_base(const kept_pool *p); /* every page lies behind it, at its place */
+kept_packed kept_pool_get_page(const kept_pool *p, int32_t id); /* where it is, in which form */
+int32_t *kept_pool_pos(const kept_pool *p);            /* [page id][64] positions of every page */
 float *kept_pool_block(const kept_pool *p, int32_t b); /* [64] state block b */
 void kept_pool_get_account(const kept_pool *p, kept_pool_account *out);
 size_t kept_pool_free_pages(const kept_pool *p);
@@ -74,19 +80,27 @@ void kept_cache_commit(kept_cache *c, int layer, int head, int n);
  * (only when more shared pages must change than are free or freed by it): slots are unchanged. */
 kept_status kept_cache_retain(kept_cache *c, int layer, int head, const uint8_t *keep);
 
+/* Packs the full F16 pages of a head into form, except the last `skip` ones; a shared page gets a
+ * packed copy of its own. FULL: no room for the next packed page; the pages before it are packed.
+ */
+kept_status kept_cache_pack(kept_cache *c, int layer, int head, kept_codecs form, int skip);
+
 /* State of one slot of one plane. */
 float kept_cache_state(const kept_cache *c, int layer, int head, int plane, int slot);
 void kept_cache_set_state(kept_cache *c, int layer, int head, int plane, int slot, float v);
+/* One plane of the live slots: out [n]. */
+void kept_cache_read_state(const kept_cache *c, int layer, int head, int plane, float *out);
 /* Position, K and V of live slots: any of the outputs may be NULL. pos [n], k and v [n][D]. */
 void kept_cache_read(const kept_cache *c, int layer, int head, int32_t *pos, float *k, float *v);
-/* Overwrites the K of a live slot (re-rotation); takes a private copy of a shared page. FULL: no
- * page is free for it, nothing changed. */
+/* Overwrites the K of a live slot (re-rotation), of a page whose rows can be written; takes a
+ * private copy of a shared page. FULL: no page is free for it, nothing changed. */
 kept_status kept_cache_set_key(kept_cache *c, int layer, int head, int slot, const float *k);
 
 /* extra_meta: bytes the owner holds besides (query statistics), added to meta from now on. */
 void kept_cache_set_extra(kept_cache *c, uint64_t extra_meta);
-/* One forward pass over n tokens is over: byte_steps += bytes held * n, peak is updated. */
-void kept_cache_tick(kept_cache *c, int n);
+/* One forward pass over n tokens (a part of one: of those layers) is over: byte_steps += bytes held
+ * * n, peak is updated. */
+void kept_cache_tick(kept_cache *c, double n);
 /* Fills bytes, peak, byte_steps and n_evicted; the times are 0. */
 void kept_cache_account(const kept_cache *c, kept_account *out);
 /* The same two byte figures, recomputed by walking every list: the test's other side. */

@@ -20,19 +20,48 @@ typedef struct pool_huge {
     size_t at_peak; /* peak_pages when it was read, SIZE_MAX: never read */
 } pool_huge;
 
+/* A region is REGION_PAGES F16 pages' bytes, cut into pages of one size while any is in use: so the
+ * bytes of pages that were packed come back as whole regions for pages of any size. */
+#define REGION_PAGES   32
+#define REGION_WORDS   5  /* bitmap: a 2-bit page is an eighth of an F16 page, less than 320 fit */
+#define MAX_PAGE_SIZES 32 /* different page sizes of one pool */
+typedef struct pool_region {
+    uint32_t bytes;              /* of its pages, 0: free */
+    int32_t used;                /* pages in use */
+    int32_t prev, next;          /* in the list of its size while it has room, or of free ones */
+    uint64_t busy[REGION_WORDS]; /* pages in use */
+} pool_region;
+
+typedef struct pool_size {
+    uint32_t bytes;
+    int32_t first; /* region with room, -1: none */
+} pool_size;
+
 struct kept_pool {
     int head_size;
     size_t page_bytes, n_pages, n_blocks;
-    uint8_t *map; /* pages, positions and blocks, in this order; 2 MiB aligned */
+    uint8_t *map; /* regions, positions and blocks, in this order; 2 MiB aligned */
     size_t map_bytes;
-    int32_t *pos;         /* [n_pages][64], in map */
-    float *blocks;        /* [n_blocks][64], in map */
-    int32_t *refs;        /* [n_pages] references, 0: free */
-    int32_t *free_pages;  /* stack [n_pages] */
-    int32_t *free_blocks; /* stack [n_blocks] */
-    size_t n_free_pages, n_free_blocks, peak_pages;
-    uint64_t *mask;        /* [n_pages] scratch of retain: live slots of a head's pages */
-    int32_t *order, *list; /* [n_pages] scratch of retain */
+    int32_t *pos;          /* [n_ids][64], in map */
+    float *blocks;         /* [n_blocks][64], in map */
+    size_t n_ids, n_fresh; /* page ids, and those that were ever used */
+    int32_t *refs;         /* [n_ids] references, 0: free */
+    size_t *where;         /* [n_ids] bytes from map */
+    kept_codecs *form;     /* [n_ids] */
+    int32_t *free_ids;     /* stack [n_ids] of used and dropped ids */
+    size_t n_free_ids;
+    pool_region *regions; /* [n_regions] */
+    size_t n_regions, n_free_regions;
+    int32_t free_region;             /* first of the free ones, -1 */
+    pool_size sizes[MAX_PAGE_SIZES]; /* [n_sizes], F16 first */
+    int n_sizes;
+    size_t f16_room;               /* F16 pages free in regions of F16 pages */
+    size_t used_bytes, peak_bytes; /* of pages in use; at most n_pages * page_bytes */
+    int32_t *free_blocks;          /* stack [n_blocks] */
+    size_t n_free_blocks, peak_pages;
+    uint64_t *mask;        /* [n_ids] scratch of retain: live slots of a head's pages */
+    int32_t *order, *list; /* [n_ids] scratch of retain */
+    uint8_t *scratch;      /* an F16 page */
     pool_huge *huge;
     size_t n_caches;
 };
@@ -53,6 +82,8 @@ struct kept_cache {
     int32_t *lists;    /* [n_layers * n_heads][n_lists][cap] */
     size_t own_bytes;  /* this allocation */
     size_t held_pages, held_blocks;
+    uint64_t held_bytes; /* of the pages */
+    bool packed;         /* a page was ever packed */
     uint64_t extra_meta, peak_bytes, n_evicted;
     double byte_steps;
     /* History in pages and tokens, from which a fork with other planes gets its own. */
@@ -79,20 +110,28 @@ static inline int32_t *kept_cache_list(const kept_cache *c, int layer, int head,
 
 static inline uint8_t *kept_pool_page(const kept_pool *p, int32_t id)
 {
-    return p->map + (size_t)id * p->page_bytes;
+    return p->map + p->where[id];
+}
+
+static inline size_t kept_pool_bytes_of(const kept_pool *p, int32_t id)
+{
+    return kept_codec_page_bytes(p->form[id], p->head_size);
 }
 
 /* A page with one reference, contents undefined, or -1. Lowest unused id first at the start. */
-int32_t kept_pool_take_page(kept_pool *p);
+int32_t kept_pool_take_page(kept_pool *p, kept_codecs form);
 void kept_pool_drop_page(kept_pool *p, int32_t id); /* one reference less */
 /* A block, contents undefined, or -1. */
 int32_t kept_pool_take_block(kept_pool *p);
 void kept_pool_drop_block(kept_pool *p, int32_t id);
 
-/* A private copy of page id, which loses one reference. There must be a free page. */
+/* A private F16 copy of page id, which loses one reference; the cache's bytes are adjusted. There
+ * must be a free page. A packed page is unpacked. */
 int32_t kept_cache_private_page(kept_cache *c, int32_t id);
 /* Gives back the pages and blocks of a head from its n_pages'th on. */
 void kept_cache_trim(kept_cache *c, int layer, int head, int n_pages);
+/* Slot src of page `from` becomes slot dst of page `to`, whatever their forms. */
+void kept_cache_move_row(kept_cache *c, int32_t to, int dst, int32_t from, int src);
 void kept_cache_note_peak(kept_cache *c); /* after anything that grows the bytes held */
 void kept_cache_inherit_account(kept_cache *c, const kept_cache *src); /* c: a new fork of src */
 uint64_t kept_cache_bytes(const kept_cache *c);                        /* kv + meta now */

@@ -27,8 +27,8 @@ typedef struct plan {
     int n_stay;      /* pages after */
     uint64_t *mask;  /* [n_pages] slots kept, by place in the old list */
     int32_t *order;  /* [n_pages] old place of the page now at this place */
-    size_t n_copies; /* shared pages that must change */
-    size_t n_dead;   /* private pages that keep nothing */
+    size_t n_copies; /* pages that must change and cannot: see must_copy */
+    size_t n_dead;   /* private F16 pages that keep nothing */
 } plan;
 
 /* Bit i: keep[i] != 0, for n <= 64 bytes. Eight at a time, because every slot of every head passes
@@ -67,6 +67,18 @@ static uint64_t holes(const plan *r, int place)
     return place < r->n_stay ? wanted(r, place) & ~r->mask[r->order[place]] : 0;
 }
 
+/* The staying page at this place, id, must be replaced by an F16 copy of its own: slots come into
+ * it and it is shared or its slots cannot be written one by one, or it is packed and will be the
+ * partly full last page. */
+static bool must_copy(const plan *r, int place, int32_t id)
+{
+    const kept_codecs form = r->c->pool->form[id];
+    const bool filled = holes(r, place) != 0, partial = ~wanted(r, place) != 0;
+    if (filled && r->c->pool->refs[id] > 1)
+        return true;
+    return !kept_codec_is_f16(form) && (partial || (filled && !kept_codec_has_rows(form)));
+}
+
 static bool is_shared(const plan *r, int old_place)
 {
     const int32_t id = kept_cache_list(r->c, r->layer, r->head, 0)[old_place];
@@ -87,17 +99,19 @@ static void sort_pages(plan *r)
 
 static void make_plan(plan *r, const uint8_t *keep, int n)
 {
+    const int32_t *pages = kept_cache_list(r->c, r->layer, r->head, 0);
     r->n_pages = kept_pages_for(n);
     for (int i = 0; i < r->n_pages; i++) {
         const int at = i * KEPT_PAGE_SLOTS;
         r->mask[i] = mask_of(keep + at, n - at < KEPT_PAGE_SLOTS ? n - at : KEPT_PAGE_SLOTS);
         r->n_keep += __builtin_popcountll(r->mask[i]);
-        r->n_dead += !r->mask[i] && !is_shared(r, i);
+        r->n_dead +=
+            !r->mask[i] && !is_shared(r, i) && kept_codec_is_f16(r->c->pool->form[pages[i]]);
     }
     r->n_stay = kept_pages_for(r->n_keep);
     sort_pages(r);
     for (int i = 0; i < r->n_stay; i++)
-        r->n_copies += holes(r, i) && is_shared(r, r->order[i]);
+        r->n_copies += must_copy(r, i, pages[r->order[i]]);
 }
 
 /* Brings pages and blocks into the sorted order. */
@@ -117,8 +131,7 @@ static void move_slot(const plan *r, int to, int dst, int from, int src)
 {
     kept_pool *p = r->c->pool;
     const int32_t *pages = kept_cache_list(r->c, r->layer, r->head, 0);
-    r->c->kern->move(kept_pool_page(p, pages[to]), dst, kept_pool_page(p, pages[from]), src,
-                     p->head_size);
+    kept_cache_move_row(r->c, pages[to], dst, pages[from], src);
     p->pos[(size_t)pages[to] * KEPT_PAGE_SLOTS + (size_t)dst] =
         p->pos[(size_t)pages[from] * KEPT_PAGE_SLOTS + (size_t)src];
     for (int i = 1; i <= r->c->n_planes; i++) {
@@ -153,7 +166,7 @@ kept_status kept_cache_retain(kept_cache *c, int layer, int head, const uint8_t 
     make_plan(&r, keep, h->n);
     if (r.n_keep == h->n)
         return KEPT_OK;
-    if (r.n_copies > c->pool->n_free_pages + r.n_dead)
+    if (r.n_copies > kept_pool_free_pages(c->pool) + r.n_dead)
         return KEPT_FULL;
     reorder(&r);
     /* Dead pages are last in the order; they go first, so that copies can use them. */
@@ -163,7 +176,7 @@ kept_status kept_cache_retain(kept_cache *c, int layer, int head, const uint8_t 
     kept_cache_trim(c, layer, head, n_used);
     int32_t *pages = kept_cache_list(c, layer, head, 0);
     for (int i = 0; r.n_copies && i < r.n_stay; i++)
-        if (holes(&r, i) && c->pool->refs[pages[i]] > 1)
+        if (must_copy(&r, i, pages[i]))
             pages[i] = kept_cache_private_page(c, pages[i]);
     if (r.n_stay)
         fill_holes(&r);

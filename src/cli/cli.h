@@ -24,6 +24,10 @@ extern const kept_command kept_commands[];
 extern const int kept_n_commands;
 
 int kept_cmd_run(int argc, char **argv);
+int kept_cmd_selftest(int argc, char **argv);
+int kept_cmd_power(int argc, char **argv);
+int kept_cmd_compare(int argc, char **argv);
+int kept_cmd_study(int argc, char **argv);
 int kept_cmd_train(int argc, char **argv);
 int kept_cmd_calibrate(int argc, char **argv);
 int kept_cmd_pull(int argc, char **argv);

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define MAX_LEVELS      4
+#define MAX_LEVELS      5
 #define N_SIZES         2
 #define SEEDS           2
 #define CACHE_BYTES     ((size_t)64 << 20)

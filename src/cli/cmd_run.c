@@ -8,6 +8,7 @@
 #include "cli/progress.h"
 #include "cli/run_args.h"
 #include "report/report.h"
+#include "store/store.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -54,6 +55,39 @@ static int show(const kept_run_args *a, const json_t *result)
     return KEPT_EXIT_OK;
 }
 
+/* Number of a variable that a launcher of parallel programs sets; -1: none does. */
+static int launched(const char *const *names)
+{
+    for (; *names; names++) {
+        const char *text = getenv(*names);
+        if (text && *text >= '0' && *text <= '9')
+            return atoi(text);
+    }
+    return -1;
+}
+
+/* Which of how many processes of one mpirun or srun this is. They need no messages: the study is
+ * where they meet. */
+static void find_rank(int *rank, int *n_ranks)
+{
+    static const char *const ranks[] = {"OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID", NULL};
+    static const char *const sizes[] = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_NTASKS", NULL};
+    *rank = launched(ranks);
+    *n_ranks = launched(sizes);
+    if (*rank < 0 || *n_ranks < 1 || *rank >= *n_ranks) {
+        *rank = 0;
+        *n_ranks = 1;
+    }
+}
+
+static void say_resumed(void *ctx, int done, int total)
+{
+    const kept_progress *p = ctx;
+    if (!p->quiet && done)
+        fprintf(stderr, "kept run: going on with the study: %d of %d samples are there\n", done,
+                total);
+}
+
 static int run(const kept_run_args *a)
 {
     kept_progress p;
@@ -73,20 +107,36 @@ static int run(const kept_run_args *a)
         .speed_steps = (int)a->speed_steps,
         .pool_bytes = (size_t)a->pool,
         .isa = a->isa ? a->isa : getenv("KEPT_ISA"),
+        .preset = a->preset,
+        .gate = a->gate,
         .dump_kept = a->dump,
         .trained = (const char *const *)a->trained.text,
         .n_trained = a->trained.n,
         .trained_dir = *a->trained_dir ? a->trained_dir : NULL,
         .progress = kept_progress_show,
+        .resumed = say_resumed,
         .ctx = &p,
     };
     json_t *result = NULL;
+    kept_store *store = NULL;
     kept_error err = {.text = ""};
-    kept_status s = kept_run(&o, &result, &err);
+    int rank = 0, n_ranks = 1;
+    kept_status s = KEPT_OK;
+    if (a->study) {
+        find_rank(&rank, &n_ranks);
+        s = kept_store_open(a->study, KEPT_STORE_CREATE, &store, &err);
+    }
+    if (s)
+        return kept_failed("run", "%s", err.text);
+    o.sink = store ? kept_store_sink(store, rank, n_ranks) : NULL;
+    p.quiet |= rank > 0;
+    p.show &= rank == 0;
+    s = kept_run(&o, &result, &err);
     kept_progress_wipe(&p);
+    kept_store_close(store);
     int code = s == KEPT_ARGUMENT ? KEPT_EXIT_USAGE : s ? KEPT_EXIT_FAILED : KEPT_EXIT_OK;
     if (result) {
-        int shown = show(a, result);
+        int shown = rank ? KEPT_EXIT_OK : show(a, result); /* the first process speaks for all */
         code = code ? code : shown;
         json_decref(result);
     }

@@ -45,6 +45,7 @@ static int print_help(bool calibrates)
         snprintf(text, sizeof text, "%s [%d tokens]", k->summary, k->n_tokens);
         kept_print_wrapped(stdout, 17, lead, text);
     }
+    kept_print_wrapped(stdout, 17, "  all", "every kind above, one after the other");
     printf("\n%s%s\nexample\n  kept %s %s\n",
            calibrates ? "" : "  --type T          kvzap: linear or mlp\n", tail, verb,
            calibrates ? "duo smollm2-135m --seed 2" : "ranker smollm2-135m --text my.txt");
@@ -255,21 +256,52 @@ static int work(const char *verb, options *o)
     return KEPT_EXIT_OK;
 }
 
+static int one_kind(const char *verb, options *o, bool calibrates)
+{
+    int code = check_kind(verb, o, calibrates);
+    if (code < 0)
+        code = find_files(verb, o);
+    if (code < 0)
+        code = find_out(verb, o);
+    if (code < 0)
+        code = work(verb, o);
+    return code;
+}
+
+/* Every kind of the command, one after the other; stops at the first that fails. */
+static int all_kinds(const char *verb, const options *all, bool calibrates)
+{
+    int code = KEPT_EXIT_OK, n = 0;
+    if (all->out)
+        return kept_usage(verb, "'all' writes a file per kind where kept run finds them; leave "
+                                "--out away");
+    for (int i = 0; i < kept_train_kind_count() && code == KEPT_EXIT_OK; i++) {
+        const kept_train_kind *k = kept_train_kind_at(i);
+        if (k->calibrates != calibrates)
+            continue;
+        options o = *all;
+        o.kind = k->name;
+        if (!k->reads_text)
+            o.text = o.held_out = NULL;
+        if (!k->has_types)
+            o.type = NULL;
+        if (n++)
+            putchar('\n');
+        code = one_kind(verb, &o, calibrates);
+        fflush(stdout);
+    }
+    return code;
+}
+
 static int command(int argc, char **argv, bool calibrates)
 {
     options o = {.seed = 1};
     int code = parse(&o, argc, argv, calibrates);
-    if (code < 0)
-        code = check_kind(argv[0], &o, calibrates);
-    if (code < 0)
-        code = find_files(argv[0], &o);
-    if (code < 0)
-        code = find_out(argv[0], &o);
-    if (code < 0) {
-        kept_catch_signals();
-        code = work(argv[0], &o);
-    }
-    return code;
+    if (code >= 0)
+        return code;
+    kept_catch_signals();
+    return o.kind && !strcmp(o.kind, "all") ? all_kinds(argv[0], &o, calibrates)
+                                            : one_kind(argv[0], &o, calibrates);
 }
 
 int kept_cmd_train(int argc, char **argv)

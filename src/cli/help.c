@@ -2,6 +2,7 @@
  * theirs beside their code. A page fits a screen of 24 lines where it can. */
 #include "bench/plan.h"
 #include "cli/cli.h"
+#include "cli/run_args.h"
 
 #include <string.h>
 
@@ -82,11 +83,36 @@ static const char spec_page[] =
     "  snapkv(window=16)+ada+decode(every=8)@64MiB\n"
     "  adaptive(calm=full,tight=snapkv+ada)@25%\n";
 
+static const char presets_page[] =
+    "'kept run --preset NAME' sets tasks, patterns, lengths and budgets for an application; flags\n"
+    "given beside it stand. The files are share/presets of the source.\n\n";
+
+static const char tasks_page[] =
+    "Tasks of 'kept run --task T,...'; docs/tasks.md has their constructions.\n\n"
+    "RULER by its names ('ruler': all whose files are given)\n"
+    "  niah_single_1 _2 _3, niah_multikey_1 _2 _3, niah_multivalue, niah_multiquery, vt, cwe,\n"
+    "  fwe, qa_1, qa_2; niah_single and niah_multikey are noise without --haystack, an essay with\n"
+    "  --haystack FILE       prose for niah_*        --words FILE   words for cwe, one a line\n"
+    "  --squad FILE          dev-v2.0.json, qa_1     --hotpot FILE  dev distractor file, qa_2\n"
+    "  --ruler-compat        RULER's fixed layout and its room for answers\n"
+    "  --key|--value word|number|uuid  --keys N  --values N  --queries N  --digits N\n\n"
+    "facts asked turn by turn: 16 (--keys) in one text, 8 (--queries) questions\n"
+    "  facts_sequential, _hotspot (Zipf), _periodic (of --values facts [4]), _requery, _random,\n"
+    "  facts_update (later lines override)\n\n"
+    "your own\n"
+    "  jsonl                 --jsonl FILE, prompts as one JSON object per line\n"
+    "  text                  --text FILE --score-tokens N, how well a text goes on\n"
+    "  stream                --text FILE, all but the first 128 tokens one by one\n\n"
+    "several turns           --turns gold      earlier questions with the right answers\n"
+    "                        --turns own       with what the model answered\n"
+    "                        --turns requests  each question finds the compressed context alone\n";
+
 static const struct {
     const char *topic, *page;
 } pages[] = {
     {"plan", plan_page},   {"ls", ls_page},           {"show", show_page},
     {"check", check_page}, {"version", version_page}, {"spec", spec_page},
+    {"tasks", tasks_page}, {"presets", presets_page},
 };
 
 static void print_shapes(void)
@@ -106,6 +132,8 @@ int kept_help_print(const char *topic)
         fputs(pages[i].page, stdout);
         if (!strcmp(topic, "plan"))
             print_shapes();
+        if (!strcmp(topic, "presets"))
+            kept_preset_print(stdout);
         return KEPT_EXIT_OK;
     }
     return kept_failed("help", "there is no page '%s'", topic);

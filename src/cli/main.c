@@ -11,6 +11,12 @@
 
 const kept_command kept_commands[] = {
     {"run", "--model MODEL [options]", "measure strategies beside the full cache", kept_cmd_run},
+    {"compare", "FILE [FILE | ROW [ROW]]", "is it as good? verdicts with an exit code",
+     kept_cmd_compare},
+    {"power", "[options]", "how many samples a verdict takes", kept_cmd_power},
+    {"selftest", "[options]", "a strategy that must fail, results that were changed",
+     kept_cmd_selftest},
+    {"study", "ACTION FILE", "what a study holds, its export and import", kept_cmd_study},
     {"plan", "[options]", "the memory a cache takes, and what fits", kept_cmd_plan},
     {"ls", "[AXIS]", "list scores, allocators, ..., and recipes", kept_cmd_ls},
     {"show", "SPEC", "everything about a strategy or one of its parts", kept_cmd_show},
@@ -19,7 +25,8 @@ const kept_command kept_commands[] = {
     {"train", "KIND [MODEL] [options]", "train what learned strategies need", kept_cmd_train},
     {"check", "[options]", "verify and time the kernels on this machine", kept_cmd_check},
     {"pull", "[NAME]", "bring a model that packages carry", kept_cmd_pull},
-    {"help", "[COMMAND|spec]", "this page, a command's page, the spec grammar", kept_cmd_help},
+    {"help", "[COMMAND|spec|tasks|presets]", "this page, a command's, the spec grammar, the tasks",
+     kept_cmd_help},
     {"version", "", "print the version", kept_cmd_version},
 };
 const int kept_n_commands = sizeof kept_commands / sizeof kept_commands[0];
@@ -55,7 +62,8 @@ static void print_overview(FILE *out)
     fputs("\nexamples:\n"
           "  kept plan --model llama-2-70b --context 4K,128K\n"
           "  kept show 'snapkv+ada@25%'\n\n"
-          "'kept COMMAND --help' prints a command's page, 'kept help spec' the spec grammar.\n"
+          "'kept COMMAND --help' prints a command's page, 'kept help spec' the spec grammar,\n"
+          "'kept help tasks' the tasks, 'kept help presets' the presets.\n"
           "Exit codes: 0 done, 1 failed, 2 usage.\n",
           out);
 }
@@ -82,8 +90,8 @@ int kept_cmd_help(int argc, char **argv)
         print_overview(stdout);
         return KEPT_EXIT_OK;
     }
-    if (!strcmp(argv[1], "spec"))
-        return kept_help_print("spec");
+    if (!strcmp(argv[1], "spec") || !strcmp(argv[1], "tasks") || !strcmp(argv[1], "presets"))
+        return kept_help_print(argv[1]);
     const kept_command *c = find(argv[1]);
     if (!c)
         return unknown(argv[1]);
@@ -115,7 +123,7 @@ static int dispatch(int argc, char **argv)
 static void spin_shortly(int argc, char **argv)
 {
     bool computes = argc > 1 && (!strcmp(argv[1], "run") || !strcmp(argv[1], "train") ||
-                                 !strcmp(argv[1], "calibrate"));
+                                 !strcmp(argv[1], "calibrate") || !strcmp(argv[1], "selftest"));
     if (!computes || getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT"))
         return;
     if (!setenv("GOMP_SPINCOUNT", "5000", 0))

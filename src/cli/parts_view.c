@@ -2,6 +2,8 @@
 #include "cli/parts_view.h"
 #include "cli/cli.h"
 
+#include <math.h>
+
 #define INDENT 14
 
 static void print_option(const kept_option *o)
@@ -16,8 +18,11 @@ static void print_option(const kept_option *o)
         if (n < sizeof text)
             snprintf(text + n, sizeof text - n, "): %s", o->help);
     } else {
-        snprintf(text, sizeof text, "%.9g (%s%.9g to %.9g): %s", o->value,
-                 o->integer ? "whole, " : "", o->min, o->max, o->help);
+        if (!isnan(o->value))
+            n += (size_t)snprintf(text, sizeof text, "%.9g ", o->value);
+        snprintf(text + n, sizeof text - n, "(%s%s%.9g to %.9g): %s",
+                 isnan(o->value) ? "must be given, " : "", o->integer ? "whole, " : "", o->min,
+                 o->max, o->help);
     }
     kept_print_wrapped(stdout, INDENT, lead, text);
 }

@@ -22,11 +22,13 @@ void kept_catch_signals(void)
     sigemptyset(&a.sa_mask);
     sigaction(SIGINT, &a, NULL);
     sigaction(SIGTERM, &a, NULL);
+    signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is an error, not an end */
 }
 
 void kept_progress_start(kept_progress *p, bool quiet)
 {
-    *p = (kept_progress){.show = !quiet && isatty(STDERR_FILENO), .start = kept_clock_ns()};
+    *p = (kept_progress){
+        .show = !quiet && isatty(STDERR_FILENO), .quiet = quiet, .start = kept_clock_ns()};
 }
 
 static void print_left(double seconds)

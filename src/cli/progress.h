@@ -5,7 +5,7 @@
 #include "base/base.h"
 
 typedef struct kept_progress {
-    bool show;
+    bool show, quiet;
     uint64_t start, last;
 } kept_progress;
 

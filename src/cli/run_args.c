@@ -25,6 +25,19 @@ static bool list_add(kept_list *l, const char *text, size_t len)
     return l->text[l->n++];
 }
 
+bool kept_list_add(kept_list *l, const char *text)
+{
+    return list_add(l, text, strlen(text));
+}
+
+bool kept_list_has(const kept_list *l, const char *text)
+{
+    for (int i = 0; i < l->n; i++)
+        if (!strcmp(l->text[i], text))
+            return true;
+    return false;
+}
+
 bool kept_list_split(kept_list *l, const char *text)
 {
     while (text) {
@@ -53,6 +66,7 @@ void kept_run_args_clear(kept_run_args *a)
     kept_list_clear(&a->tasks);
     kept_list_clear(&a->specs);
     kept_list_clear(&a->trained);
+    kept_list_clear(&a->preset_words);
     free(a->task_options);
 }
 
@@ -96,6 +110,16 @@ static const struct flag_target {
     {TEXT, AT(format), 0, 0},
     {SWITCH, AT(quiet), 0, 0},
     {FILES, AT(trained), 0, 0},
+    {NUMBER, AT(queries), 1, 1000},
+    {NUMBER, AT(digits), 7, 64},
+    {TEXT, AT(words), 0, 0},
+    {TEXT, AT(squad), 0, 0},
+    {TEXT, AT(hotpot), 0, 0},
+    {TEXT, AT(turns), 0, 0},
+    {SWITCH, AT(ruler_compat), 0, 0},
+    {TEXT, AT(study), 0, 0},
+    {TEXT, AT(preset), 0, 0},
+    {TEXT, AT(gate), 0, 0},
 };
 
 static const kept_flag flags[] = {
@@ -106,9 +130,12 @@ static const kept_flag flags[] = {
     {"text", true},      {"jsonl", true},         {"score-tokens", true}, {"chunk", true},
     {"pool", true},      {"speed-samples", true}, {"speed-steps", true},  {"isa", true},
     {"dump-kept", true}, {"out", true},           {"format", true},       {"quiet", false},
-    {"trained", true},
+    {"trained", true},   {"queries", true},       {"digits", true},       {"words", true},
+    {"squad", true},     {"hotpot", true},        {"turns", true},        {"ruler-compat", false},
+    {"study", true},     {"preset", true},        {"gate", true},
 };
 enum { N_FLAGS = sizeof flags / sizeof *flags };
+_Static_assert(N_FLAGS <= sizeof((kept_run_args *)0)->from_preset, "room for every flag");
 _Static_assert(N_FLAGS == sizeof targets / sizeof *targets, "one target per flag");
 
 static const char help[] =
@@ -117,16 +144,19 @@ static const char help[] =
     "  --strategy SPEC,...    strategies ('kept ls' lists them, 'kept help spec' the grammar); "
     "'all'\n"
     "  --budget B,...         for specs without @: 20%, 512 (tokens per head), 64MiB [50%,20%]\n"
-    "  --task T,...           niah_single niah_multikey niah_multikey_2 niah_multikey_3\n"
-    "                         niah_multivalue text jsonl\n"
+    "  --task T,...           'ruler' for its 13 or single ones; 'kept help tasks' has them all,\n"
+    "                         the files they read, their options and modes of several turns\n"
+    "  --preset NAME          tasks, patterns, lengths and budgets of an application\n"
     "  --jsonl FILE           your own prompts, one JSON object per line\n"
     "  --text FILE            score how well the text goes on after eviction (--score-tokens N)\n"
     "  --length N             tokens of a sample [2048]   --samples N   per task [8]\n"
-    "  --haystack FILE  --key|--value word|number|uuid  --keys N  --values N   needle tasks\n"
     "  --chat | --raw         with, without the chat template [with, where the model has one]\n"
     "  --query-aware          strategies see the question before they evict (rows are marked)\n"
     "  --seed N  --threads N  --chunk N (prefill)  --pool SIZE  --isa LEVEL [KEPT_ISA]\n"
     "  --speed-samples N  --speed-steps N   timing of decode steps [1, 16]\n"
+    "  --study FILE           keeps every sample as it is finished: run it again to go on, wider "
+    "or\n"
+    "                         beside another process; see 'kept study'\n"
     "  --out FILE             result as .json, .csv or .txt    --format table|json|csv   on "
     "stdout\n"
     "  --trained FILE         what a strategy needs trained, of 'kept train' or 'kept calibrate'\n"
@@ -143,6 +173,9 @@ static int set_flag(kept_run_args *r, kept_args *a, int i)
     kept_error err;
     switch (targets[i].kind) {
     case LIST:
+        if (r->from_preset[i])
+            kept_list_clear((kept_list *)(void *)field);
+        r->from_preset[i] = false;
         return kept_list_split((kept_list *)(void *)field, a->value)
                    ? -1
                    : kept_failed("run", "out of memory");
@@ -193,9 +226,27 @@ static int parse_flags(kept_run_args *r, int argc, char **argv)
     }
 }
 
+/* The preset's flags first, so that what the user gives beside it stands. */
+static int apply_preset(kept_run_args *r, int argc, char **argv)
+{
+    const char *name = NULL;
+    for (int i = 1; i < argc; i++)
+        if (!strcmp(argv[i], "--preset") && i + 1 < argc)
+            name = argv[i + 1];
+        else if (!strncmp(argv[i], "--preset=", 9))
+            name = argv[i] + 9;
+    int code = name ? kept_preset_words(name, &r->preset_words) : -1;
+    if (!name || code >= 0)
+        return code;
+    code = parse_flags(r, r->preset_words.n, r->preset_words.text);
+    for (int i = 0; i < N_FLAGS; i++)
+        r->from_preset[i] = targets[i].kind == LIST;
+    return code;
+}
+
 /* ---- checks --------------------------------------------------------------------------------- */
 
-static int one_of(const char *flag, const char *value, const char *const *names, int n)
+int kept_one_of(const char *flag, const char *value, const char *const *names, int n)
 {
     for (int i = 0; i < n; i++)
         if (!strcmp(value, names[i]))
@@ -208,78 +259,11 @@ static int one_of(const char *flag, const char *value, const char *const *names,
 
 static int check_names(const kept_run_args *a)
 {
-    static const char *const tasks[] = {
-        "niah_single", "niah_multikey", "niah_multikey_2", "niah_multikey_3", "niah_multivalue",
-        "text",        "jsonl"};
     static const char *const formats[] = {"table", "json", "csv"};
-    static const char *const secrets[] = {"word", "number", "uuid"};
-    int code = one_of("format", a->format, formats, 3);
-    for (int i = 0; code < 0 && i < a->tasks.n; i++)
-        code = one_of("task", a->tasks.text[i], tasks, sizeof tasks / sizeof *tasks);
-    if (code < 0 && a->key)
-        code = one_of("key", a->key, secrets, 3);
-    if (code < 0 && a->value)
-        code = one_of("value", a->value, secrets, 3);
+    int code = kept_one_of("format", a->format, formats, 3);
     if (code < 0 && a->chat && a->raw)
         code = kept_usage("run", "--chat and --raw exclude each other");
     return code;
-}
-
-static bool has(const kept_list *l, const char *text)
-{
-    for (int i = 0; i < l->n; i++)
-        if (!strcmp(l->text[i], text))
-            return true;
-    return false;
-}
-
-/* A file given is a task asked for; a task that needs a file must have one. */
-static int complete_tasks(kept_run_args *a)
-{
-    bool none = !a->tasks.n, ok = true;
-    if (a->jsonl && !has(&a->tasks, "jsonl"))
-        ok = list_add(&a->tasks, "jsonl", 5);
-    if (ok && none && !a->jsonl)
-        ok = list_add(&a->tasks, "niah_single", 11);
-    if (ok && a->text && !has(&a->tasks, "text"))
-        ok = list_add(&a->tasks, "text", 4);
-    if (!ok)
-        return kept_failed("run", "out of memory");
-    if (has(&a->tasks, "text") && !a->text)
-        return kept_usage("run", "task text needs --text FILE");
-    if (has(&a->tasks, "jsonl") && !a->jsonl)
-        return kept_usage("run", "task jsonl needs --jsonl FILE");
-    return -1;
-}
-
-static int set_tasks(kept_run_args *a)
-{
-    a->task_options = kept_calloc((size_t)a->tasks.n, sizeof *a->task_options);
-    if (!a->task_options)
-        return kept_failed("run", "out of memory");
-    for (int i = 0; i < a->tasks.n; i++) {
-        const char *name = a->tasks.text[i];
-        bool jsonl = !strcmp(name, "jsonl"), text = !strcmp(name, "text");
-        a->task_options[i] = (kept_task_options){
-            .name = name,
-            .length = a->length ? (int)a->length
-                      : jsonl   ? 0
-                                : 2048,
-            .n_samples = (int)a->samples,
-            .seed = (uint64_t)a->seed,
-            .file = jsonl  ? a->jsonl
-                    : text ? a->text
-                           : a->haystack,
-            .key = text || jsonl ? NULL : a->key,
-            .value = text || jsonl ? NULL : a->value,
-            .n_keys = (int)a->keys,
-            .n_values = (int)a->values,
-            .score_tokens = (int)a->score_tokens,
-            .chat = a->chat && !text,
-            .query_aware = a->query_aware && !text,
-        };
-    }
-    return -1;
 }
 
 /* ---- strategies ----------------------------------------------------------------------------- */
@@ -298,7 +282,7 @@ static int add_spec(kept_run_args *a, const char *spec)
 static int cross_budgets(kept_run_args *a)
 {
     int code = -1;
-    if (!a->strategies.n || has(&a->strategies, "all"))
+    if (!a->strategies.n || kept_list_has(&a->strategies, "all"))
         if (!kept_list_split(&a->strategies, default_strategies))
             return kept_failed("run", "out of memory");
     if (!a->budgets.n && !kept_list_split(&a->budgets, default_budgets))
@@ -370,21 +354,25 @@ int kept_run_args_parse(kept_run_args *a, int argc, char **argv)
                          .speed_samples = 1,
                          .speed_steps = 16,
                          .format = "table"};
-    int code = parse_flags(a, argc, argv);
+    int code = apply_preset(a, argc, argv);
     if (code < 0)
-        code = complete_tasks(a);
+        code = parse_flags(a, argc, argv);
+    if (code < 0)
+        code = kept_run_tasks_complete(a);
     if (code < 0)
         code = check_names(a);
     if (code < 0)
         code = cross_budgets(a);
     if (code < 0)
-        code = set_tasks(a);
+        code = kept_run_tasks_set(a);
     if (code < 0)
         code = find_model(a);
     if (code < 0)
         code = check_writable(a->out);
     if (code < 0)
         code = check_writable(a->dump);
+    if (code < 0 && a->study && a->dump)
+        code = kept_usage("run", "--study holds the kept positions, --dump-kept goes without it");
     find_trained_dir(a);
     return code;
 }

@@ -4,6 +4,8 @@
 
 #include "bench/run.h"
 
+#include <stdio.h>
+
 typedef struct kept_list {
     char **text; /* [n], owned */
     int n;
@@ -13,11 +15,14 @@ typedef struct kept_run_args {
     kept_list strategies, budgets, tasks; /* as written */
     kept_list specs;                      /* strategies crossed with budgets */
     kept_list trained;                    /* files */
-    const char *model, *jsonl, *text, *haystack, *key, *value, *isa, *dump, *out, *format;
-    int64_t length, samples, seed, threads, keys, values, score_tokens, chunk, speed_samples,
-        speed_steps, max_new;
+    const char *model, *jsonl, *text, *haystack, *key, *value, *isa, *dump, *out, *format, *words,
+        *squad, *hotpot, *turns, *study, *preset, *gate;
+    int64_t length, samples, seed, threads, keys, values, queries, digits, score_tokens, chunk,
+        speed_samples, speed_steps, max_new;
     uint64_t pool;
-    bool chat, raw, query_aware, quiet;
+    bool chat, raw, query_aware, quiet, ruler_compat;
+    kept_list preset_words; /* flags and values of the preset */
+    bool from_preset[64];   /* by flag: the list is the preset's until the user gives one */
     char model_path[4096], trained_dir[4096];
     kept_task_options *task_options; /* [tasks.n] */
 } kept_run_args;
@@ -28,5 +33,19 @@ void kept_run_args_clear(kept_run_args *a);
 /* Appends the parts of text between commas outside parentheses. False: out of memory. */
 bool kept_list_split(kept_list *l, const char *text);
 void kept_list_clear(kept_list *l);
+bool kept_list_add(kept_list *l, const char *text); /* false: out of memory */
+bool kept_list_has(const kept_list *l, const char *text);
+/* An exit code after a message that suggests the nearest name, or -1: value is one of names. */
+int kept_one_of(const char *flag, const char *value, const char *const *names, int n);
+
+/* ---- preset.c ---- */
+/* Words "--flag", "value", ... of a preset into out. An exit code after a message, or -1. */
+int kept_preset_words(const char *name, kept_list *out);
+void kept_preset_print(FILE *out); /* names with the first line of each */
+
+/* ---- run_tasks.c ---- */
+/* Fills in and checks what tasks are run, then their options. An exit code, or -1: go on. */
+int kept_run_tasks_complete(kept_run_args *a);
+int kept_run_tasks_set(kept_run_args *a);
 
 #endif

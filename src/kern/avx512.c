@@ -1,7 +1,13 @@
 /* kern/avx512: the table for AVX-512 F, BW, DQ and VL: 32 registers of 16 floats. Only the vector
- * primitives and the block shapes live here; the algorithms are in simd_attend.h and simd_rest.h.
+ * primitives and the block shapes live here; the algorithms are in simd_attend.h, simd_codec.h and
+ * simd_rest.h. avx512vnni.c is this file again with AVX-512 VNNI.
  */
 #include "kern/impl.h"
+
+#ifndef LEVEL
+#define LEVEL       "avx512"
+#define LEVEL_TABLE kept_kern_avx512
+#endif
 
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
 #include <immintrin.h>
@@ -106,17 +112,168 @@ INLINE vec v_exp2(vec x)
     return _mm512_maskz_scalef_ps(keep, p, n);
 }
 
+/* ---- integers: 64 bytes ---------------------------------------------------------------------- */
+
+typedef __m512i ivec;
+
+#ifdef __AVX512VNNI__
+#define SETS 2 /* a dot product takes 5 cycles, so sums are kept twice */
+#else
+#define SETS 1
+#endif
+#define SLOT_VECS 2 /* vectors of slots of a block of packed scores */
+#define SPREAD    1
+
+INLINE ivec i_zero(void)
+{
+    return _mm512_setzero_si512();
+}
+INLINE ivec i_load(const void *p)
+{
+    return _mm512_loadu_si512(p);
+}
+/* A word of four bytes (or two numbers) in every lane: the broadcast is part of the instruction. */
+INLINE ivec i_word(const int32_t *p)
+{
+    return _mm512_set1_epi32(*p);
+}
+INLINE void i_spread(int32_t *to, int32_t word)
+{
+    *to = word;
+}
+INLINE ivec i_bytes(int x)
+{
+    return _mm512_set1_epi8((char)x);
+}
+INLINE ivec i_table(const int8_t *p)
+{
+    return _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)p));
+}
+INLINE ivec i_look(ivec table, ivec x)
+{
+    return _mm512_shuffle_epi8(table, x);
+}
+INLINE ivec i_and(ivec x, ivec y)
+{
+    return _mm512_and_si512(x, y);
+}
+INLINE ivec i_or(ivec x, ivec y)
+{
+    return _mm512_or_si512(x, y);
+}
+INLINE ivec i_sub8(ivec x, ivec y)
+{
+    return _mm512_sub_epi8(x, y);
+}
+INLINE ivec i_add32(ivec x, ivec y)
+{
+    return _mm512_add_epi32(x, y);
+}
+/* 16-bit lanes */
+#define i_shl(x, n) _mm512_slli_epi16(x, n)
+#define i_shr(x, n) _mm512_srli_epi16(x, n)
+#define i_sar(x, n) _mm512_srai_epi16(x, n)
+INLINE vec i_float(ivec x)
+{
+    return _mm512_cvtepi32_ps(x);
+}
+/* acc + sums of pairs of 16-bit products */
+INLINE ivec i_dot16(ivec acc, ivec x, ivec y)
+{
+#ifdef __AVX512VNNI__
+    return _mm512_dpwssd_epi32(acc, x, y);
+#else
+    return _mm512_add_epi32(acc, _mm512_madd_epi16(x, y));
+#endif
+}
+/* Sums of unsigned times signed bytes. `small`: eight pairs fit 16 bits, so without VNNI sums are
+ * kept there between i_open and i_close. */
+INLINE ivec i_open(ivec acc, bool small)
+{
+#ifdef __AVX512VNNI__
+    (void)small;
+    return acc;
+#else
+    return small ? _mm512_setzero_si512() : acc;
+#endif
+}
+INLINE ivec i_dot8(ivec acc, ivec x, ivec y, bool small)
+{
+#ifdef __AVX512VNNI__
+    (void)small;
+    return _mm512_dpbusd_epi32(acc, x, y);
+#else
+    ivec z = _mm512_maddubs_epi16(x, y);
+
+    if (small)
+        return _mm512_add_epi16(acc, z);
+    return _mm512_add_epi32(acc, _mm512_madd_epi16(z, _mm512_set1_epi16(1)));
+#endif
+}
+INLINE ivec i_close(ivec acc, ivec sum, bool small)
+{
+#ifdef __AVX512VNNI__
+    (void)acc;
+    (void)small;
+    return sum;
+#else
+    return small ? _mm512_add_epi32(acc, _mm512_madd_epi16(sum, _mm512_set1_epi16(1))) : sum;
+#endif
+}
+/* 16 floats times scale, rounded, as 16-bit numbers in the order 0 2 1 3 of each four */
+INLINE void i_narrow16(void *to, const float *x, vec scale)
+{
+    __m256i y = _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(v_mul(v_load(x), scale)));
+
+    y = _mm256_shufflelo_epi16(y, 0xd8);
+    _mm256_storeu_si256((__m256i *)to, _mm256_shufflehi_epi16(y, 0xd8));
+}
+/* ... as signed or unsigned bytes in order; the unsigned are not negative */
+INLINE void i_narrow8(void *to, const float *x, vec scale, bool has_sign)
+{
+    __m512i y = _mm512_cvtps_epi32(v_mul(v_load(x), scale));
+
+    _mm_storeu_si128((__m128i *)to,
+                     has_sign ? _mm512_cvtsepi32_epi8(y) : _mm512_cvtusepi32_epi8(y));
+}
+INLINE vec v_bf16(const uint16_t *p)
+{
+    __m512i x = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)p));
+
+    return _mm512_castsi512_ps(_mm512_slli_epi32(x, 16));
+}
+INLINE vec v_abs(vec x)
+{
+    return _mm512_abs_ps(x);
+}
+/* The Hadamard transform of the lanes, not scaled. */
+INLINE vec v_hadamard(vec x)
+{
+    const vec s1 = _mm512_setr_ps(1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1);
+    const vec s2 = _mm512_setr_ps(1, 1, -1, -1, 1, 1, -1, -1, 1, 1, -1, -1, 1, 1, -1, -1);
+    const vec s4 = _mm512_setr_ps(1, 1, 1, 1, -1, -1, -1, -1, 1, 1, 1, 1, -1, -1, -1, -1);
+    const vec s8 = _mm512_setr_ps(1, 1, 1, 1, 1, 1, 1, 1, -1, -1, -1, -1, -1, -1, -1, -1);
+
+    x = v_fma(x, s1, _mm512_permute_ps(x, 0xb1));
+    x = v_fma(x, s2, _mm512_permute_ps(x, 0x4e));
+    x = v_fma(x, s4, _mm512_shuffle_f32x4(x, x, 0xb1));
+    return v_fma(x, s8, _mm512_shuffle_f32x4(x, x, 0x4e));
+}
+
+#include "kern/codec_words.h"
 #include "kern/simd_attend.h"
+#include "kern/simd_codec.h"
+#include "kern/simd_packed.h"
 #include "kern/simd_rest.h"
 
-const kept_kern *kept_kern_avx512(void)
+const kept_kern *LEVEL_TABLE(void)
 {
-    static const kept_kern table = SIMD_TABLE("avx512");
+    static const kept_kern table = SIMD_TABLE(LEVEL);
 
     return &table;
 }
 #else
-const kept_kern *kept_kern_avx512(void)
+const kept_kern *LEVEL_TABLE(void)
 {
     return NULL;
 }

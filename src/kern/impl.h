@@ -7,7 +7,9 @@
 
 const kept_kern *kept_kern_ref(void);
 const kept_kern *kept_kern_avx2(void);
+const kept_kern *kept_kern_avx2vnni(void); /* avx2 with AVX-VNNI */
 const kept_kern *kept_kern_avx512(void);
+const kept_kern *kept_kern_avx512vnni(void);
 
 /* Scores below the maximum by this much (base 2) weigh exactly 0: sums of denormals would cost more
  * than the whole rest of the kernel, and can change no result. */
@@ -46,6 +48,12 @@ static inline int kept_tile_seen(const kept_attn_tile *a, int i, int t)
     long n = (long)a->visible + t - a->first_slot - (long)i * KEPT_PAGE_SLOTS;
 
     return n < 0 ? 0 : n > KEPT_PAGE_SLOTS ? KEPT_PAGE_SLOTS : (int)n;
+}
+
+/* Form of page i of the tile. */
+static inline kept_codecs kept_tile_codec(const kept_attn_tile *a, int i)
+{
+    return a->codec ? a->codec[i] : (kept_codecs){KEPT_F16, KEPT_F16};
 }
 
 /* Query t sees a position iff it is greater than this; INT32_MIN stands for every position. */

@@ -23,8 +23,24 @@ static bool has_avx512(void)
     return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
+
+static bool has_avx2vnni(void)
+{
+    unsigned a, b, c, d;
+
+    return has_avx2() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 4);
+}
+
+static bool has_avx512vnni(void)
+{
+    return has_avx512() && __builtin_cpu_supports("avx512vnni");
+}
 #else
 static bool has_avx2(void)
+{
+    return false;
+}
+static bool has_avx2vnni(void)
 {
     return false;
 }
@@ -32,11 +48,15 @@ static bool has_avx512(void)
 {
     return false;
 }
+static bool has_avx512vnni(void)
+{
+    return false;
+}
 #endif
 
 /* The tables this CPU runs, lowest first. Asked for once: in a virtual machine CPUID can cost tens
  * of microseconds. */
-static const kept_kern *levels[3];
+static const kept_kern *levels[5];
 static int n_levels;
 
 static void find_levels(void)
@@ -44,8 +64,12 @@ static void find_levels(void)
     levels[n_levels++] = kept_kern_ref();
     if (kept_kern_avx2() && has_avx2())
         levels[n_levels++] = kept_kern_avx2();
+    if (kept_kern_avx2vnni() && has_avx2vnni())
+        levels[n_levels++] = kept_kern_avx2vnni();
     if (kept_kern_avx512() && has_avx512())
         levels[n_levels++] = kept_kern_avx512();
+    if (kept_kern_avx512vnni() && has_avx512vnni())
+        levels[n_levels++] = kept_kern_avx512vnni();
 }
 
 static void need_levels(void)

@@ -13,9 +13,16 @@
  * each segment is an online softmax over its pages in order (attend), and segments are folded into
  * the row's running result in order (combine). Within one table, equal inputs give equal bits.
  * Scores are kept in base 2: the tile's scale includes log2(e).
+ *
+ * Full pages may be packed (codec.h). A tile of one query multiplies integers: the query, and a
+ * page's weights, are rounded to 8 bits for codecs of 4 bits and less, to 16 bits for q8. A tile of
+ * more queries widens a packed page to float. So a row's bits depend, besides the row, on whether
+ * it comes alone; the error of the integers is a small part of the codec's own.
  */
 #ifndef KERN_KERN_H
 #define KERN_KERN_H
+
+#include "kern/codec.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -44,22 +51,23 @@ typedef struct kept_attn_tile {
     float scale;         /* softmax scale * log2(e) */
     const uint8_t *pool; /* page p starts at pool + p * page_bytes */
     size_t page_bytes;
-    const int32_t *pages; /* [n_pages] the segment's page ids, 1..KEPT_SEG_PAGES of them */
+    const int32_t *pages; /* [n_pages] where the segment's pages are, 1..KEPT_SEG_PAGES of them */
     int n_pages;
-    const uint8_t *next; /* hint: the page this thread reads after this tile; NULL: unknown */
-    int first_slot;      /* slot number of the segment's first slot: a multiple of 64 */
-    int visible;         /* query t sees slots [0, visible + t): causal order inside the chunk */
-    int window;          /* 0, or: query t sees only positions > q_pos + t - window */
-    int32_t q_pos;       /* position of query 0 (used with window) */
-    const int32_t *pos;  /* [n_pages*64] positions of the segment's slots; needed with window */
-    float *m, *l;        /* out [rows] running maximum (base 2; -INFINITY: nothing visible), sum */
-    float *acc;          /* out [rows][D] sum of 2^(s-m) * v */
-    kept_f16 *p;         /* out [n_pages][rows][64] 2^(s - p_max), or NULL */
-    float *p_max;        /* out [n_pages][rows] maximum that p of this page is relative to */
+    const kept_codecs *codec; /* [n_pages] forms of the pages; NULL: all F16 */
+    const uint8_t *next;      /* hint: the page this thread reads after this tile; NULL: unknown */
+    int first_slot;           /* slot number of the segment's first slot: a multiple of 64 */
+    int visible;        /* query t sees slots [0, visible + t): causal order inside the chunk */
+    int window;         /* 0, or: query t sees only positions > q_pos + t - window */
+    int32_t q_pos;      /* position of query 0 (used with window) */
+    const int32_t *pos; /* [n_pages*64] positions of the segment's slots; needed with window */
+    float *m, *l;       /* out [rows] running maximum (base 2; -INFINITY: nothing visible), sum */
+    float *acc;         /* out [rows][D] sum of 2^(s-m) * v */
+    kept_f16 *p;        /* out [n_pages][rows][64] 2^(s - p_max), or NULL */
+    float *p_max;       /* out [n_pages][rows] maximum that p of this page is relative to */
 } kept_attn_tile;
 
 typedef struct kept_kern {
-    const char *name; /* "ref", "avx2", "avx512" */
+    const char *name; /* "ref", "avx2", "avx2vnni", "avx512", "avx512vnni" */
 
     /* Computes one tile as described above. Invisible slots contribute exactly 0 (and 0 in p). */
     void (*attend)(const kept_attn_tile *t);
@@ -91,7 +99,7 @@ typedef struct kept_kern {
 
 /* The table named isa; NULL or "": the best this CPU runs. NULL if unknown or not on this CPU. */
 const kept_kern *kept_kern_get(const char *isa);
-/* Names of all levels this CPU runs, lowest first; returns their number (cap >= 4 suffices). */
+/* Names of all levels this CPU runs, lowest first; returns their number (cap >= 5 suffices). */
 int kept_kern_levels(const char **names, int cap);
 /* Sets flush-to-zero and denormals-are-zero for the calling thread (no-op where there is none). */
 void kept_kern_enter(void);

@@ -126,26 +126,49 @@ static void row_values(const kept_attn_tile *a, int row, const float *p, const f
     }
 }
 
-static void ref_attend(const kept_attn_tile *a)
+/* Brings n vectors of D floats into the basis that a codec wants. */
+static void ref_turn(float *x, int n, int D, int codec, bool *turned)
+{
+    bool want = kept_codec_get(codec)->rotated;
+
+    for (int r = 0; r < n && want != *turned; r++)
+        kept_codec_turn(x + (size_t)r * (size_t)D, D, *turned);
+    *turned = want;
+}
+
+static void ref_attend(const kept_attn_tile *tile)
 {
     float wide[KEPT_PAGE_SLOTS * KEPT_MAX_HEAD_SIZE], s[KEPT_TILE_ROWS][KEPT_PAGE_SLOTS];
+    float q[KEPT_TILE_ROWS * KEPT_MAX_HEAD_SIZE];
+    kept_attn_tile turned_tile = *tile;
+    const kept_attn_tile *a = &turned_tile;
     int rows = a->n_q * a->group, D = a->head_size;
-    size_t half = (size_t)KEPT_PAGE_SLOTS * (size_t)D;
+    bool q_turned = false, acc_turned = false;
 
     for (int r = 0; r < rows; r++) {
+        memcpy(q + r * D,
+               tile->q + (size_t)(r / a->group) * a->q_stride_t +
+                   (size_t)(r % a->group) * a->q_stride_g,
+               (size_t)D * sizeof *q);
         a->m[r] = -INFINITY;
         a->l[r] = 0;
     }
+    turned_tile.q = q;
+    turned_tile.q_stride_t = (size_t)(a->group * D);
+    turned_tile.q_stride_g = (size_t)D;
     memset(a->acc, 0, (size_t)rows * (size_t)D * sizeof *a->acc);
     for (int i = 0; i < a->n_pages; i++) {
-        const kept_f16 *page = (const void *)(a->pool + (size_t)a->pages[i] * a->page_bytes);
+        const uint8_t *page = a->pool + (size_t)a->pages[i] * a->page_bytes;
+        kept_codecs c = kept_tile_codec(a, i);
 
-        widen(wide, page, half);
-        for (int r = 0; r < rows; r++) {
+        ref_turn(q, rows, D, c.k, &q_turned);
+        ref_turn(a->acc, rows, D, c.v, &acc_turned);
+        kept_codec_widen(wide, page, c.k, false, D);
+        for (int r = 0; r < rows; r++)
             row_scores(a, i, r, wide, s[r]);
+        for (int r = 0; r < rows; r++)
             row_weights(a, r, s[r]);
-        }
-        widen(wide, page + half, half);
+        kept_codec_widen(wide, page + kept_codec_half_bytes(c.k, false, D), c.v, true, D);
         for (int r = 0; r < rows; r++)
             row_values(a, r, s[r], wide, kept_tile_seen(a, i, r / a->group));
         for (int r = 0; a->p && r < rows; r++) {
@@ -156,6 +179,7 @@ static void ref_attend(const kept_attn_tile *a)
             a->p_max[i * rows + r] = a->m[r] > -INFINITY ? a->m[r] : 0.0f;
         }
     }
+    ref_turn(a->acc, rows, D, KEPT_F16, &acc_turned);
 }
 
 static void ref_combine(int rows, int head_size, float *M, float *L, float *O, const float *m,

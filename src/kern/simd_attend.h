@@ -342,6 +342,43 @@ static void attend_few(const kept_attn_tile *a)
     end_rows(a, &rows);
 }
 
+/* Rotates n vectors of D floats as codec.h says, or back. The lanes of a vector are turned in
+ * registers, the rest of a block in memory. */
+static void turn_rows(float *x, int n, size_t stride, int D, bool back)
+{
+    int block = kept_codec_block(D);
+    vec scale = v_set(1.0f / __builtin_sqrtf((float)block));
+
+    for (int r = 0; r < n; r++, x += stride) {
+        for (int d = 0; d < D; d += W) {
+            vec y = v_mul(v_load(x + d), scale);
+
+            v_store(x + d, v_hadamard(back ? y : v_mul(y, v_load(kept_codec_signs + d))));
+        }
+        for (int step = W; step < block; step *= 2)
+            for (int at = 0; at < D; at += 2 * step)
+                for (int d = at; d < at + step; d += W) {
+                    vec y = v_load(x + d), z = v_load(x + d + step);
+
+                    v_store(x + d, v_add(y, z));
+                    v_store(x + d + step, v_sub(y, z));
+                }
+        for (int d = 0; back && d < D; d += W)
+            v_store(x + d, v_mul(v_load(x + d), v_load(kept_codec_signs + d)));
+    }
+}
+
+/* Brings the outputs of all rows into the basis of a V codec; *turned: the basis they are in. */
+INLINE void turn_outputs(const kept_attn_tile *a, int rows, int codec, bool *turned)
+{
+    bool want = kept_codec_get(codec)->rotated;
+
+    if (want == *turned)
+        return;
+    turn_rows(a->acc, rows, (size_t)a->head_size, a->head_size, *turned);
+    *turned = want;
+}
+
 /* Widens a page half; the buffer keeps its element order. */
 INLINE void widen_half(float *to, struct half *h, int D)
 {
@@ -350,6 +387,21 @@ INLINE void widen_half(float *to, struct half *h, int D)
         for (size_t c = 0; c < 32; c += W)
             v_store(to + i + c, fetch(h, i + c, false));
     }
+    h->at = to;
+}
+
+/* A half of page i, widened, whatever its form. */
+INLINE void widen_any(float *to, const kept_attn_tile *a, int i, bool v, struct half *h)
+{
+    kept_codecs c = kept_tile_codec(a, i);
+    int D = a->head_size, codec = v ? c.v : c.k;
+
+    h->at = a->pool + (size_t)a->pages[i] * a->page_bytes +
+            (v ? kept_codec_half_bytes(c.k, false, D) : 0);
+    if (codec == KEPT_F16)
+        widen_half(to, h, D);
+    else
+        kept_codec_widen(to, h->at, codec, v, D);
     h->at = to;
 }
 
@@ -364,13 +416,19 @@ static void attend_many(const kept_attn_tile *a)
     ALIGNED float wide[P64 * KEPT_MAX_HEAD_SIZE];
     struct rows rows = {q, s, sum, a->n_q * a->group};
     int D = a->head_size, blocks = (rows.n + MANY_ROWS - 1) / MANY_ROWS, r0, r1;
+    bool q_turned = false, turned = false; /* the bases that q and acc are in */
 
     begin_rows(a, &rows);
     for (int i = 0; i < a->n_pages; i++) {
+        kept_codecs form = kept_tile_codec(a, i);
         struct half k, v;
 
         open_page(a, i, &k, &v);
-        widen_half(wide, &k, D);
+        widen_any(wide, a, i, false, &k);
+        if (q_turned != kept_codec_get(form.k)->rotated) {
+            turn_rows(q, rows.n, Q_STRIDE, D, q_turned);
+            q_turned = !q_turned;
+        }
         for (int b = 0; b < blocks; b++) {
             if (row_block(a, i, b, blocks, &r0, &r1))
                 qk_many(r1 - r0, &k, D, q + r0 * Q_STRIDE, s + r0 * P64);
@@ -379,7 +437,8 @@ static void attend_many(const kept_attn_tile *a)
         }
         for (int r = 0; r < rows.n; r++)
             weigh_row(a, i, r, &rows);
-        widen_half(wide, &v, D);
+        widen_any(wide, a, i, true, &v);
+        turn_outputs(a, rows.n, form.v, &turned);
         for (int c = 0; c < D; c += 64) {
             for (int b = 0; b < blocks; b++) {
                 int n = row_block(a, i, b, blocks, &r0, &r1);
@@ -390,15 +449,8 @@ static void attend_many(const kept_attn_tile *a)
             }
         }
     }
+    turn_outputs(a, rows.n, KEPT_F16, &turned);
     end_rows(a, &rows);
-}
-
-static void simd_attend(const kept_attn_tile *a)
-{
-    if (a->n_q * a->group <= FEW)
-        attend_few(a);
-    else
-        attend_many(a);
 }
 
 #endif

@@ -7,6 +7,7 @@
  * only windowed layers drop pages, and these are left out.
  */
 #include "model/engine.h"
+#include "policy/trained_fits.h"
 
 #include <limits.h>
 #include <math.h>
@@ -34,30 +35,48 @@ static bool has_echo(const kept_capture *c)
 
 /* ---- for seq.c ------------------------------------------------------------------------------ */
 
+static kept_status need_file(const kept_engine *e, const char *who, const char *kind,
+                             kept_error *err)
+{
+    if (!kind || kept_hidden_file(e, kind))
+        return KEPT_OK;
+    return kept_fail(err, KEPT_ARGUMENT,
+                     "'%s' needs a trained file of kind '%s' (kept_engine_add_trained); make it "
+                     "with: kept %s %s MODEL",
+                     who, kind, kept_trained_verb(kind), kind);
+}
+
+static kept_status need_files(const kept_engine *e, const kept_strategy *s, kept_error *err)
+{
+    kept_status st = KEPT_OK;
+    if (!kept_strategy_is_full(s))
+        st = need_file(e, kept_strategy_name(s), kept_score_trained(s), err);
+    if (!st && !kept_strategy_is_full(s))
+        st = need_file(e, kept_strategy_name(s), kept_allocator_trained(s), err);
+    for (int i = 0; i < s->n_states && !st; i++)
+        st = need_files(e, s->state[i], err);
+    return st;
+}
+
 kept_status kept_ahead_check(const kept_engine *e, const kept_strategy *strategy,
                              const kept_capture *want, kept_error *err)
 {
     kept_status st = strategy ? kept_strategy_check(strategy, err) : KEPT_OK;
-    if (st)
-        return st;
-    for (int i = 0; i < want->n_planes; i++)
-        if (want->plane[i].kind == KEPT_PLANE_LOCAL)
-            return kept_fail(err, KEPT_UNSUPPORTED, "the engine does not record this yet");
-    if (has(want, KEPT_PLANE_PREDICTED, KEPT_PLANE_PREDICTED) && !kept_hidden_kvzap(e))
-        return kept_fail(err, KEPT_ARGUMENT,
-                         "a predictor of scores is wanted and the engine has no trained file of "
-                         "kind 'kvzap' (kept_engine_add_trained): train one with `kept train "
-                         "kvzap`");
-    return KEPT_OK;
+    if (!st && strategy)
+        st = need_files(e, strategy, err);
+    if (!st && has(want, KEPT_PLANE_PREDICTED, KEPT_PLANE_PREDICTED))
+        st = need_file(e, "a plane of predicted scores", "kvzap", err);
+    return st;
 }
 
 kept_status kept_ahead_new(kept_seq *s, const kept_seq *from, kept_error *err)
 {
     const size_t n = (size_t)s->engine->max_tokens;
+    kept_status st = kept_local_new(s->engine, &s->capture, err);
     if (from && has(&s->capture, KEPT_PLANE_FUTURE, KEPT_PLANE_FUTURE))
         s->foreseen = from->foreseen;
-    if (!has_echo(&s->capture))
-        return KEPT_OK;
+    if (st || !has_echo(&s->capture))
+        return st;
     s->log = kept_calloc(n, sizeof *s->log);
     if (!s->log)
         return kept_fail(err, KEPT_NOMEM, "no memory for the tokens of a sequence");

@@ -99,9 +99,34 @@ static head_ref head_at(kept_engine *e, int layer, int i, struct ggml_tensor *ds
                       ith};
 }
 
-/* Fills t for queries [t0, t0+n_q) against segment seg. False: nothing of it is visible. */
-static bool tile_at(const head_ref *r, int t0, int n_q, int seg, kept_attn_tile *t)
+/* A tile and where its pages are, in units of 64 bytes, and in which form. */
+typedef struct tile {
+    kept_attn_tile a;
+    int32_t place[KEPT_SEG_PAGES];
+    kept_codecs form[KEPT_SEG_PAGES];
+} tile;
+
+/* Finds the pages of x: n of the list ids. */
+static void place_pages(const kept_engine *e, tile *x, const int32_t *ids)
 {
+    const uint8_t *base = kept_pool_base(e->pool);
+    bool packed = false;
+    for (int i = 0; i < x->a.n_pages; i++) {
+        const kept_packed page = kept_pool_get_page(e->pool, ids[i]);
+        x->place[i] = (int32_t)((page.at - base) / 64);
+        x->form[i] = page.c;
+        packed |= !kept_codec_is_f16(page.c);
+    }
+    x->a.pool = base;
+    x->a.page_bytes = 64;
+    x->a.pages = x->place;
+    x->a.codec = packed ? x->form : NULL;
+}
+
+/* Fills x for queries [t0, t0+n_q) against segment seg. False: nothing of it is visible. */
+static bool tile_at(const head_ref *r, int t0, int n_q, int seg, tile *x)
+{
+    kept_attn_tile *t = &x->a;
     kept_engine *e = r->e;
     const kept_dims k = kept_dims_of(e);
     const kept_model_info *info = &e->model->info;
@@ -119,19 +144,18 @@ static bool tile_at(const head_ref *r, int t0, int n_q, int seg, kept_attn_tile 
         .q_stride_t = stride,
         .q_stride_g = (size_t)k.d,
         .scale = e->model->attn_scale * LOG2E,
-        .pool = kept_pool_base(e->pool),
-        .page_bytes = kept_page_bytes(k.d),
-        .pages = kept_cache_pages(r->job->seq->cache, r->layer, r->h) + page,
         .n_pages = kept_min(kept_page_at(seg + 1, r->phase), all) - page,
         .first_slot = first,
         .visible = visible,
         .q_pos = r->job->pos0 + t0,
     };
+    const int32_t *ids = kept_cache_pages(r->job->seq->cache, r->layer, r->h) + page;
+    place_pages(e, x, ids);
     if (info->windowed[r->layer]) {
         int32_t *pos = e->pos_scratch + (size_t)r->ith * KEPT_SEG_PAGES * KEPT_PAGE_SLOTS;
         for (int p = 0; p < t->n_pages; p++)
             memcpy(pos + p * KEPT_PAGE_SLOTS,
-                   kept_pool_pos(e->pool) + (size_t)t->pages[p] * KEPT_PAGE_SLOTS,
+                   kept_pool_pos(e->pool) + (size_t)ids[p] * KEPT_PAGE_SLOTS,
                    KEPT_PAGE_SLOTS * sizeof *pos);
         t->pos = pos;
         t->window = info->sliding_window;
@@ -153,9 +177,7 @@ static const uint8_t *page_of_unit(const kept_engine *e, int layer, int u, int i
     if (job->n != 1)
         return NULL;
     const int page = kept_page_at(u - unit[i], kept_phase_of(job, layer));
-    return kept_pool_base(e->pool) +
-           (size_t)kept_cache_pages(job->seq->cache, layer, i % n_kv)[page] *
-               kept_page_bytes(e->model->info.head_size);
+    return kept_pool_get_page(e->pool, kept_cache_pages(job->seq->cache, layer, i % n_kv)[page]).at;
 }
 
 /* A single token against one segment: partial result and, if wanted, probabilities. */
@@ -163,20 +185,21 @@ static void attend_segment(const head_ref *r, int seg, const uint8_t *next)
 {
     kept_engine *e = r->e;
     const kept_dims k = kept_dims_of(e);
-    kept_attn_tile t;
-    if (!tile_at(r, 0, 1, seg, &t))
+    tile x;
+    kept_attn_tile *const t = &x.a;
+    if (!tile_at(r, 0, 1, seg, &x))
         return; /* cannot happen: the last segment holds the token itself */
     float *part = e->parts + e->work.part[r->i] + (size_t)seg * kept_part_size(&k);
-    t.next = next;
-    t.m = part;
-    t.l = part + k.group;
-    t.acc = part + 2 * k.group;
+    t->next = next;
+    t->m = part;
+    t->l = part + k.group;
+    t->acc = part + 2 * k.group;
     if (r->job->n_vecs) {
         const size_t page = (size_t)kept_page_at(seg, r->phase);
-        t.p = e->probs + e->work.prob[r->i] + page * (size_t)k.group * KEPT_PAGE_SLOTS;
-        t.p_max = e->prob_maxes + e->work.prob_max[r->i] + page * (size_t)k.group;
+        t->p = e->probs + e->work.prob[r->i] + page * (size_t)k.group * KEPT_PAGE_SLOTS;
+        t->p_max = e->prob_maxes + e->work.prob_max[r->i] + page * (size_t)k.group;
     }
-    e->kern->attend(&t);
+    e->kern->attend(t);
 }
 
 static void finish_rows(int rows, int d, const float *L, const float *O, float *out, int group,
@@ -267,16 +290,17 @@ static void attend_tile(const head_ref *r, int t0, int n_q, float *vec)
         L[i] = 0;
     }
     memset(O, 0, (size_t)rows * (size_t)k.d * sizeof *O);
-    kept_attn_tile t;
-    for (int seg = 0; seg < kept_segments_of(r->slots, r->phase) && tile_at(r, t0, n_q, seg, &t);
+    tile x;
+    kept_attn_tile *const t = &x.a;
+    for (int seg = 0; seg < kept_segments_of(r->slots, r->phase) && tile_at(r, t0, n_q, seg, &x);
          seg++) {
         const size_t page = (size_t)kept_page_at(seg, r->phase);
-        t.m = m;
-        t.l = l;
-        t.acc = acc;
-        t.p = vec ? p + page * (size_t)rows * KEPT_PAGE_SLOTS : NULL;
-        t.p_max = p_max + page * (size_t)rows;
-        e->kern->attend(&t);
+        t->m = m;
+        t->l = l;
+        t->acc = acc;
+        t->p = vec ? p + page * (size_t)rows * KEPT_PAGE_SLOTS : NULL;
+        t->p_max = p_max + page * (size_t)rows;
+        e->kern->attend(t);
         e->kern->combine(rows, k.d, M, L, O, m, l, acc);
     }
     finish_rows(rows, k.d, L, O, r->out + (size_t)t0 * (size_t)k.n_heads * (size_t)k.d, k.group,
@@ -314,6 +338,7 @@ void kept_node_attend(struct ggml_tensor *dst, int ith, int nth, void *node)
     const int n = e->n_jobs * e->model->info.n_kv_heads;
     kept_kern_enter();
     kept_record_recent(e, layer, dst->src[0], ith, nth);
+    kept_record_local(e, layer, dst->src[0], ith, nth);
     for (int i = 0;;) {
         const int u = atomic_fetch_add_explicit(&e->next_attend[layer], 1, memory_order_relaxed);
         if (u >= unit[n])

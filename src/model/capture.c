@@ -269,8 +269,7 @@ static const float *output_of(void *ctx, int layer)
     return e->w_o;
 }
 
-/* ---- all of it --------------------------------------------------------------------------------
- */
+/* ---- all of it ------------------------------------------------------------------------------ */
 
 static kept_status check_plane(const kept_plane *p, kept_error *err)
 {
@@ -279,6 +278,8 @@ static kept_status check_plane(const kept_plane *p, kept_error *err)
     if (p->kind == KEPT_PLANE_MASS && p->window < 1)
         return kept_fail(err, KEPT_ARGUMENT, "a plane sums over 1 and more queries, not %d",
                          p->window);
+    if (p->kind == KEPT_PLANE_LOCAL && p->window < 1)
+        return kept_fail(err, KEPT_ARGUMENT, "a block has 1 and more positions, not %d", p->window);
     return KEPT_OK;
 }
 
@@ -379,14 +380,14 @@ kept_status kept_record_show(kept_seq *s, kept_evict *x, kept_error *err)
     return st;
 }
 
-void kept_record_commit(kept_seq *s, const kept_job *job)
+void kept_record_commit(kept_seq *s, const kept_job *job, int from, int to)
 {
     const kept_engine *e = s->engine;
     if (s->stats) {
-        const int32_t from = kept_max(KEPT_STATS_SKIP, s->n_tokens);
-        s->stats->count += kept_max(0, s->n_tokens + job->n - from);
+        const int32_t first = kept_max(KEPT_STATS_SKIP, s->n_tokens);
+        s->stats->count += kept_max(0, s->n_tokens + job->n - first);
     }
-    for (size_t l = 0; s->cosine && l < n_layers_of(e); l++)
+    for (size_t l = (size_t)from; s->cosine && l < (size_t)to; l++)
         for (int t = 0; t < job->n; t++)
             s->cosine[l] += (double)e->cosines[l * (size_t)e->max_batch + (size_t)(job->tok0 + t)];
 }

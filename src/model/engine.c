@@ -1,5 +1,6 @@
 /* engine: limits, pool, threads, and one forward pass over a ragged batch. */
 #include "model/engine.h"
+#include "policy/trained_fits.h"
 
 #include <fenv.h>
 #include <limits.h>
@@ -130,6 +131,8 @@ kept_status kept_engine_new(kept_model *model, const kept_engine_options *option
         st = make_pool(e, o->pool_bytes, err);
     if (!st)
         st = start_backend(e, err);
+    if (!st)
+        st = kept_each_new(e, err);
     if (st) {
         kept_engine_free(e);
         return st;
@@ -144,6 +147,7 @@ void kept_engine_free(kept_engine *e)
         return;
     for (int i = 0; i < KEPT_GRAPHS; i++)
         kept_graph_clear(&e->graphs[i]);
+    kept_each_free(e);
     if (e->backend)
         ggml_backend_free(e->backend);
     if (e->threadpool)
@@ -153,8 +157,8 @@ void kept_engine_free(kept_engine *e)
     kept_evict_work_free(e->evict_work);
     kept_record_engine_free(e);
     kept_control_engine_free(e);
-    void *all[] = {e->nodes,    e->jobs,      e->tok_buf,  e->pos_buf, e->out_buf, e->logits,
-                   e->keep_buf, e->rope_freq, e->inv_norm, e->predict, e->rope_buf};
+    void *all[] = {e->nodes,    e->jobs,      e->tok_buf,  e->pos_buf, e->out_buf,  e->logits,
+                   e->keep_buf, e->rope_freq, e->inv_norm, e->predict, e->rope_buf, e->local};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         free(all[i]);
     free(e);
@@ -171,7 +175,9 @@ kept_status kept_engine_add_trained(kept_engine *e, const kept_trained *t, kept_
                          "the trained file of kind '%s' is for the model with SHA-256 %.12s..., "
                          "this one has %.12s...; train one for it",
                          kept_trained_kind(t), kept_trained_model_sha256(t), hex);
-    if (!strcmp(kept_trained_kind(t), "kvzap") && (st = kept_hidden_trained(e, t, err)))
+    st = strcmp(kept_trained_kind(t), "kvzap") ? kept_trained_fits(t, &e->model->info, err)
+                                               : kept_hidden_trained(e, t, err);
+    if (st)
         return st;
     int i = 0;
     while (i < e->n_trained && strcmp(kept_trained_kind(e->trained[i]), kept_trained_kind(t)))
@@ -265,12 +271,13 @@ static void plan_item(kept_engine *e, int j, const kept_item *it, int tok0)
 }
 
 /* Whether the pool has what the pass needs; pages: that. */
-static bool fits(const kept_engine *e, const kept_item *items, int n_items, size_t *pages)
+static bool fits(const kept_engine *e, const kept_item *items, int n_items, const kept_range *range,
+                 size_t *pages)
 {
     size_t blocks = 0;
     *pages = 0;
     for (int i = 0; i < n_items; i++)
-        for (int l = 0; l < e->model->info.n_layers; l++) {
+        for (int l = range->from; l < range->to; l++) {
             const size_t n = kept_cache_reserve_cost(items[i].seq->cache, l, items[i].n_tokens);
             *pages += n;
             blocks += n * (size_t)kept_cache_n_planes(items[i].seq->cache);
@@ -280,18 +287,19 @@ static bool fits(const kept_engine *e, const kept_item *items, int n_items, size
 
 /* Room for every new slot, all or nothing. Sequences under pressure make some, but not for a fork
  * of the engine's own: it may be what an eviction waits for. */
-static kept_status reserve(kept_engine *e, const kept_item *items, int n_items, kept_error *err)
+static kept_status reserve(kept_engine *e, const kept_item *items, int n_items,
+                           const kept_range *range, kept_error *err)
 {
     const kept_model_info *info = &e->model->info;
     size_t pages;
     kept_seq_shed_begin(e);
-    while (!fits(e, items, n_items, &pages))
+    while (!fits(e, items, n_items, range, &pages))
         if (items[0].seq->scratch || !kept_seq_shed(e, err))
             return kept_fail(err, KEPT_FULL,
                              "the page pool has %zu free pages, this pass needs %zu",
                              kept_pool_free_pages(e->pool), pages);
     for (int i = 0; i < n_items; i++)
-        for (int l = 0; l < info->n_layers; l++)
+        for (int l = range->from; l < range->to; l++)
             for (int h = 0; h < info->n_kv_heads; h++) {
                 kept_status st = kept_cache_reserve(items[i].seq->cache, l, h, items[i].n_tokens);
                 if (st)
@@ -315,21 +323,23 @@ static kept_status grow_logits(kept_engine *e, int n_out, kept_error *err)
 }
 
 /* An input that no node reads has no memory. */
-static void set_input(struct ggml_tensor *t, const int32_t *x, int n)
+static void set_input(struct ggml_tensor *t, const void *x, int64_t n)
 {
-    if (t->data && n)
-        ggml_backend_tensor_set(t, x, 0, (size_t)n * sizeof *x);
+    if (t && t->data && n)
+        ggml_backend_tensor_set(t, x, 0, (size_t)n * 4);
 }
 
-static kept_status compute(kept_engine *e, int n_tokens, int n_out, int records, kept_error *err)
+static kept_status compute(kept_engine *e, const kept_shape *shape, float *hidden, kept_error *err)
 {
-    kept_graph *g = kept_graph_get(e, n_tokens, n_out, records);
+    const int n_tokens = shape->n_tokens, n_out = shape->n_out;
+    kept_graph *g = kept_graph_get(e, shape);
     if (!g)
         return kept_fail(err, KEPT_NOMEM, "no memory for a graph of %d tokens", n_tokens);
     set_input(g->tokens, e->tok_buf, n_tokens);
     set_input(g->pos, e->pos_buf, n_tokens);
     set_input(g->rope_pos, e->rope_buf, n_tokens);
     set_input(g->out_ids, e->out_buf, n_out);
+    set_input(g->in, hidden, (int64_t)n_tokens * e->model->info.n_embd);
     /* Our nodes set flush-to-zero; the caller's floating-point environment is its own. */
     fenv_t env;
     fegetenv(&env);
@@ -337,29 +347,32 @@ static kept_status compute(kept_engine *e, int n_tokens, int n_out, int records,
     fesetenv(&env);
     if (gs != GGML_STATUS_SUCCESS)
         return kept_fail(err, KEPT_NOMEM, "ggml could not compute the graph (status %d)", (int)gs);
-    if (n_out)
+    if (g->hidden)
+        ggml_backend_tensor_get(g->hidden, hidden, 0, ggml_nbytes(g->hidden));
+    else if (n_out)
         ggml_backend_tensor_get(g->logits, e->logits, 0, ggml_nbytes(g->logits));
     return KEPT_OK;
 }
 
 /* The new tokens become part of the sequence. */
-static void commit_item(const kept_engine *e, const kept_item *it, const kept_job *job)
+static void commit_item(const kept_engine *e, const kept_item *it, const kept_job *job,
+                        const kept_range *range)
 {
     const kept_model_info *info = &e->model->info;
     kept_seq *s = it->seq;
-    for (int l = 0; l < info->n_layers; l++)
+    for (int l = range->from; l < range->to; l++)
         for (int h = 0; h < info->n_kv_heads; h++)
             kept_cache_commit(s->cache, l, h, it->n_tokens);
     for (int i = 0; i < s->capture.n_planes; i++) {
         if (s->capture.plane[i].window != INT_MAX)
             s->counted[i] = job->counted[i] + (job->reset[i] ? 0 : s->counted[i]);
     }
-    for (int l = 0; l < info->n_layers && s->rope_back && s->rope_plane >= 0; l++)
+    for (int l = range->from; l < range->to && s->rope_back && s->rope_plane >= 0; l++)
         for (int h = 0; h < info->n_kv_heads && !info->windowed[l]; h++)
             for (int i = kept_cache_n(s->cache, l, h) - it->n_tokens;
                  i < kept_cache_n(s->cache, l, h); i++)
                 kept_cache_set_state(s->cache, l, h, s->rope_plane, i, (float)-s->rope_back);
-    kept_record_commit(s, job);
+    kept_record_commit(s, job, range->from, range->to);
     if (s->log)
         memcpy(s->log + s->n_tokens, it->tokens, (size_t)it->n_tokens * sizeof *s->log);
     for (int t = 0; t < it->n_tokens; t++) {
@@ -367,18 +380,24 @@ static void commit_item(const kept_engine *e, const kept_item *it, const kept_jo
         s->history ^= s->history >> 29;
     }
     s->n_tokens += it->n_tokens;
-    kept_cache_tick(s->cache, it->n_tokens);
+    kept_cache_tick(s->cache, (double)it->n_tokens * (range->to - range->from) / info->n_layers);
 }
 
-static kept_status finish(kept_engine *e, const kept_item *items, int n_items, kept_error *err)
+static kept_status finish(kept_engine *e, const kept_item *items, int n_items,
+                          const kept_range *range, kept_error *err)
 {
     for (int i = 0; i < n_items; i++)
-        commit_item(e, &items[i], &e->jobs[i]);
+        commit_item(e, &items[i], &e->jobs[i], range);
     const uint64_t t0 = kept_clock_ns();
     kept_status st = KEPT_OK;
-    for (int i = 0; i < n_items && !st; i++)
-        st = kept_seq_after(items[i].seq, &items[i], err);
-    if (!st)
+    for (int i = 0; i < n_items && !st; i++) {
+        st = kept_seq_trim(items[i].seq, range->from, range->to);
+        if (st)
+            st = kept_fail(err, st, "windowed layers could not be trimmed");
+        else if (!range->hidden)
+            st = kept_seq_after(items[i].seq, &items[i], err);
+    }
+    if (!st && !range->hidden)
         st = kept_control_after(e, items, n_items, err);
     e->times.policy_ns += kept_clock_ns() - t0;
     return st;
@@ -387,10 +406,25 @@ static kept_status finish(kept_engine *e, const kept_item *items, int n_items, k
 kept_status kept_engine_forward(kept_engine *e, const kept_item *items, int n_items,
                                 kept_error *err)
 {
+    const kept_range all = {0, e->model->info.n_layers, NULL};
+    for (int i = 0; i < n_items; i++) {
+        const kept_strategy *s = items[i].seq->strategy;
+        if (items[i].prefill && s && kept_strategy_when(s).layers)
+            return kept_fail(err, KEPT_ARGUMENT,
+                             "item %d: '%s' reads its whole prompt layer by layer: give it to "
+                             "kept_seq_prefill",
+                             i, kept_strategy_name(s));
+    }
+    return kept_engine_pass(e, items, n_items, &all, err);
+}
+
+kept_status kept_engine_pass(kept_engine *e, const kept_item *items, int n_items,
+                             const kept_range *range, kept_error *err)
+{
     const uint64_t t0 = kept_clock_ns();
     kept_status st = check_items(e, items, n_items, err);
     if (!st)
-        st = reserve(e, items, n_items, err);
+        st = reserve(e, items, n_items, range, err);
     if (st)
         return st;
     int n = 0, n_out = 0, records = 0;
@@ -407,13 +441,14 @@ kept_status kept_engine_forward(kept_engine *e, const kept_item *items, int n_it
     if (!st)
         st = grow_logits(e, n_out, err);
     if (!st)
-        st = compute(e, n, n_out, records, err);
+        st = compute(e, &(kept_shape){n, n_out, records, range->from, range->to}, range->hidden,
+                     err);
     if (!st)
-        st = finish(e, items, n_items, err);
+        st = finish(e, items, n_items, range, err);
     e->times.attention_ns += atomic_load(&e->busy_ns) / (uint64_t)e->n_threads;
     e->times.forward_ns += kept_clock_ns() - t0;
     e->times.n_forwards++;
-    e->times.n_tokens += (uint64_t)n;
+    e->times.n_tokens += range->to == e->model->info.n_layers ? (uint64_t)n : 0;
     return st;
 }
 

@@ -61,6 +61,7 @@ struct kept_seq {
     int n_pins;
     uint8_t *marks;   /* [max_tokens] kept_class of positions, or NULL */
     bool shed;        /* cut in this pass, for want of pages */
+    bool layered;     /* its prompt was cut while it was read */
     bool keep_planes; /* planes were asked for besides the strategy's own */
     bool shift_lost;  /* keys have moved and the plane that says how far is gone */
     bool in_batch;
@@ -100,14 +101,20 @@ enum { /* what some sequence of the batch records, so that the graph must offer 
        KEPT_GRAPH_HIDDEN = 4
 };
 
+/* A batch and the layers [from, to) that it goes through. */
+typedef struct kept_shape {
+    int n_tokens, n_out, records, from, to;
+} kept_shape;
+
 typedef struct kept_graph {
-    int n_tokens, n_out, records;
+    kept_shape shape;
     uint64_t used; /* for least recently used */
     void *mem;
     struct ggml_context *ctx;
     struct ggml_cgraph *gf;
     ggml_gallocr_t alloc;
     struct ggml_tensor *tokens, *pos, *rope_pos, *out_ids, *logits;
+    struct ggml_tensor *in, *hidden; /* what enters and leaves a part of the layers */
 } kept_graph;
 
 /* Offsets of one layer's work: index j*n_kv_heads + h over jobs and KV heads. */
@@ -129,7 +136,8 @@ struct kept_engine {
     ggml_backend_t backend;
     struct ggml_threadpool *threadpool;
     void (*threadpool_free)(struct ggml_threadpool *);
-    kept_node *nodes; /* [n_layers] */
+    kept_node *nodes;       /* [n_layers] */
+    struct kept_each *each; /* each.c */
     kept_graph graphs[KEPT_GRAPHS];
     uint64_t graph_clock;
     /* the batch in flight */
@@ -166,6 +174,8 @@ struct kept_engine {
     void *tap_ctx;
     float *predict; /* [n_threads][predict_size] */
     size_t predict_size;
+    float *local; /* [n_threads] scratch of attention inside blocks: local.c */
+    int local_most;
     float *inv_norm; /* [max_batch] 1 / length of the layer's input, for ECHO_PLUS */
     kept_engine_times times;
     _Atomic uint64_t busy_ns;
@@ -173,7 +183,7 @@ struct kept_engine {
 
 /* ---- graph.c ---- */
 /* A graph for this batch shape, built or reused. NULL: out of memory. */
-kept_graph *kept_graph_get(kept_engine *e, int n_tokens, int n_out, int records);
+kept_graph *kept_graph_get(kept_engine *e, const kept_shape *shape);
 void kept_graph_clear(kept_graph *g);
 
 /* ---- attend.c: custom nodes, called on every thread ---- */
@@ -193,8 +203,8 @@ int kept_record_graph(const kept_seq *s); /* KEPT_GRAPH_* that s needs */
 /* Fills the fields of x that come from here. They are the engine's and hold until it is called for
  * another sequence. NOMEM. */
 kept_status kept_record_show(kept_seq *s, kept_evict *x, kept_error *err);
-/* After a pass, before s->n_tokens grows. */
-void kept_record_commit(kept_seq *s, const kept_job *job);
+/* After a pass through layers [from, to), before s->n_tokens grows. */
+void kept_record_commit(kept_seq *s, const kept_job *job, int from, int to);
 /* Inside nodes, on every thread: queries before and after rotation. */
 void kept_record_stats(kept_engine *e, int layer, const struct ggml_tensor *q, int ith, int nth);
 void kept_record_recent(kept_engine *e, int layer, const struct ggml_tensor *q, int ith, int nth);
@@ -212,7 +222,24 @@ kept_status kept_work_prepare(kept_engine *e, kept_error *err);
 /* Keys of s were renumbered by `back` positions: its recent queries turn with them. */
 void kept_record_turn(kept_seq *s, int32_t back);
 
+/* ---- engine.c ---- */
+/* Layers [from, to) of a forward pass. */
+typedef struct kept_range {
+    int from, to;
+    float *hidden; /* [n_tokens][n_embd]: what enters layer `from`, then what leaves layer `to` - 1;
+                      NULL: all layers, from tokens to logits */
+} kept_range;
+/* kept_engine_forward through these layers only. Those of other layers hold what they held; after a
+ * part nothing is evicted. */
+kept_status kept_engine_pass(kept_engine *e, const kept_item *items, int n_items,
+                             const kept_range *range, kept_error *err);
+
 /* ---- schedule.c ---- */
+/* What s lends for one eviction. full_tokens: what a full cache holds at the point the budget
+ * refers to. */
+kept_evict kept_seq_lend(kept_seq *s, int32_t full_tokens);
+/* After new tokens in layers [from, to): what no coming query sees leaves windowed layers. */
+kept_status kept_seq_trim(kept_seq *s, int from, int to);
 /* After a forward pass: schedules, windowed layers. */
 kept_status kept_seq_after(kept_seq *s, const kept_item *item, kept_error *err);
 typedef struct kept_held {
@@ -240,11 +267,12 @@ kept_status kept_seq_reserve(kept_seq *s, const kept_strategy *what, kept_error 
 void kept_seq_note_held(kept_seq *s, uint64_t more);
 
 /* ---- ahead.c ---- */
-/* Whether a sequence of this strategy (NULL: full) may record `want`. */
+/* Whether a sequence of this strategy (NULL: full) may record `want` and has the trained files it
+ * reads. ARGUMENT: with one line that says why not. */
 kept_status kept_ahead_check(const kept_engine *e, const kept_strategy *strategy,
                              const kept_capture *want, kept_error *err);
-/* Allocates and frees what s holds for its planes, and tells s->cache. from: the sequence forked,
- * or NULL. NOMEM. */
+/* Allocates and frees what s holds for its planes, and the engine's scratch, and tells s->cache.
+ * from: the sequence forked, or NULL. NOMEM. */
 kept_status kept_ahead_new(kept_seq *s, const kept_seq *from, kept_error *err);
 void kept_ahead_free(kept_seq *s);
 /* Before an eviction: fills what must be filled. ARGUMENT: nobody foresaw. */
@@ -269,11 +297,24 @@ kept_status kept_control_after(kept_engine *e, const kept_item *items, int n_ite
                                kept_error *err);
 /* Slots that s may hold in place of its strategy's budget; 0: that budget. */
 int64_t kept_control_slots(const kept_seq *s);
+/* ---- local.c: planes of attention inside blocks ---- */
+/* Makes room for what cap says. NOMEM. */
+kept_status kept_local_new(kept_engine *e, const kept_capture *cap, kept_error *err);
+/* Inside the attend node, on every thread: q after rotation. */
+void kept_record_local(kept_engine *e, int layer, const struct ggml_tensor *q, int ith, int nth);
+
+/* ---- each.c ---- */
+/* Prepares kept_engine_each: a graph of one node that every thread works on. */
+kept_status kept_each_new(kept_engine *e, kept_error *err);
+void kept_each_free(kept_engine *e);
+/* kept_evict.each of an engine, between forward passes. */
+void kept_engine_each(void *engine, int n, kept_each_fn *fn, void *arg);
 
 /* ---- hidden.c ---- */
 /* Checks a trained file of kind "kvzap" and makes room for it. ARGUMENT: it does not fit. */
 kept_status kept_hidden_trained(kept_engine *e, const kept_trained *t, kept_error *err);
-const kept_trained *kept_hidden_kvzap(const kept_engine *e); /* NULL: there is none */
+/* What the engine was lent of a kind. NULL: nothing. */
+const kept_trained *kept_hidden_file(const kept_engine *e, const char *kind);
 int kept_hidden_graph(const kept_seq *s); /* KEPT_GRAPH_* that s needs in the coming pass */
 /* Node over what enters a layer and the same normalised, both [n_embd][n_tokens]. */
 void kept_node_hidden(struct ggml_tensor *dst, int ith, int nth, void *node);

@@ -28,7 +28,7 @@ static struct ggml_tensor *project(const builder *b, struct ggml_tensor *w,
     struct ggml_tensor *y = ggml_mul_mat(b->c, w, x);
     if (bias)
         y = ggml_add(b->c, y, bias);
-    y = ggml_reshape_3d(b->c, y, b->m->info.head_size, heads, b->g->n_tokens);
+    y = ggml_reshape_3d(b->c, y, b->m->info.head_size, heads, b->g->shape.n_tokens);
     return norm(b, y, head_norm);
 }
 
@@ -65,14 +65,14 @@ static struct ggml_tensor *attention(const builder *b, struct ggml_tensor *in, i
      * the attend node names the store node as a source, which orders the two. */
     struct ggml_tensor *store_src[3] = {rotate(b, k, il), v, q};
     struct ggml_tensor *st = ggml_custom_4d(b->c, GGML_TYPE_F32, 1, 1, 1, 1, store_src,
-                                            b->g->records & KEPT_GRAPH_STATS ? 3 : 2,
+                                            b->g->shape.records & KEPT_GRAPH_STATS ? 3 : 2,
                                             kept_node_store, GGML_N_TASKS_MAX, node);
     struct ggml_tensor *attend_src[3] = {rotate(b, q, il), st};
     int n_src = 2;
-    if (b->g->records & KEPT_GRAPH_HIDDEN)
+    if (b->g->shape.records & KEPT_GRAPH_HIDDEN)
         attend_src[n_src++] = hidden(b, in, x, il);
     struct ggml_tensor *o = ggml_custom_4d(
-        b->c, GGML_TYPE_F32, (int64_t)info->n_heads * info->head_size, b->g->n_tokens, 1, 1,
+        b->c, GGML_TYPE_F32, (int64_t)info->n_heads * info->head_size, b->g->shape.n_tokens, 1, 1,
         attend_src, n_src, kept_node_attend, GGML_N_TASKS_MAX, node);
     return ggml_custom_inplace(b->c, o, NULL, 0, kept_node_merge, GGML_N_TASKS_MAX, node);
 }
@@ -86,7 +86,7 @@ static struct ggml_tensor *add_output(const builder *b, struct ggml_tensor *x,
     struct ggml_tensor *y =
         ggml_add(b->c, norm(b, ggml_mul_mat(b->c, l->o, o), l->attn_post_norm), x);
     struct ggml_tensor *src[2] = {x, y};
-    if (record && b->g->records & KEPT_GRAPH_COSINE)
+    if (record && b->g->shape.records & KEPT_GRAPH_COSINE)
         ggml_build_forward_expand(b->g->gf, ggml_custom_4d(b->c, GGML_TYPE_F32, 1, 1, 1, 1, src, 2,
                                                            kept_node_cosine, GGML_N_TASKS_MAX,
                                                            &b->e->nodes[il]));
@@ -103,33 +103,44 @@ static struct ggml_tensor *feed_forward(const builder *b, struct ggml_tensor *x,
     return norm(b, ggml_mul_mat(b->c, l->down, h), l->ffn_post_norm);
 }
 
+/* What enters the first layer of the graph. */
+static struct ggml_tensor *enter(const builder *b)
+{
+    kept_graph *g = b->g;
+    if (g->shape.from) {
+        g->in = ggml_new_tensor_2d(b->c, GGML_TYPE_F32, b->m->info.n_embd, g->shape.n_tokens);
+        ggml_set_input(g->in);
+        return g->in;
+    }
+    struct ggml_tensor *x = ggml_get_rows(b->c, b->m->tok_embd, g->tokens);
+    return b->m->embd_scale != 1.0f ? ggml_scale(b->c, x, b->m->embd_scale) : x;
+}
+
 static void build(const builder *b)
 {
     const struct kept_model *m = b->m;
     struct ggml_context *c = b->c;
     kept_graph *g = b->g;
-    g->tokens = ggml_new_tensor_1d(c, GGML_TYPE_I32, g->n_tokens);
-    g->pos = ggml_new_tensor_1d(c, GGML_TYPE_I32, g->n_tokens);
-    g->rope_pos = ggml_new_tensor_1d(c, GGML_TYPE_I32, g->n_tokens);
-    g->out_ids = ggml_new_tensor_1d(c, GGML_TYPE_I32, g->n_out ? g->n_out : 1);
+    g->tokens = ggml_new_tensor_1d(c, GGML_TYPE_I32, g->shape.n_tokens);
+    g->pos = ggml_new_tensor_1d(c, GGML_TYPE_I32, g->shape.n_tokens);
+    g->rope_pos = ggml_new_tensor_1d(c, GGML_TYPE_I32, g->shape.n_tokens);
+    g->out_ids = ggml_new_tensor_1d(c, GGML_TYPE_I32, g->shape.n_out ? g->shape.n_out : 1);
     ggml_set_input(g->tokens);
     ggml_set_input(g->pos);
     ggml_set_input(g->rope_pos);
     ggml_set_input(g->out_ids);
     g->logits = NULL;
-    struct ggml_tensor *x = ggml_get_rows(c, m->tok_embd, g->tokens);
-    if (m->embd_scale != 1.0f)
-        x = ggml_scale(c, x, m->embd_scale);
-    for (int il = 0; il < m->info.n_layers; il++) {
+    struct ggml_tensor *x = enter(b);
+    for (int il = g->shape.from; il < g->shape.to; il++) {
         const kept_layer *l = &m->layers[il];
         struct ggml_tensor *o = attention(b, x, il);
-        const bool all = il < m->info.n_layers - 1 || g->n_out == g->n_tokens;
+        const bool all = il < m->info.n_layers - 1 || g->shape.n_out == g->shape.n_tokens;
         if (!all) {
             /* Of the last layer only what comes out is computed, whatever is recorded: the same
              * rows in the same products give the same bits. */
-            if (g->records & KEPT_GRAPH_COSINE)
+            if (g->shape.records & KEPT_GRAPH_COSINE)
                 add_output(b, x, o, il, true);
-            if (g->n_out == 0) { /* nobody reads the rest of the last layer */
+            if (g->shape.n_out == 0) { /* nobody reads the rest of the last layer */
                 ggml_build_forward_expand(g->gf, o);
                 return;
             }
@@ -139,9 +150,12 @@ static void build(const builder *b)
         x = add_output(b, x, o, il, all);
         x = ggml_add(c, feed_forward(b, norm(b, x, l->ffn_norm), l), x);
     }
-    g->logits = ggml_mul_mat(c, m->output, norm(b, x, m->output_norm));
-    ggml_set_output(g->logits);
-    ggml_build_forward_expand(g->gf, g->logits);
+    if (g->shape.to < m->info.n_layers)
+        g->hidden = x;
+    else
+        x = g->logits = ggml_mul_mat(c, m->output, norm(b, x, m->output_norm));
+    ggml_set_output(x);
+    ggml_build_forward_expand(g->gf, x);
 }
 
 void kept_graph_clear(kept_graph *g)
@@ -154,7 +168,7 @@ void kept_graph_clear(kept_graph *g)
 
 static bool graph_make(kept_engine *e, kept_graph *g)
 {
-    const size_t nodes = (size_t)e->model->info.n_layers * NODES_PER_LAYER + NODES_EXTRA;
+    const size_t nodes = (size_t)(g->shape.to - g->shape.from) * NODES_PER_LAYER + NODES_EXTRA;
     const size_t bytes = ggml_tensor_overhead() * nodes + ggml_graph_overhead_custom(nodes, false);
     g->mem = malloc(bytes);
     if (!g->mem)
@@ -170,12 +184,18 @@ static bool graph_make(kept_engine *e, kept_graph *g)
     return g->alloc && ggml_gallocr_alloc_graph(g->alloc, g->gf);
 }
 
-kept_graph *kept_graph_get(kept_engine *e, int n_tokens, int n_out, int records)
+static bool same(const kept_shape *a, const kept_shape *b)
+{
+    return a->n_tokens == b->n_tokens && a->n_out == b->n_out && a->records == b->records &&
+           a->from == b->from && a->to == b->to;
+}
+
+kept_graph *kept_graph_get(kept_engine *e, const kept_shape *shape)
 {
     kept_graph *victim = &e->graphs[0];
     for (int i = 0; i < KEPT_GRAPHS; i++) {
         kept_graph *g = &e->graphs[i];
-        if (g->gf && g->n_tokens == n_tokens && g->n_out == n_out && g->records == records) {
+        if (g->gf && same(&g->shape, shape)) {
             g->used = ++e->graph_clock;
             return g;
         }
@@ -183,9 +203,7 @@ kept_graph *kept_graph_get(kept_engine *e, int n_tokens, int n_out, int records)
             victim = g;
     }
     kept_graph_clear(victim);
-    victim->n_tokens = n_tokens;
-    victim->n_out = n_out;
-    victim->records = records;
+    victim->shape = *shape;
     if (!graph_make(e, victim)) {
         kept_graph_clear(victim);
         return NULL;

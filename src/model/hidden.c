@@ -17,10 +17,10 @@ typedef struct layer_net {
     int hidden;                     /* rows of w1 */
 } layer_net;
 
-const kept_trained *kept_hidden_kvzap(const kept_engine *e)
+const kept_trained *kept_hidden_file(const kept_engine *e, const char *kind)
 {
     for (int i = 0; i < e->n_trained; i++)
-        if (!strcmp(kept_trained_kind(e->trained[i]), "kvzap"))
+        if (!strcmp(kept_trained_kind(e->trained[i]), kind))
             return e->trained[i];
     return NULL;
 }
@@ -145,7 +145,7 @@ static void predict_job(kept_engine *e, const kept_job *job, int layer, const fl
 {
     const kept_model_info *info = &e->model->info;
     const kept_seq *s = job->seq;
-    const kept_trained *t = kept_hidden_kvzap(e);
+    const kept_trained *t = kept_hidden_file(e, "kvzap");
     const int i = kept_capture_find(&s->capture, (kept_plane){.kind = KEPT_PLANE_PREDICTED});
     layer_net net;
     if (i < 0 || info->windowed[layer] || !t || !net_of(t, info, layer, &net))

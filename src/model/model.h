@@ -12,6 +12,7 @@
  *   capture.c     what sequences record beside state planes
  *   seq.c         sequences, forks, pins, accounts
  *   schedule.c    when sequences evict
+ *   prompt.c      prompts read chunk by chunk or layer by layer
  *   engine.c      batches, pool, times
  */
 #ifndef MODEL_MODEL_H

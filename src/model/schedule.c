@@ -28,14 +28,15 @@ kept_held kept_seq_held(const kept_seq *s)
     return x;
 }
 
-/* What s lends for one eviction. full_tokens: what a full cache holds at the point the budget
- * refers to. */
-static kept_evict lend(kept_seq *s, int32_t full_tokens)
+kept_evict kept_seq_lend(kept_seq *s, int32_t full_tokens)
 {
     kept_engine *e = s->engine;
     const struct kept_model *m = e->model;
     return (kept_evict){
         .cache = s->cache,
+        .each = kept_engine_each,
+        .each_ctx = e,
+        .n_lanes = e->n_threads,
         .n_layers = m->info.n_layers,
         .windowed = m->info.windowed,
         .n_heads = m->info.n_kv_heads,
@@ -80,7 +81,7 @@ kept_status kept_seq_evict(kept_seq *s, int32_t full_tokens, kept_error *err)
     kept_status st = kept_ahead_ready(s, err);
     if (st)
         return st;
-    kept_evict x = lend(s, full_tokens);
+    kept_evict x = kept_seq_lend(s, full_tokens);
     bool acted = false;
     x.acted = &acted;
     const uint64_t t0 = kept_clock_ns();
@@ -101,7 +102,7 @@ kept_status kept_seq_evict(kept_seq *s, int32_t full_tokens, kept_error *err)
 
 kept_status kept_seq_reserve(kept_seq *s, const kept_strategy *what, kept_error *err)
 {
-    kept_evict x = lend(s, s->n_tokens);
+    kept_evict x = kept_seq_lend(s, s->n_tokens);
     kept_status st = kept_record_show(s, &x, err);
     return st ? st
               : kept_strategy_reserve(what, &x, s->engine->evict_work, s->engine->max_tokens, err);
@@ -109,7 +110,7 @@ kept_status kept_seq_reserve(kept_seq *s, const kept_strategy *what, kept_error 
 
 kept_status kept_seq_look(kept_seq *s, const kept_score *as, const kept_look *look, kept_error *err)
 {
-    kept_evict x = lend(s, s->n_tokens);
+    kept_evict x = kept_seq_lend(s, s->n_tokens);
     kept_strategy what = kept_look_strategy(as);
     kept_status st = kept_record_show(s, &x, err);
     return st ? st : kept_strategy_look(&what, &x, s->engine->evict_work, look, err);
@@ -138,7 +139,11 @@ kept_status kept_seq_end_prefill(kept_seq *s, kept_error *err)
     s->n_after = 0;
     kept_status st = kept_control_start(s, err);
     if (!st && s->strategy && kept_strategy_when(s->strategy).prompt) {
-        st = kept_seq_evict(s, s->full_tokens, err);
+        if (s->layered)
+            settle(s);
+        else
+            st = kept_seq_evict(s, s->full_tokens, err);
+        s->round += s->layered;
         if (!st)
             forget(s);
     }
@@ -210,12 +215,12 @@ bool kept_seq_shed(kept_engine *e, kept_error *err)
 /* Leading pages of windowed layers that no coming query can see go back to the pool. Strategies
  * leave these layers alone, so their slots are in order of position and only whole pages leave:
  * what is visible keeps its place in pages and segments, and rows keep their bits. */
-static kept_status trim_windowed(kept_seq *s)
+kept_status kept_seq_trim(kept_seq *s, int from, int to)
 {
     kept_engine *e = s->engine;
     const kept_model_info *info = &e->model->info;
     const int32_t stale_tokens = s->n_tokens - info->sliding_window + 1;
-    for (int l = 0; l < info->n_layers; l++) {
+    for (int l = from; l < to; l++) {
         const int stale = stale_tokens / KEPT_PAGE_SLOTS - s->trimmed[l];
         if (!info->windowed[l] || stale_tokens <= 0 || stale <= 0)
             continue;
@@ -235,10 +240,8 @@ kept_status kept_seq_after(kept_seq *s, const kept_item *item, kept_error *err)
 {
     kept_status st = KEPT_OK;
     s->n_after = item->prefill ? item->n_after : 0;
-    if (s->engine->model->info.sliding_window)
-        st = trim_windowed(s);
-    if (st || !s->strategy)
-        return st ? kept_fail(err, st, "windowed layers could not be trimmed") : KEPT_OK;
+    if (!s->strategy)
+        return KEPT_OK;
     if (item->prefill) {
         if (kept_strategy_acts_on_chunks(s->strategy) && s->full_tokens == 0)
             st = kept_seq_evict(s, s->n_tokens + item->n_after, err);

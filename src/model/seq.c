@@ -175,7 +175,8 @@ kept_status kept_seq_fork(kept_seq *src, const kept_strategy *strategy, const ke
         st = kept_ahead_new(s, src, err);
     if (!st)
         st = kept_control_new(s, src, err);
-    if (!st && src->marks && mark_all(s, src->marks))
+    if (!st && src->marks && (!s->strategy || kept_strategy_reads_marks(s->strategy)) &&
+        mark_all(s, src->marks))
         st = kept_fail(err, KEPT_NOMEM, "no memory for the classes of tokens");
     if (st) {
         seq_destroy(s);
@@ -188,6 +189,10 @@ kept_status kept_seq_fork(kept_seq *src, const kept_strategy *strategy, const ke
     s->rope_back = src->rope_back;
     s->score_ns = src->score_ns;
     s->compact_ns = src->compact_ns;
+    if (strategy == src->strategy) { /* a branch goes on where its schedule stands */
+        s->steps = src->steps;
+        s->round = src->round;
+    }
     s->n_pins = src->n_pins;
     memcpy(s->pins, src->pins, sizeof s->pins);
     memcpy(s->trimmed, src->trimmed, (size_t)e->model->info.n_layers * sizeof *s->trimmed);

@@ -141,36 +141,56 @@ int32_t kept_token_bos(const kept_model *m)
     return llama_vocab_bos(llama_model_get_vocab(m->vocab));
 }
 
-kept_status kept_chat_format(const kept_model *m, const char *system, const char *user, char *buf,
-                             size_t cap, size_t *n, kept_error *err)
+kept_status kept_chat_messages(const kept_model *m, const kept_message *messages, int n_messages,
+                               bool header, char *buf, size_t cap, size_t *n, kept_error *err)
 {
-    struct llama_chat_message msg[2] = {{"system", system}, {"user", user}};
     const char *tmpl = llama_model_chat_template(m->vocab, NULL);
     *n = 0;
     if (cap)
         buf[0] = 0;
-    if (!user)
-        return kept_fail(err, KEPT_ARGUMENT, "a chat needs a user message");
+    bool whole = n_messages >= 1 && n_messages <= 4096;
+    for (int i = 0; whole && i < n_messages; i++)
+        whole = messages[i].role && messages[i].content;
+    if (!whole)
+        return kept_fail(err, KEPT_ARGUMENT, "a chat needs messages with a role and content");
     if (!tmpl)
         return kept_fail(err, KEPT_UNSUPPORTED, "%s has no chat template: give plain text instead",
                          m->info.name);
-    int skip = system ? 0 : 1;
-    size_t count = (size_t)(2 - skip);
-    int32_t need = llama_chat_apply_template(tmpl, msg + skip, count, true, NULL, 0);
+    struct llama_chat_message *msg = kept_calloc((size_t)n_messages, sizeof *msg);
+    if (!msg)
+        return kept_fail(err, KEPT_NOMEM, "out of memory for a chat");
+    for (int i = 0; i < n_messages; i++)
+        msg[i] = (struct llama_chat_message){messages[i].role, messages[i].content};
+    kept_status st = KEPT_OK;
+    char *all = NULL;
+    int32_t need = llama_chat_apply_template(tmpl, msg, (size_t)n_messages, header, NULL, 0);
     if (need < 0)
-        return kept_fail(err, KEPT_UNSUPPORTED,
-                         "libllama does not know the chat template of %s: give plain text instead",
-                         m->info.name);
-    char *all = malloc((size_t)need + 1);
-    if (!all)
-        return kept_fail(err, KEPT_NOMEM, "out of memory for a chat of %d bytes", need);
-    need = llama_chat_apply_template(tmpl, msg + skip, count, true, all, need);
+        st = kept_fail(err, KEPT_UNSUPPORTED,
+                       "libllama does not know the chat template of %s: give plain text instead",
+                       m->info.name);
+    else if (!(all = malloc((size_t)need + 1)))
+        st = kept_fail(err, KEPT_NOMEM, "out of memory for a chat of %d bytes", need);
+    if (st)
+        goto out;
+    need = llama_chat_apply_template(tmpl, msg, (size_t)n_messages, header, all, need);
     *n = (size_t)need;
     if (cap) {
         size_t keep = *n < cap - 1 ? *n : cap - 1;
         memcpy(buf, all, keep);
         buf[keep] = 0;
     }
+out:
     free(all);
-    return KEPT_OK;
+    free(msg);
+    return st;
+}
+
+kept_status kept_chat_format(const kept_model *m, const char *system, const char *user, char *buf,
+                             size_t cap, size_t *n, kept_error *err)
+{
+    const kept_message message[2] = {{"system", system}, {"user", user}};
+    *n = 0;
+    if (!user)
+        return kept_fail(err, KEPT_ARGUMENT, "a chat needs a user message");
+    return kept_chat_messages(m, message + !system, system ? 2 : 1, true, buf, cap, n, err);
 }

@@ -12,100 +12,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct kept_evict_work {
-    char *data;
-    size_t bytes;
-};
-
-kept_evict_work *kept_evict_work_new(void)
-{
-    return kept_calloc(1, sizeof(kept_evict_work));
-}
-
-void kept_evict_work_free(kept_evict_work *w)
-{
-    if (w)
-        free(w->data);
-    free(w);
-}
-
-/* ---- memory -------------------------------------------------------------------------------- */
-
-static void *take(char *base, size_t *used, size_t n, size_t size)
-{
-    void *p = base ? base + *used : NULL;
-    *used += (n * size + 63) / 64 * 64;
-    return p;
-}
-
-/* Lays all arrays out from base and returns the bytes they take; base NULL: only counts. */
-static size_t lay_out(kept_pass *p, char *base)
-{
-    size_t used = 0, all = (size_t)p->n_all, slots = (size_t)p->n_slots, n = (size_t)p->max_n;
-    size_t row = n * (size_t)p->n_heads, body = n * (size_t)p->e->head_size;
-    size_t recent = (size_t)p->n_recent * (size_t)p->e->group, size = (size_t)p->e->head_size;
-    bool output = (p->needs & KEPT_NEED_OUTPUT) != 0;
-    bool keys = (p->needs & (KEPT_NEED_KEYS | KEPT_NEED_KEYS0)) != 0;
-    bool values = (p->needs & KEPT_NEED_VALUES) != 0;
-#define TAKE(field, count) p->field = take(base, &used, count, sizeof *p->field)
-    TAKE(at, all);
-    TAKE(value, slots);
-    TAKE(mask, slots);
-    TAKE(open, p->alloc->needs_scores ? slots : 0);
-    TAKE(open_of, all);
-    TAKE(n, all);
-    TAKE(n_open, all);
-    TAKE(n_guard, all);
-    TAKE(keep, all);
-    TAKE(scratch, all);
-    TAKE(share, all);
-    TAKE(signal, 2 * all);
-    TAKE(cosine, (size_t)p->n_layers);
-    TAKE(view, (size_t)p->n_heads);
-    TAKE(pos, row);
-    TAKE(order, row);
-    TAKE(guarded, row);
-    TAKE(mark, p->e->mark ? row : 0);
-    TAKE(sorted, row);
-    TAKE(sorted_of, (size_t)p->n_heads);
-    TAKE(mass, p->plane >= 0 ? row * (size_t)p->rows : 0);
-    TAKE(weight, output ? row : 0);
-    TAKE(slot_pos, n);
-    TAKE(work, 2 * n);
-    TAKE(raw, keys || values || kept_strategy_moves_keys(p->s) ? body : 0);
-    TAKE(key, keys ? body : 0);
-    TAKE(key0, p->needs & KEPT_NEED_KEYS0 ? body : 0);
-    TAKE(val, values ? body : 0);
-    TAKE(turns, p->needs & KEPT_NEED_KEYS0 ? (size_t)p->e->next_pos * (size_t)p->e->n_rope : 0);
-    TAKE(query, recent * size);
-    TAKE(prob, recent * n);
-    TAKE(lse, recent);
-    TAKE(output, output ? (size_t)p->e->n_embd * size : 0);
-    TAKE(pooled, n);
-    TAKE(free_, n * (size_t)(2 + p->e->group) + KEPT_SCRATCH);
-#undef TAKE
-    return used;
-}
-
-static kept_status find_memory(kept_pass *p, kept_evict_work *w, kept_error *err)
-{
-    size_t bytes = lay_out(p, NULL);
-    if (bytes > w->bytes) {
-        free(w->data);
-        w->bytes = bytes + bytes / 2; /* so that a growing sequence rarely asks again */
-        w->data = kept_aligned(64, w->bytes);
-        if (!w->data) {
-            w->bytes = 0;
-            return kept_fail(err, KEPT_NOMEM, "out of memory for evicting (%zu bytes)", bytes);
-        }
-    }
-    lay_out(p, w->data);
-    return KEPT_OK;
-}
-
 /* ---- plan ---------------------------------------------------------------------------------- */
 
-static void count_slots(kept_pass *p)
+void kept_pass_count(kept_pass *p, int planned)
 {
     const kept_evict *e = p->e;
     p->n_heads = e->n_heads;
@@ -114,7 +23,7 @@ static void count_slots(kept_pass *p)
             continue;
         p->layer[p->n_layers++] = l;
         for (int h = 0; h < e->n_heads; h++) {
-            int n = kept_cache_n(e->cache, l, h);
+            int n = planned >= 0 ? planned : kept_cache_n(e->cache, l, h);
             p->n_slots += n;
             p->max_n = n > p->max_n ? n : p->max_n;
         }
@@ -149,7 +58,7 @@ static kept_status find_trained(const kept_pass *p, const char *kind, const kept
     for (int i = 0; kind && i < p->e->n_trained; i++)
         if (!strcmp(kept_trained_kind(p->e->trained[i]), kind))
             *out = p->e->trained[i];
-    if (kind && !*out)
+    if (kind && !*out && !p->look) /* who only looks may be about to make it */
         return kept_fail(err, KEPT_ARGUMENT, "'%s' needs a trained file of kind '%s'", p->s->name,
                          kind);
     return KEPT_OK;
@@ -219,6 +128,10 @@ static void collect_open(kept_pass *p)
     float *to = p->open;
     for (int i = 0; i < p->n_all; i++) {
         int m = 0;
+        if (i >= p->n_heads && p->at[i] == p->at[i - p->n_heads]) { /* one stands for the other */
+            p->open_of[i] = p->open_of[i - p->n_heads];
+            continue;
+        }
         for (int k = 0; k < p->n[i]; k++)
             if (!p->mask[p->at[i] + (size_t)k])
                 to[m++] = p->value[p->at[i] + (size_t)k];
@@ -259,7 +172,7 @@ static void share_layers(kept_pass *p)
     }
 }
 
-static void split(kept_pass *p)
+void kept_pass_split(kept_pass *p)
 {
     kept_split x = {.n_layers = p->n_layers,
                     .n_heads = p->n_heads,
@@ -284,48 +197,94 @@ static void split(kept_pass *p)
         share_layers(p);
 }
 
-/* ---- apply --------------------------------------------------------------------------------- */
+/* ---- drop ---------------------------------------------------------------------------------- */
 
-static kept_status apply(kept_pass *p, uint64_t *score_ns, uint64_t *compact_ns)
+/* Heads are cut one after the other: they give pages back to one pool. */
+static kept_status drop(kept_pass *p)
 {
     const kept_rerotate turn = {p->slot_pos, p->order, p->work, p->raw};
-    uint64_t t0 = kept_clock_ns();
     for (int i = 0; i < p->n_all; i++) {
         int layer = p->layer[i / p->n_heads], head = i % p->n_heads;
-        uint8_t *mask = p->mask + p->at[i];
-        kept_cache_read(p->e->cache, layer, head, p->slot_pos, NULL, NULL);
-        kept_select_slots(p->value + p->at[i], p->slot_pos, p->n[i], p->keep[i], mask, p->work);
-        uint64_t t1 = kept_clock_ns();
-        *score_ns += t1 - t0;
-        kept_status st = kept_cache_retain(p->e->cache, layer, head, mask);
+        kept_status st = kept_cache_retain(p->e->cache, layer, head, p->mask + p->at[i]);
         if (!st && kept_strategy_moves_keys(p->s))
             st = kept_rerotate_head(p->e, layer, head, kept_strategy_renumbers(p->s), &turn);
-        t0 = kept_clock_ns();
-        *compact_ns += t0 - t1;
         if (st)
             return st;
     }
     return KEPT_OK;
 }
 
+kept_status kept_pass_open(kept_pass *p, kept_evict_work *w, kept_error *err)
+{
+    kept_status st = check(p, err);
+    p->limit = p->n_all ? (int)(p->total / p->n_all) : 0;
+    if (!st) {
+        kept_pass_lanes(p);
+        st = kept_pass_memory(p, w, err);
+    }
+    if (!st && p->needs & KEPT_NEED_KEYS0)
+        kept_pass_turns(p);
+    return st;
+}
+
+/* ---- all layers at once -------------------------------------------------------------------- */
+
+typedef struct shared_work {
+    kept_pass *p;
+    kept_status st; /* of lane 0 where there is one lane; with more nothing can fail */
+    kept_error *err;
+} shared_work;
+
+static kept_pass *lane_of(kept_pass *p, int lane)
+{
+    return lane ? &p->lane[lane - 1] : p;
+}
+
+/* Runs fn for every layer. */
+static void each_layer(shared_work *x, kept_each_fn *fn)
+{
+    kept_pass *p = x->p;
+    if (p->n_lanes > 1)
+        p->e->each(p->e->each_ctx, p->n_layers, fn, x);
+    else
+        for (int l = 0; l < p->n_layers && !x->st; l++)
+            fn(x, 0, l);
+}
+
+static void score_layer(void *arg, int lane, int l)
+{
+    shared_work *x = arg;
+    kept_status st = kept_pass_score(lane_of(x->p, lane), l, x->err);
+    if (st)
+        x->st = st;
+}
+
+static void select_layer(void *arg, int lane, int l)
+{
+    shared_work *x = arg;
+    kept_pass *p = lane_of(x->p, lane);
+    for (int i = l * p->n_heads; i < (l + 1) * p->n_heads; i++) {
+        kept_cache_read(p->e->cache, p->layer[l], i % p->n_heads, p->slot_pos, NULL, NULL);
+        kept_select_slots(p->value + p->at[i], p->slot_pos, p->n[i], p->keep[i], p->mask + p->at[i],
+                          p->work);
+    }
+}
+
 /* Shows every head to the score. */
 static kept_status score_all(kept_pass *p, kept_evict_work *w, kept_error *err)
 {
-    kept_status st;
     size_t at = 0;
-    p->limit = p->n_all ? (int)(p->total / p->n_all) : 0;
-    if ((st = check(p, err)) || (st = find_memory(p, w, err)))
+    kept_status st = kept_pass_open(p, w, err);
+    if (st)
         return st;
     for (int i = 0; i < p->n_all; i++) {
         p->n[i] = kept_cache_n(p->e->cache, p->layer[i / p->n_heads], i % p->n_heads);
         p->at[i] = at;
         at += (size_t)p->n[i];
     }
-    if (p->needs & KEPT_NEED_KEYS0)
-        kept_pass_turns(p);
-    for (int l = 0; l < p->n_layers && !st; l++)
-        st = kept_pass_score(p, l, err);
-    return st;
+    shared_work x = {p, KEPT_OK, err};
+    each_layer(&x, score_layer);
+    return x.st;
 }
 
 kept_status kept_strategy_reserve(const kept_strategy *s, const kept_evict *e, kept_evict_work *w,
@@ -342,12 +301,13 @@ kept_status kept_strategy_reserve(const kept_strategy *s, const kept_evict *e, k
         return KEPT_OK;
     grown.next_pos = n;
     grown.n_recent = grown.capture.n_recent;
-    count_slots(&p);
+    kept_pass_count(&p, -1);
     if ((st = check(&p, err)))
         return st;
     p.max_n = n;
     p.n_slots = (int64_t)p.n_all * n;
-    return find_memory(&p, w, err);
+    kept_pass_lanes(&p);
+    return kept_pass_memory(&p, w, err);
 }
 
 kept_status kept_strategy_look(const kept_strategy *s, const kept_evict *e, kept_evict_work *w,
@@ -359,11 +319,11 @@ kept_status kept_strategy_look(const kept_strategy *s, const kept_evict *e, kept
                    .wrap = kept_strategy_wrapper(s),
                    .alloc = kept_strategy_allocator(s),
                    .look = look};
-    count_slots(&p);
+    kept_pass_count(&p, -1);
     return p.n_slots ? score_all(&p, w, err) : KEPT_OK;
 }
 
-static bool is_due(const kept_pass *p)
+bool kept_pass_is_due(const kept_pass *p)
 {
     const int64_t slack = (int64_t)kept_strategy_when(p->s).slack * p->n_all;
     if (p->alloc->data_dependent)
@@ -383,16 +343,19 @@ kept_status kept_strategy_evict(const kept_strategy *s, const kept_evict *e, kep
     kept_status st;
     if (kept_strategy_is_full(s))
         return KEPT_OK;
-    count_slots(&p);
-    if (!is_due(&p))
+    kept_pass_count(&p, -1);
+    if (!kept_pass_is_due(&p))
         return KEPT_OK;
     if ((st = score_all(&p, w, err)))
         return st;
-    split(&p);
+    kept_pass_split(&p);
     if (e->acted)
         *e->acted = true;
-    *score_ns += kept_clock_ns() - t0;
-    st = apply(&p, score_ns, compact_ns);
+    each_layer(&(shared_work){.p = &p}, select_layer);
+    const uint64_t t1 = kept_clock_ns();
+    *score_ns += t1 - t0;
+    st = drop(&p);
+    *compact_ns += kept_clock_ns() - t1;
     if (st)
         return kept_fail(err, st, "no free page to cut a shared one while evicting with '%s'",
                          s->name);

@@ -3,6 +3,8 @@
  */
 #include "policy/parts.h"
 
+#include <math.h>
+
 #define ANY_POSITION 1048576
 #define SLACK_HELP   "slots per head above the budget, on average, that are left alone"
 
@@ -218,18 +220,18 @@ const kept_recipe kept_recipe_ada_expected_attention = {
 
 const kept_recipe kept_recipe_cakekv = {
     .name = "cakekv",
-    .summary = "SnapKV scores, layers get slots by how their attention spreads and shifts",
-    .spec = "snapkv(window=32,kernel=5,pool=avg)+cake",
+    .summary = "CAKE: attention and its variance, layers by how their attention spreads and shifts",
+    .spec = "mean-variance+cake",
     .paper = "arXiv 2503.12491",
-    .deviations = "the paper adds 200 times the variance over the window to the mean attention",
+    .deviations = "those of its parts",
 };
 
 const kept_recipe kept_recipe_lavakv = {
     .name = "lavakv",
     .summary = "SnapKV scores times the head's largest value, layers by the spread of scores",
-    .spec = "snapkv(window=32,kernel=7,pool=max)+values(kind=max)+lava",
+    .spec = "snapkv(gqa=max)+values(kind=max)+lava",
     .paper = "arXiv 2509.09754",
-    .deviations = "sum instead of maximum over the query heads of a KV head",
+    .deviations = "those of its parts; sum instead of mean over the window, which is one factor",
 };
 
 const kept_recipe kept_recipe_squeezeattention = {
@@ -283,4 +285,150 @@ const kept_recipe kept_recipe_lukv = {
     .spec = "expected-attention(epsilon=0.02)+lu-kv",
     .paper = "arXiv 2602.08585",
     .deviations = "those of its parts",
+};
+
+const kept_recipe kept_recipe_expected_attention_stats = {
+    .name = "expected-attention-stats",
+    .summary = "expected attention by query statistics of the model, not of the sequence",
+    .spec = "expected-attention(statistics=calibrated)",
+    .paper = "arXiv 2510.00636; kvpress ExpectedAttentionStats",
+    .deviations = "",
+};
+
+const kept_recipe kept_recipe_trikv = {
+    .name = "trikv",
+    .summary = "TriAttention while decoding: every 128 steps, the last 128 tokens stay",
+    .spec = "triattention+protect(sinks=0,recent=128)+decode(every=128)",
+    .paper = "arXiv 2604.04921",
+    .deviations = "the prompt is no exception: it is cut when it is in",
+};
+
+const kept_recipe kept_recipe_criticalkv = {
+    .name = "criticalkv",
+    .summary = "CriticalKV: half of the budget by SnapKV scores, half by these times W_o v",
+    .spec = "snapkv+critical",
+    .paper = "arXiv 2502.03805",
+    .deviations = "those of its parts",
+};
+
+const kept_recipe kept_recipe_critical_adakv = {
+    .name = "critical-adakv",
+    .summary = "CriticalKV, the heads of a layer share one budget",
+    .spec = "snapkv+critical+ada",
+    .paper = "arXiv 2502.03805 with arXiv 2407.11550",
+    .deviations =
+        "those of its parts; heads compete with what both stages say (the paper splits by "
+        "the first)",
+};
+
+static const kept_option chunkkv_options[] = {
+    {"size", 20, 4, 65536, true, NULL, "positions of a chunk; the paper has 10, its code 20"},
+};
+const kept_recipe kept_recipe_chunkkv = {
+    .name = "chunkkv",
+    .summary = "ChunkKV: whole chunks of tokens by their mean SnapKV score",
+    .spec = "snapkv+chunked(size=$size)",
+    .paper = "arXiv 2502.00299",
+    .deviations = "those of its parts",
+    .options = chunkkv_options,
+    .n_options = 1,
+};
+
+static const kept_option finch_options[] = {
+    {"window", 64, 1, KEPT_MAX_RECENT, true, NULL, "tokens of the question at the end"},
+};
+const kept_recipe kept_recipe_finch = {
+    .name = "finch",
+    .summary = "FINCH: what the question attends to, keys re-rotated; aware of the query",
+    .spec = "question(window=$window)+protect(sinks=4,recent=$window)+slot",
+    .paper = "FINCH, TACL 2024",
+    .deviations = "those of its parts; compare it with strategies that see the question as well",
+    .options = finch_options,
+    .n_options = 1,
+};
+
+static const kept_option scissorhands_options[] = {
+    {"window", 64, 1, KEPT_MAX_RECENT, true, NULL, "last queries that make the history"},
+    {"recent", 10, 0, ANY_POSITION, true, NULL, "last tokens that stay"},
+    {"every", 64, 1, ANY_POSITION, true, NULL, "decode steps between two evictions"},
+};
+const kept_recipe kept_recipe_scissorhands = {
+    .name = "scissorhands",
+    .summary = "Scissorhands: tokens that were important to recent queries stay",
+    .spec = "persistence(window=$window)+protect(sinks=0,recent=$recent)+decode(every=$every)",
+    .paper = "arXiv 2305.17118",
+    .deviations = "those of its parts; cuts to the budget at a fixed rate (the paper: half of the "
+                  "budget at a time)",
+    .options = scissorhands_options,
+    .n_options = 3,
+};
+
+const kept_recipe kept_recipe_compactorkv = {
+    .name = "compactorkv",
+    .summary = "Compactor as published: the first 8 and the last 4 tokens stay",
+    .spec = "compactor+protect(sinks=8,recent=4)",
+    .paper = "arXiv 2507.08143; kvpress CompactorPress",
+    .deviations = "those of its parts",
+};
+
+static const char *const morphkv_over[] = {"sum", "max", NULL};
+static const kept_option morphkv_options[] = {
+    {"window", 32, 1, KEPT_MAX_RECENT, true, NULL, "last tokens, which stay and vote"},
+    {"over", 0, 0, 1, true, morphkv_over, "sum or maximum over these queries"},
+};
+const kept_recipe kept_recipe_morphkv = {
+    .name = "morphkv",
+    .summary = "MorphKV: a cache of constant size, ranked anew at every step by the last tokens",
+    .spec = "morph(window=$window,over=$over)+protect(sinks=0,recent=$window)+decode(every=1)",
+    .paper = "arXiv 2503.00979",
+    .deviations = "those of its parts",
+    .options = morphkv_options,
+    .n_options = 2,
+};
+
+static const kept_option r_kv_options[] = {
+    {"window", 8, 1, KEPT_MAX_RECENT, true, NULL, "last queries, whose tokens stay"},
+    {"lambda", 0.1, 0, 1, false, NULL, "what importance counts; the rest is redundancy"},
+    {"every", 128, 1, ANY_POSITION, true, NULL, "decode steps between two evictions"},
+};
+const kept_recipe kept_recipe_r_kv = {
+    .name = "r-kv",
+    .summary = "R-KV: important and not redundant, every 128 decode steps",
+    .spec = "redundancy(window=$window,lambda=$lambda)+protect(sinks=0,recent=$window)+"
+            "decode(every=$every)",
+    .paper = "arXiv 2505.24133",
+    .deviations = "those of its parts",
+    .options = r_kv_options,
+    .n_options = 3,
+};
+
+static const kept_option pagedeviction_options[] = {
+    {"size", 16, 1, 65536, true, NULL, "positions of a block, and decode steps between two cuts"},
+};
+const kept_recipe kept_recipe_pagedeviction_blocks = {
+    .name = "pagedeviction-blocks",
+    .summary = "PagedEviction by blocks: the least one goes whenever the newest is full",
+    .spec = "pagedeviction+blocks(size=$size)+decode(every=$size)",
+    .paper = "arXiv 2509.04377",
+    .deviations = "those of its parts; blocks after the prompt too (the paper: tokens then)",
+    .options = pagedeviction_options,
+    .n_options = 1,
+};
+
+static const kept_option kvzap_threshold_options[] = {
+    {"at", NAN, -1e9, 1e9, false, NULL,
+     "least predicted log score that stays; what train kvzap printed as threshold-..., or @100% "
+     "and a try"},
+    {"recent", 128, 0, ANY_POSITION, true, NULL, "last tokens that are not judged yet"},
+};
+const kept_recipe kept_recipe_kvzap_threshold = {
+    .name = "kvzap-threshold",
+    .summary =
+        "KVzap: what is predicted to score less than a threshold goes, once it is old enough",
+    .spec = "kvzap+threshold(at=$at)+protect(sinks=4,recent=$recent)",
+    .paper = "arXiv 2601.07891",
+    .deviations = "evicts once after the prompt unless a schedule is added (decode: while decoding "
+                  "too); the first 4 tokens stay",
+    .options = kvzap_threshold_options,
+    .n_options = 2,
 };

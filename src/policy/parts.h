@@ -18,17 +18,39 @@
     X(h2o)                                                                                         \
     X(tova)                                                                                        \
     X(snapkv)                                                                                      \
+    X(mean_variance)                                                                               \
+    X(question)                                                                                    \
+    X(nacl)                                                                                        \
+    X(morph)                                                                                       \
+    X(persistence)                                                                                 \
+    X(keyformer)                                                                                   \
+    X(redundancy)                                                                                  \
+    X(dropkv)                                                                                      \
     X(knorm)                                                                                       \
     X(keydiff)                                                                                     \
     X(expected_attention)                                                                          \
+    X(lagkv)                                                                                       \
+    X(pagedeviction)                                                                               \
+    X(q_filters)                                                                                   \
+    X(cur)                                                                                         \
+    X(leverage)                                                                                    \
+    X(non_causal)                                                                                  \
+    X(compactor)                                                                                   \
+    X(capkv)                                                                                       \
+    X(triattention)                                                                                \
     X(corm)                                                                                        \
     X(kvzip)                                                                                       \
     X(kvzip_plus)                                                                                  \
     X(kvzap)                                                                                       \
+    X(ranker)                                                                                      \
     X(oracle)
 
 /* X(identifier): const kept_wrapper kept_wrap_IDENTIFIER, in wrap_IDENTIFIER.c */
-#define KEPT_WRAP_LIST(X) X(tokens)
+#define KEPT_WRAP_LIST(X)                                                                          \
+    X(tokens)                                                                                      \
+    X(chunked)                                                                                     \
+    X(blocks)                                                                                      \
+    X(critical)
 
 /* X(identifier): const kept_allocator kept_alloc_IDENTIFIER, in alloc_IDENTIFIER.c */
 #define KEPT_ALLOC_LIST(X)                                                                         \
@@ -83,7 +105,19 @@
     X(simlayerkv)                                                                                  \
     X(duo_attention)                                                                               \
     X(headkv_snapkv)                                                                               \
-    X(lukv)
+    X(lukv)                                                                                        \
+    X(kvzap_threshold)                                                                             \
+    X(expected_attention_stats)                                                                    \
+    X(trikv)                                                                                       \
+    X(pagedeviction_blocks)                                                                        \
+    X(criticalkv)                                                                                  \
+    X(critical_adakv)                                                                              \
+    X(chunkkv)                                                                                     \
+    X(finch)                                                                                       \
+    X(compactorkv)                                                                                 \
+    X(scissorhands)                                                                                \
+    X(morphkv)                                                                                     \
+    X(r_kv)
 
 #define KEPT_DECLARE(id) extern const kept_score kept_score_##id;
 KEPT_SCORE_LIST(KEPT_DECLARE)
@@ -131,6 +165,10 @@ static inline double kept_part_fallback(const kept_part *part, const double *opt
 static inline const kept_score *kept_strategy_score(const kept_strategy *s)
 {
     return (const kept_score *)(const void *)s->part[KEPT_AXIS_SCORE];
+}
+static inline int kept_score_needs(const kept_score *s, const double *options)
+{
+    return s->needs_of ? s->needs_of(options) : s->needs;
 }
 static inline const kept_wrapper *kept_strategy_wrapper(const kept_strategy *s)
 {

@@ -1,4 +1,5 @@
-/* pass: one eviction in flight, shared by evict.c (plan, split, apply) and pass_score.c. */
+/* pass: one eviction in flight, shared by evict.c (plan, split, apply), layers.c and pass_score.c.
+ */
 #ifndef POLICY_PASS_H
 #define POLICY_PASS_H
 
@@ -21,6 +22,9 @@ typedef struct kept_pass {
     int rows;                     /* of it: G if it is split, else 1 */
     int max_n, limit;             /* most slots of a head; most slots protected in a head */
     int64_t n_slots, total;       /* slots live now, slots allowed */
+    int n_lanes;                  /* layers in work at once; 0: one */
+    struct kept_pass *lane;       /* [n_lanes - 1] copies of this with arrays of their own for what
+                                     follows from "of one layer" on */
     /* over all heads */
     size_t *at;                       /* [n_all] first slot of the head in the two below */
     float *value;                     /* [n_slots] scores in slot order */
@@ -44,6 +48,7 @@ typedef struct kept_pass {
     /* of one head */
     int32_t *slot_pos;             /* [max_n] */
     uint64_t *work;                /* [2 max_n] */
+    uint64_t *place;               /* [kept_place_words(next_pos)] if that is not much more */
     float *raw, *key, *key0, *val; /* [max_n][D] */
     float *turns;                  /* [next_pos][n_rope] cosines and minus sines of positions */
     float *query;                  /* [n_recent][G][D] */
@@ -53,6 +58,24 @@ typedef struct kept_pass {
     float *free_;                  /* [(2 + G) max_n + KEPT_SCRATCH] */
 } kept_pass;
 
+/* ---- evict.c ---- */
+/* Counts slots and the budget. planned: every head's slots; -1: those of the cache. */
+void kept_pass_count(kept_pass *p, int planned);
+bool kept_pass_is_due(const kept_pass *p);
+/* What the strategy needs must be there, and memory for what was counted. ARGUMENT, NOMEM. */
+kept_status kept_pass_open(kept_pass *p, kept_evict_work *w, kept_error *err);
+/* keep of all heads, once their scores are in. Heads of a layer with the `at` of the layer before
+ * share its scores. */
+void kept_pass_split(kept_pass *p);
+
+/* ---- pass_memory.c ---- */
+/* How many layers are in work at once. The output matrix is there for one layer at a time, so those
+ * who read it go one by one; so does who looks. */
+void kept_pass_lanes(kept_pass *p);
+/* Memory for what was counted, in w. NOMEM. */
+kept_status kept_pass_memory(kept_pass *p, kept_evict_work *w, kept_error *err);
+
+/* ---- pass_score.c ---- */
 /* Fills value, mask, n_guard, n_open and signal for the heads of the l-th layer that evicts.
  * ARGUMENT: its output matrix cannot be read. */
 kept_status kept_pass_score(kept_pass *p, int l, kept_error *err);

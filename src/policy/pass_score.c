@@ -39,19 +39,20 @@ static void guard(kept_pass *p, int i, const kept_view_head *v, const int32_t *o
     bool template = v->mark && template_is(p, KEPT_TEMPLATE_KEEP);
     uint8_t *mask = p->mask + p->at[i];
     int n = 0;
-    for (int k = 0; k < v->n; k++)
-        n += mask[order[k]] = is_pinned(p->e, v->pos[k]);
+    memset(mask, 0, (size_t)v->n);
+    memset(guarded, 0, (size_t)v->n);
+    for (int k = 0; k < v->n && p->e->n_pins; k++)
+        if (is_pinned(p->e, v->pos[k]))
+            n += guarded[k] = mask[order[k]] = 1;
     for (int k = 0; k < v->n && template && n < p->limit; k++)
-        if (!mask[order[k]] && v->mark[k] == KEPT_CLASS_TEMPLATE)
-            n += mask[order[k]] = 1;
+        if (!guarded[k] && v->mark[k] == KEPT_CLASS_TEMPLATE)
+            n += guarded[k] = mask[order[k]] = 1;
     for (int k = 0; k < v->n && v->pos[k] < sinks && n < p->limit; k++)
-        if (!mask[order[k]])
-            n += mask[order[k]] = 1;
+        if (!guarded[k])
+            n += guarded[k] = mask[order[k]] = 1;
     for (int k = v->n - 1; k >= 0 && v->pos[k] >= recent && n < p->limit; k--)
-        if (!mask[order[k]])
-            n += mask[order[k]] = 1;
-    for (int k = 0; k < v->n; k++)
-        guarded[k] = mask[order[k]];
+        if (!guarded[k])
+            n += guarded[k] = mask[order[k]] = 1;
     p->n_guard[i] = n;
     p->n_open[i] = v->n - n;
 }
@@ -66,7 +67,10 @@ static void view_head(kept_pass *p, int layer, int h)
     kept_view_head *v = &p->view[h];
     *v = (kept_view_head){.n = kept_cache_n(e->cache, layer, h), .pos = pos};
     kept_cache_read(e->cache, layer, h, p->slot_pos, NULL, NULL);
-    kept_order_positions(p->slot_pos, v->n, order, p->work);
+    if (e->next_pos <= 64 * v->n)
+        kept_order_places(p->slot_pos, v->n, e->next_pos, order, p->place);
+    else
+        kept_order_positions(p->slot_pos, v->n, order, p->work);
     for (int k = 0; k < v->n; k++)
         pos[k] = p->slot_pos[order[k]];
     if (e->mark) {
@@ -78,14 +82,60 @@ static void view_head(kept_pass *p, int layer, int h)
     if (p->plane >= 0) {
         float *mass = p->mass + row * (size_t)p->rows;
         v->mass = mass;
-        for (int r = 0; r < p->rows; r++)
+        for (int r = 0; r < p->rows; r++) {
+            kept_cache_read_state(e->cache, layer, h, p->plane + r, p->pooled);
             for (int k = 0; k < v->n; k++)
-                *mass++ = kept_cache_state(e->cache, layer, h, p->plane + r, order[k]);
+                *mass++ = p->pooled[order[k]];
+        }
     }
     if (p->needs & KEPT_NEED_QUERIES) {
         v->q_mean = e->q_mean + q;
         v->q_cov = e->q_cov + q * size;
     }
+}
+
+/* Whether a head's slots may be shown as they lie, unsorted: the score reads each by itself and
+ * nothing else looks at them. */
+static bool any_order(const kept_pass *p)
+{
+    const double *four = p->s->option[KEPT_AXIS_SCORE] + p->score->part.n_options - 4;
+    bool pools = p->score->grouped && (int)four[1] != KEPT_POOL_NONE && four[2] > 1;
+    return p->score->any_order && !pools && !p->needs && !p->n_recent && !p->look &&
+           !p->wrap->wrap && !p->alloc->observe && !p->e->mark && !p->e->n_pins;
+}
+
+/* The heads of the l-th layer as they lie. False where they have to be sorted after all: protection
+ * does not fit, so that positions compete for it, or heads that share scores differ in order. */
+static bool view_as_is(kept_pass *p, int l)
+{
+    const kept_evict *e = p->e;
+    int64_t first = protects(p, KEPT_PROTECT_SINKS, KEPT_PROTECT_FIRST);
+    int64_t last = e->next_pos - protects(p, KEPT_PROTECT_RECENT, KEPT_PROTECT_LAST);
+    int32_t sinks = first < e->next_pos ? (int32_t)first : e->next_pos;
+    int32_t recent = last > 0 ? (int32_t)last : 0;
+    for (int h = 0; h < p->n_heads; h++) {
+        size_t row = (size_t)h * (size_t)p->max_n;
+        int32_t *pos = p->pos + row;
+        float *mass = p->mass + row * (size_t)p->rows;
+        int i = l * p->n_heads + h, n = p->n[i], guarded = 0;
+        uint8_t *mask = p->mask + p->at[i];
+        kept_cache_read(e->cache, p->layer[l], h, pos, NULL, NULL);
+        if (p->score->layer_shared &&
+            (n != p->view[0].n || memcmp(pos, p->pos, (size_t)n * sizeof *pos) != 0) && h)
+            return false;
+        for (int k = 0; k < n; k++)
+            guarded += mask[k] = (pos[k] < sinks) | (pos[k] >= recent);
+        if (guarded > p->limit)
+            return false;
+        for (int r = 0; p->plane >= 0 && r < p->rows; r++)
+            kept_cache_read_state(e->cache, p->layer[l], h, p->plane + r, mass + r * n);
+        p->n_guard[i] = guarded;
+        p->n_open[i] = n - guarded;
+        p->view[h] = (kept_view_head){
+            .n = n, .pos = pos, .guard = mask, .mass = p->plane >= 0 ? mass : NULL};
+        p->sorted_of[h] = p->value + p->at[i];
+    }
+    return true;
 }
 
 static void sort_rows(const float *from, float *to, const int32_t *order, int n, size_t size)
@@ -123,6 +173,19 @@ static void view_rows(kept_pass *p, int layer, int h, const float *w_o)
 float kept_pass_bounded(float x)
 {
     return isnan(x) ? -FLT_MAX : x > FLT_MAX ? FLT_MAX : x < -FLT_MAX ? -FLT_MAX : x;
+}
+
+/* Makes all of x [n] finite. Looking first is cheap, and hardly ever is there anything to do. */
+static void bound(float *x, int n)
+{
+    uint32_t bad = 0;
+    for (int k = 0; k < n; k++) {
+        uint32_t bits;
+        memcpy(&bits, x + k, sizeof bits);
+        bad |= (bits & 0x7f800000u) == 0x7f800000u;
+    }
+    for (int k = 0; bad && k < n; k++)
+        x[k] = kept_pass_bounded(x[k]);
 }
 
 /* The part of the recent queries that one part of the strategy asked for. */
@@ -187,8 +250,7 @@ static void score_head(kept_pass *p, kept_view *v, int i, int h)
         return;
     }
     p->score->score(v, h, score);
-    for (int k = 0; k < p->view[h].n; k++)
-        score[k] = kept_pass_bounded(score[k]);
+    bound(score, p->view[h].n);
     if (p->s->part[KEPT_AXIS_WEIGHT] == &kept_part_values)
         weigh(p, &p->view[h], score);
     if (!p->alloc->observe)
@@ -211,6 +273,7 @@ static kept_view view_of(const kept_pass *p, int l)
                    .group = e->group,
                    .head_size = e->head_size,
                    .next_pos = e->next_pos,
+                   .n_steps = e->next_pos > e->full_tokens ? e->next_pos - e->full_tokens : 0,
                    .rope_back = e->rope_back,
                    .heads = p->view,
                    .attn_scale = e->attn_scale,
@@ -220,7 +283,8 @@ static kept_view view_of(const kept_pass *p, int l)
                    .rope_neox = e->rope_neox,
                    .scratch = p->free_,
                    .kern = e->kern,
-                   .pooled = p->pooled};
+                   .pooled = p->pooled,
+                   .work = p->work};
     if (p->score->grouped)
         v.grouping =
             (kept_grouping){(kept_gqa)four[0], (kept_pool_kind)four[1], (int)four[2], four[3] != 0};
@@ -246,8 +310,9 @@ static void put_back(kept_pass *p, int l)
     for (int h = 0; h < p->n_heads; h++) {
         const int32_t *order = p->order + (size_t)h * (size_t)p->max_n;
         float *value = p->value + p->at[l * p->n_heads + h];
+        bound(p->sorted_of[h], p->view[h].n);
         for (int k = 0; k < p->view[h].n; k++)
-            value[order[k]] = kept_pass_bounded(p->sorted_of[h][k]);
+            value[order[k]] = p->sorted_of[h][k];
     }
 }
 
@@ -260,7 +325,8 @@ kept_status kept_pass_score(kept_pass *p, int l, kept_error *err)
         return kept_fail(err, KEPT_ARGUMENT,
                          "'%s' needs the output matrix of layer %d, which cannot be read",
                          p->s->name, p->layer[l]);
-    for (int h = 0; h < p->n_heads; h++) {
+    bool as_is = any_order(p) && view_as_is(p, l);
+    for (int h = 0; h < p->n_heads && !as_is; h++) {
         size_t row = (size_t)h * (size_t)p->max_n;
         view_head(p, p->layer[l], h);
         guard(p, l * p->n_heads + h, &p->view[h], p->order + row, p->guarded + row);
@@ -281,6 +347,7 @@ kept_status kept_pass_score(kept_pass *p, int l, kept_error *err)
     }
     for (int h = 0; h < p->n_heads && e->mark && template_is(p, KEPT_TEMPLATE_DEMOTE); h++)
         demote(&p->view[h], p->sorted_of[h]);
-    put_back(p, l);
+    if (!as_is)
+        put_back(p, l);
     return KEPT_OK;
 }

@@ -81,21 +81,21 @@ static void add_state(kept_profile *p, bool plane, int recent, int needs)
 static void score_profile(const kept_score *s, const double *options, kept_profile *p)
 {
     kept_plane plane = s->plane ? s->plane(options) : (kept_plane){.kind = KEPT_PLANE_MASS};
-    int recent = s->recent ? s->recent(options) : 0;
+    int recent = s->recent ? s->recent(options) : 0, needs = kept_score_needs(s, options);
     const char *trained = !s->uses_trained || s->uses_trained(options) ? s->trained : NULL;
     if (s->plane)
         add_plane(p, plane);
-    add_needs(p, s->needs, recent, trained);
-    add_state(p, s->plane != NULL, recent, s->needs);
+    add_needs(p, needs, recent, trained);
+    add_state(p, s->plane != NULL, recent, needs);
     bool passes = plane.kind == KEPT_PLANE_ECHO || plane.kind == KEPT_PLANE_ECHO_PLUS;
-    bool heavy = recent > 1 || s->needs & KEPT_NEED_QUERIES || plane.kind == KEPT_PLANE_LOCAL;
-    bool rows = s->needs & (KEPT_NEED_KEYS | KEPT_NEED_KEYS0 | KEPT_NEED_VALUES | KEPT_NEED_OUTPUT);
-    p->family = plane.kind == KEPT_PLANE_FUTURE                      ? "oracle"
-                : trained                                            ? "learned"
-                : passes                                             ? "passes"
-                : s->plane || recent || s->needs & KEPT_NEED_QUERIES ? "attention"
-                : rows                                               ? "keys"
-                                                                     : "window";
+    bool heavy = recent > 1 || needs & KEPT_NEED_QUERIES || plane.kind == KEPT_PLANE_LOCAL;
+    bool rows = needs & (KEPT_NEED_KEYS | KEPT_NEED_KEYS0 | KEPT_NEED_VALUES | KEPT_NEED_OUTPUT);
+    p->family = plane.kind == KEPT_PLANE_FUTURE                   ? "oracle"
+                : trained                                         ? "learned"
+                : passes                                          ? "passes"
+                : s->plane || recent || needs & KEPT_NEED_QUERIES ? "attention"
+                : rows                                            ? "keys"
+                                                                  : "window";
     p->cost = passes || plane.kind == KEPT_PLANE_FUTURE ? "passes"
               : heavy                                   ? "queries"
               : rows                                    ? "rows"

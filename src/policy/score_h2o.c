@@ -11,25 +11,31 @@
  */
 #include "kept/policy.h"
 
-enum { NORM };
+enum { NORM, FOUR };
 
 static kept_plane plane(const double *options)
 {
-    (void)options;
-    return (kept_plane){.kind = KEPT_PLANE_MASS, .window = INT32_MAX};
+    return (kept_plane){
+        .kind = KEPT_PLANE_MASS, .window = INT32_MAX, .split = kept_group_splits(options + FOUR)};
 }
 
 static void score(const kept_view *v, int head, float *out)
 {
     const kept_view_head *h = &v->heads[head];
-    bool norm = v->options[NORM] != 0;
-    for (int i = 0; i < h->n; i++)
-        out[i] = norm ? h->mass[i] / (float)(v->next_pos - h->pos[i]) : h->mass[i];
+    int rows = kept_group_splits(v->options + FOUR) ? v->group : 1;
+    const float *x = h->mass;
+    if (v->options[NORM] != 0) {
+        x = v->scratch;
+        for (int r = 0; r < rows; r++)
+            for (int i = 0; i < h->n; i++)
+                v->scratch[r * h->n + i] = h->mass[r * h->n + i] / (float)(v->next_pos - h->pos[i]);
+    }
+    kept_group(v, x, rows, h->n, h->n, out);
 }
 
-static const char *const off_on[] = {"off", "on", NULL};
 static const kept_option options[] = {
-    {"norm", 0, 0, 1, true, off_on, "divide by the number of queries that could see the token"},
+    {"norm", 0, 0, 1, true, kept_off_on, "divide by the number of queries that saw the token"},
+    KEPT_GROUP_OPTIONS(KEPT_GQA_SUM, KEPT_POOL_NONE, 1),
 };
 
 const kept_score kept_score_h2o = {
@@ -41,8 +47,10 @@ const kept_score kept_score_h2o = {
              .deviations = "summed over the query heads of a KV head; the paper's recent share of "
                            "the budget is the fixed window of protect",
              .options = options,
-             .n_options = 1},
+             .n_options = 5},
     .plane = plane,
+    .grouped = true,
+    .any_order = true,
     .comparable = true,
     .score = score,
 };

@@ -9,34 +9,25 @@
 
 #include <math.h>
 
-static double length(const float *k, int n)
-{
-    double sum = 0;
-    for (int d = 0; d < n; d++)
-        sum += (double)k[d] * k[d];
-    return sqrt(sum);
-}
-
 static void score(const kept_view *v, int head, float *out)
 {
     const kept_view_head *h = &v->heads[head];
     int size = v->head_size;
     float *mean = v->scratch; /* a sum would do: the cosine does not see its length */
-    for (int d = 0; d < size; d++)
-        mean[d] = 0;
+    double sum[512] = {0};
     for (int i = 0; i < h->n; i++) {
         const float *k = h->key + (size_t)i * (size_t)size;
-        double l = length(k, size);
-        for (int d = 0; d < size && l > 0; d++)
-            mean[d] += (float)(k[d] / l);
-    }
-    double mean_length = length(mean, size);
-    for (int i = 0; i < h->n; i++) {
-        const float *k = h->key + (size_t)i * (size_t)size;
-        double dot = 0, l = length(k, size) * mean_length;
+        out[i] = sqrtf(kept_dot(k, k, size));
+        float inverse = out[i] > 0 ? 1 / out[i] : 0;
         for (int d = 0; d < size; d++)
-            dot += (double)k[d] * mean[d];
-        out[i] = l > 0 ? -(float)(dot / l) : 0;
+            sum[d] += k[d] * inverse;
+    }
+    for (int d = 0; d < size; d++)
+        mean[d] = (float)sum[d];
+    float length = sqrtf(kept_dot(mean, mean, size));
+    for (int i = 0; i < h->n; i++) {
+        float both = out[i] * length;
+        out[i] = both > 0 ? -kept_dot(h->key + (size_t)i * (size_t)size, mean, size) / both : 0;
     }
 }
 

@@ -10,10 +10,7 @@ static void score(const kept_view *v, int head, float *out)
     const kept_view_head *h = &v->heads[head];
     for (int i = 0; i < h->n; i++) {
         const float *k = h->key + (size_t)i * (size_t)v->head_size;
-        double sum = 0;
-        for (int d = 0; d < v->head_size; d++)
-            sum += (double)k[d] * k[d];
-        out[i] = -(float)sqrt(sum);
+        out[i] = -sqrtf(kept_dot(k, k, v->head_size));
     }
 }
 

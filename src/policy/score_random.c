@@ -26,6 +26,7 @@ const kept_score kept_score_random = {
              .summary = "uniform random numbers, drawn anew for every head and eviction",
              .paper = "",
              .deviations = ""},
+    .any_order = true,
     .comparable = true,
     .score = score,
 };

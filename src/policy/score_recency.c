@@ -17,6 +17,7 @@ const kept_score kept_score_recency = {
              .summary = "the position itself: the latest tokens stay",
              .paper = "arXiv 2309.17453",
              .deviations = "sinks are the protection's business: see streaming and window"},
+    .any_order = true,
     .comparable = true,
     .score = score,
 };

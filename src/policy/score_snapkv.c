@@ -12,47 +12,28 @@
  */
 #include "kept/policy.h"
 
-enum { WINDOW, KERNEL, POOL };
+enum { WINDOW, FOUR };
 
 static kept_plane plane(const double *options)
 {
-    return (kept_plane){.kind = KEPT_PLANE_MASS, .window = (int)options[WINDOW]};
-}
-
-/* Pools x[0..n) into out. */
-static void pool(const float *x, int n, int kernel, bool max, float *out)
-{
-    for (int i = 0; i < n; i++) {
-        int low = i - kernel / 2, high = low + kernel;
-        low = low < 0 ? 0 : low;
-        high = high > n ? n : high;
-        float best = x[i];
-        double sum = 0; /* exact for floats of like size, so that equal windows tie */
-        for (int j = low; j < high; j++) {
-            best = x[j] > best ? x[j] : best;
-            sum += x[j];
-        }
-        out[i] = max ? best : (float)(sum / kernel);
-    }
+    return (kept_plane){.kind = KEPT_PLANE_MASS,
+                        .window = (int)options[WINDOW],
+                        .split = kept_group_splits(options + FOUR)};
 }
 
 static void score(const kept_view *v, int head, float *out)
 {
     const kept_view_head *h = &v->heads[head];
     int32_t edge = v->next_pos - (int32_t)v->options[WINDOW];
-    int kernel = (int)v->options[KERNEL], n_old = 0;
-    bool max = v->options[POOL] == 0;
+    int n_old = 0;
     while (n_old < h->n && h->pos[n_old] < edge)
         n_old++;
-    pool(h->mass, n_old, kernel, max, out);
-    pool(h->mass + n_old, h->n - n_old, kernel, max, out + n_old);
+    kept_group(v, h->mass, kept_group_splits(v->options + FOUR) ? v->group : 1, h->n, n_old, out);
 }
 
-static const char *const pools[] = {"max", "avg", NULL};
 static const kept_option options[] = {
     {"window", 32, 1, 65536, true, NULL, "last queries that vote"},
-    {"kernel", 7, 1, 1023, true, NULL, "tokens pooled together, 1: no pooling"},
-    {"pool", 0, 0, 1, true, pools, "max or mean of the pooled tokens"},
+    KEPT_GROUP_OPTIONS(KEPT_GQA_SUM, KEPT_POOL_MAX, 7),
 };
 
 const kept_score kept_score_snapkv = {
@@ -65,8 +46,9 @@ const kept_score kept_score_snapkv = {
                            "own tokens stay through protect (keep recent >= window); avg pooling "
                            "counts zeros beyond an edge",
              .options = options,
-             .n_options = 3},
+             .n_options = 5},
     .plane = plane,
+    .grouped = true,
     .comparable = true,
     .score = score,
 };

@@ -48,6 +48,21 @@ void kept_order_positions(const int32_t *pos, int n, int32_t *order, uint64_t *w
         order[i] = (int32_t)(a[i] & UINT32_MAX);
 }
 
+void kept_order_places(const int32_t *pos, int n, int32_t limit, int32_t *order, uint64_t *place)
+{
+    const size_t words = (size_t)limit / 64 + 1;
+    int32_t *slot = (int32_t *)(void *)(place + words); /* by position, where its bit is set */
+    memset(place, 0, words * sizeof *place);
+    for (int i = 0; i < n; i++) {
+        place[pos[i] / 64] |= UINT64_C(1) << (pos[i] % 64);
+        slot[pos[i]] = i;
+    }
+    int k = 0;
+    for (size_t w = 0; w < words; w++)
+        for (uint64_t bits = place[w]; bits; bits &= bits - 1)
+            order[k++] = slot[w * 64 + (size_t)__builtin_ctzll(bits)];
+}
+
 uint64_t kept_kth_largest(const uint64_t *key, int n, int k)
 {
     uint64_t prefix = 0, known = 0;
@@ -67,15 +82,33 @@ uint64_t kept_kth_largest(const uint64_t *key, int n, int k)
     return prefix;
 }
 
-static uint64_t second_smallest(const uint64_t *key, int n)
+/* Bits that order like the floats, as signed numbers; -0 equals 0. */
+static inline int32_t signed_order(float f)
 {
-    uint64_t a = UINT64_MAX, b = UINT64_MAX;
+    int32_t u;
+    f += 0.0f;
+    memcpy(&u, &f, sizeof u);
+    return u ^ (u >> 31 & INT32_MAX);
+}
+
+/* Keeps all but the worst of the others: one token per step. Whole passes without branches, so that
+ * they vectorise; work [n/2]. */
+static void drop_one(const float *score, const int32_t *pos, int n, uint8_t *mask, int32_t *key)
+{
+    int32_t least = INT32_MAX, first = INT32_MAX;
+    int worst = -1;
     for (int i = 0; i < n; i++) {
-        uint64_t more = key[i] > a ? key[i] : a;
-        a = key[i] < a ? key[i] : a;
-        b = more < b ? more : b;
+        int32_t k = signed_order(score[i]);
+        key[i] = mask[i] ? INT32_MAX : k; /* no finite score reaches it */
+        least = key[i] < least ? key[i] : least;
     }
-    return b;
+    for (int i = 0; i < n; i++)
+        if (key[i] == least && pos[i] < first) {
+            first = pos[i];
+            worst = i;
+        }
+    memset(mask, 1, (size_t)n);
+    mask[worst] = 0;
 }
 
 void kept_select_slots(const float *score, const int32_t *pos, int n, int keep, uint8_t *mask,
@@ -83,13 +116,18 @@ void kept_select_slots(const float *score, const int32_t *pos, int n, int keep, 
 {
     int m = 0;
     for (int i = 0; i < n; i++)
-        if (!mask[i])
-            work[m++] = (uint64_t)kept_float_order(score[i]) << 32 | (uint32_t)pos[i];
+        m += !mask[i];
     if (keep <= 0 || m == 0)
         return;
-    uint64_t least = keep >= m       ? 0
-                     : keep == m - 1 ? second_smallest(work, m) /* one token per step */
-                                     : kept_kth_largest(work, m, keep);
+    if (keep == m - 1) {
+        drop_one(score, pos, n, mask, (int32_t *)(void *)work);
+        return;
+    }
+    m = 0;
+    for (int i = 0; i < n; i++)
+        if (!mask[i])
+            work[m++] = (uint64_t)kept_float_order(score[i]) << 32 | (uint32_t)pos[i];
+    uint64_t least = keep >= m ? 0 : kept_kth_largest(work, m, keep);
     m = 0;
     for (int i = 0; i < n; i++)
         if (!mask[i])

@@ -3,6 +3,7 @@
 #define POLICY_SELECT_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 /* Bits that order like the floats they came from; -0 equals 0. Not for NaN. */
@@ -10,6 +11,14 @@ uint32_t kept_float_order(float f);
 
 /* Sorts pos [n] (distinct, >= 0): order[i] is the index of the i-th smallest. work [2n]. */
 void kept_order_positions(const int32_t *pos, int n, int32_t *order, uint64_t *work);
+
+/* The same in one pass each way, for 0 <= pos < limit where limit is not many times n. place
+ * [kept_place_words(limit)]. */
+void kept_order_places(const int32_t *pos, int n, int32_t limit, int32_t *order, uint64_t *place);
+static inline size_t kept_place_words(int32_t limit)
+{
+    return (size_t)limit / 64 + 1 + (size_t)limit / 2 + 1;
+}
 
 /* The k-th largest of n distinct keys, 1 <= k <= n. Linear, whatever the keys. */
 uint64_t kept_kth_largest(const uint64_t *key, int n, int k);

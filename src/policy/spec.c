@@ -186,18 +186,18 @@ static kept_status parse_options(parser *p, table *t)
 {
     for (int i = 0; i < t->n_options; i++)
         t->value[i] = t->options[i].value;
-    if (p->s[p->i] != '(')
-        return KEPT_OK;
-    do {
+    if (p->s[p->i] == '(') {
+        do {
+            p->i++;
+            kept_status st = parse_option(p, t);
+            if (st)
+                return st;
+        } while (p->s[p->i] == ',');
+        if (p->s[p->i] != ')')
+            return expected(p, "',' or ')'");
         p->i++;
-        kept_status st = parse_option(p, t);
-        if (st)
-            return st;
-    } while (p->s[p->i] == ',');
-    if (p->s[p->i] != ')')
-        return expected(p, "',' or ')'");
-    p->i++;
-    return KEPT_OK;
+    }
+    return kept_spec_given(t->owner, t->options, t->n_options, t->value, offset(p, p->i), p->err);
 }
 
 /* ---- parts and recipes --------------------------------------------------------------------- */

@@ -19,4 +19,8 @@ const char *kept_spec_write(double value, char buf[KEPT_SPEC_NUMBER]);
 /* Fills s->name and s->resolved from the rest of s. ARGUMENT if a name does not fit. */
 kept_status kept_spec_print(kept_strategy *s, kept_error *err);
 
+/* ARGUMENT at `at`: one of the options, whose default is not a number, was not given. */
+kept_status kept_spec_given(const char *owner, const kept_option *options, int n,
+                            const double *value, int at, kept_error *err);
+
 #endif

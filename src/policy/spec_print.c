@@ -58,6 +58,18 @@ const char *kept_spec_write(double value, char buf[KEPT_SPEC_NUMBER])
     return buf;
 }
 
+kept_status kept_spec_given(const char *owner, const kept_option *o, int n, const double *value,
+                            int at, kept_error *err)
+{
+    char low[KEPT_SPEC_NUMBER], high[KEPT_SPEC_NUMBER];
+    for (int i = 0; i < n; i++)
+        if (isnan(value[i]))
+            return kept_fail_at(err, KEPT_ARGUMENT, at, "'%s' needs %s=NUMBER in %s..%s: %s", owner,
+                                o[i].name, kept_spec_write(o[i].min, low),
+                                kept_spec_write(o[i].max, high), o[i].help);
+    return KEPT_OK;
+}
+
 /* ---- names --------------------------------------------------------------------------------- */
 
 typedef struct text {

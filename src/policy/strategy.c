@@ -45,8 +45,8 @@ int kept_strategy_needs_of(const kept_strategy *s)
     static const int weight[] = {[KEPT_WEIGHT_L2] = KEPT_NEED_VALUES,
                                  [KEPT_WEIGHT_OUTPUT] = KEPT_NEED_OUTPUT,
                                  [KEPT_WEIGHT_MAX] = KEPT_NEED_VALUES};
-    int needs = kept_strategy_score(s)->needs | kept_strategy_wrapper(s)->needs |
-                kept_strategy_allocator(s)->needs;
+    int needs = kept_score_needs(kept_strategy_score(s), s->option[KEPT_AXIS_SCORE]) |
+                kept_strategy_wrapper(s)->needs | kept_strategy_allocator(s)->needs;
     if (s->part[KEPT_AXIS_WEIGHT] == &kept_part_values)
         needs |= weight[(int)s->option[KEPT_AXIS_WEIGHT][KEPT_VALUES_KIND]];
     for (int i = 0; i < s->n_states; i++)
@@ -141,6 +141,15 @@ bool kept_strategy_acts_again(const kept_strategy *s)
         if (kept_strategy_acts_again(s->state[i]))
             return true;
     return w.every || w.turns || w.pressure || kept_controller_acts(kept_strategy_controller(s));
+}
+
+bool kept_strategy_reads_marks(const kept_strategy *s)
+{
+    for (int i = 0; i < s->n_states; i++)
+        if (kept_strategy_reads_marks(s->state[i]))
+            return true;
+    return !kept_strategy_is_full(s) &&
+           (int)s->option[KEPT_AXIS_PROTECTION][KEPT_PROTECT_TEMPLATE] != KEPT_TEMPLATE_OFF;
 }
 
 bool kept_strategy_acts_on_chunks(const kept_strategy *s)

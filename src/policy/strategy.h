@@ -123,6 +123,8 @@ typedef struct kept_when {
     int slack;     /* slots per head above the budget, on average, that are left alone */
 } kept_when;
 kept_when kept_strategy_when(const kept_strategy *s);
+/* Whether it looks at classes of tokens (kept_seq_mark). */
+bool kept_strategy_reads_marks(const kept_strategy *s);
 /* Whether it may evict again once the prompt is in. */
 bool kept_strategy_acts_again(const kept_strategy *s);
 /* Whether the schedule can serve the score and the allocator. ARGUMENT: one line that says why
@@ -152,8 +154,16 @@ typedef struct kept_span {
 } kept_span;
 
 /* What the owner of a sequence (the engine) lends for one eviction. */
+/* One piece of work of many: i of n, on lane `lane`. */
+typedef void kept_each_fn(void *arg, int lane, int i);
+
 typedef struct kept_evict {
     kept_cache *cache;
+    /* Calls fn for every i in [0, n), maybe several at once, each on a lane of its own in
+     * [0, n_lanes), and returns when all are done. NULL: one after the other. */
+    void (*each)(void *ctx, int n, kept_each_fn *fn, void *arg);
+    void *each_ctx;
+    int n_lanes;
     int n_layers;         /* all layers of the model */
     const bool *windowed; /* [n_layers] layers left alone (sliding window), or NULL */
     int n_heads, group, head_size;
@@ -217,6 +227,19 @@ void kept_evict_work_free(kept_evict_work *w);
  * changed. FULL: some heads may have been cut and others not; the sequence is sound. */
 kept_status kept_strategy_evict(const kept_strategy *s, const kept_evict *e, kept_evict_work *w,
                                 uint64_t *score_ns, uint64_t *compact_ns, kept_error *err);
+
+/* One eviction spread over the layers of a prompt that is read layer by layer (layers.c). e is as
+ * for kept_strategy_evict: after a layer that evicts was read, its heads hold next_pos slots in the
+ * order of positions, earlier layers what was left of them, later ones nothing. What is left after
+ * the last layer is what one eviction of the whole would have left, but for the rounding of keys
+ * that moved more than once. ARGUMENT, NOMEM; FULL leaves a sound sequence. */
+typedef struct kept_layers kept_layers;
+kept_status kept_layers_new(const kept_strategy *s, const kept_evict *e, kept_layers **out,
+                            kept_error *err);
+kept_status kept_layers_cut(kept_layers *c, const kept_evict *e, uint64_t *score_ns,
+                            uint64_t *compact_ns, kept_error *err);
+uint64_t kept_layers_bytes(const kept_layers *c); /* scores held between layers */
+void kept_layers_free(kept_layers *c);
 
 /* Shows every head to fn as the score of s would see it, and drops nothing: for training. */
 typedef void kept_look_fn(void *ctx, const kept_view *v, int head);

@@ -17,7 +17,14 @@ typedef struct kept_view_options {
  * prefill time, decode tokens/s and ratio to the full cache, scoring and compaction time. */
 kept_status kept_report_table(const json_t *result, FILE *out, const kept_view_options *o);
 kept_status kept_report_csv(const json_t *result, FILE *out);
+/* One line for every sample and row. */
+kept_status kept_report_jsonl(const json_t *result, FILE *out);
+/* A folder for each row as the EleutherAI harness (0.4) writes results; see lmeval.c. */
+kept_status kept_report_lmeval(const json_t *result, const char *folder, kept_error *err);
 kept_status kept_report_json(const json_t *result, FILE *out);
+/* A comparison (bench/compare.h) as text, with up to n_flips flips of each row. */
+kept_status kept_report_compare(const json_t *comparison, FILE *out, int n_flips);
+kept_status kept_report_guarantees(const json_t *list, FILE *out, double epsilon, double delta);
 /* Writes atomically (temporary file and rename): no partial output file ever. IO with errno text.
  */
 kept_status kept_report_save(const json_t *result, const char *path, const char *format,

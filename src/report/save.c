@@ -22,6 +22,8 @@ static kept_status write_view(const json_t *result, const char *format, FILE *f)
         return kept_report_json(result, f);
     if (!strcmp(format, "csv"))
         return kept_report_csv(result, f);
+    if (!strcmp(format, "jsonl"))
+        return kept_report_jsonl(result, f);
     if (!strcmp(format, "table"))
         return kept_report_table(result, f, NULL);
     return KEPT_ARGUMENT;

@@ -162,6 +162,51 @@ static void print_distances(const table *t)
     }
 }
 
+/* Ranges of a list of members from..to as headings. */
+static void print_ranges(const table *t, const json_t *list)
+{
+    const json_t *d;
+    size_t i;
+    json_array_foreach(list, i, d)
+    {
+        char range[40];
+        double from = kept_view_number(d, "from"), to = kept_view_number(d, "to");
+        if (!isfinite(to))
+            snprintf(range, sizeof range, ">%.0f", from - 1);
+        else if (from == to)
+            snprintf(range, sizeof range, from ? "%.0f" : "new", from);
+        else
+            snprintf(range, sizeof range, "%.0f-%.0f", from, to);
+        fprintf(t->out, " %5s", range);
+    }
+}
+
+/* Several turns: does the answer get worse from turn to turn, and where it is asked again? */
+static void print_turns(const table *t)
+{
+    const json_t *first = t->n_rows ? t->rows[0].cell : NULL, *d;
+    const json_t *turns = json_object_get(first, "by_turn");
+    const json_t *again = json_object_get(first, "by_again");
+    size_t i;
+    if (json_array_size(turns) < 2 || json_array_size(turns) > 12)
+        return;
+    fprintf(t->out, "\n  %-*s  score by turn%*s | by turns since it was asked\n  %-*s",
+            t->name_width, "", (int)json_array_size(turns) * 6 - 15, "", t->name_width, "strategy");
+    json_array_foreach(turns, i, d) fprintf(t->out, " %5.0f", kept_view_number(d, "turn"));
+    fputs(" |", t->out);
+    print_ranges(t, again);
+    fputc('\n', t->out);
+    for (int r = 0; r < t->n_rows; r++) {
+        print_name(t, t->rows[r].name, false);
+        json_array_foreach(json_object_get(t->rows[r].cell, "by_turn"), i, d)
+            fprintf(t->out, " %5.0f", 100 * kept_view_number(d, "score"));
+        fputs(" |", t->out);
+        json_array_foreach(json_object_get(t->rows[r].cell, "by_again"), i, d)
+            fprintf(t->out, " %5.0f", 100 * kept_view_number(d, "score"));
+        fputc('\n', t->out);
+    }
+}
+
 /* ---- words ---------------------------------------------------------------------------------- */
 
 /* The protection all strategies share, "" if they differ. Borrowed from a resolved spec. */
@@ -309,6 +354,8 @@ static kept_status print_task(const json_t *result, int task, FILE *out, const k
             print_row(&t, &t.rows[i]);
         if (!t.generate)
             print_distances(&t);
+        else
+            print_turns(&t);
         fputs("  * no other row is both smaller and better.\n", out);
         print_floor(&t);
         print_resolution(&t, (int)n);

@@ -13,6 +13,9 @@ bool kept_view_true(const json_t *o, const char *key);
 /* Element i of list, NULL if i is no index (NaN included). */
 const json_t *kept_view_at(const json_t *list, double i);
 
+/* One outcome with the names of its task and row and what its sample is: a new reference. */
+json_t *kept_view_record(const json_t *result, const json_t *sample, const json_t *outcome);
+
 #define KEPT_VIEW_TEXT 24
 
 typedef struct kept_column {

@@ -44,6 +44,26 @@ kept_status kept_hay_noise(kept_hay *h, int n_units)
     return st;
 }
 
+void kept_hay_merge(const kept_hay *h, int n_gaps, kept_hay_line *lines, int n, kept_buf *out)
+{
+    const size_t start = out->n;
+    for (int gap = 0; gap <= h->n; gap++) {
+        for (int k = 0; k < n; k++) {
+            const int at = (int)(lines[k].depth * n_gaps);
+            if ((at < h->n ? at : h->n) != gap)
+                continue;
+            kept_buf_add(out, &h->sep, out->n > start);
+            lines[k].span.begin = out->n;
+            kept_buf_puts(out, lines[k].text);
+            lines[k].span.end = out->n;
+        }
+        if (gap < h->n) {
+            kept_buf_add(out, &h->sep, out->n > start);
+            kept_buf_add(out, h->text.s + h->at[gap], h->at[gap + 1] - h->at[gap]);
+        }
+    }
+}
+
 static bool is_space(char c)
 {
     return c == ' ' || (c >= '\t' && c <= '\r');
@@ -112,4 +132,17 @@ kept_status kept_hay_essay(kept_hay *h, const char *essay, size_t len, size_t st
     }
     kept_buf_free(&piece);
     return st;
+}
+
+kept_status kept_hay_read_essay(kept_task *t, kept_error *err)
+{
+    t->needle.hay = KEPT_HAY_ESSAY;
+    t->probe = 128; /* words */
+    kept_status st = kept_buf_read_file(t->file, &t->text, err);
+    if (st)
+        return st;
+    kept_hay_normalise(&t->text);
+    if (!t->text.n)
+        return kept_fail(err, KEPT_FORMAT, "%s holds no text", t->file);
+    return KEPT_OK;
 }

@@ -1,5 +1,5 @@
-/* needle: RULER's retrieval tasks with one query. A needle sentence gives a key one of its values;
- * the asked key is the first one drawn, the other keys are distractors. The wording, the rule that
+/* needle: RULER's retrieval tasks. A needle sentence gives a key one of its values; the asked keys
+ * are the first ones drawn, the other keys are distractors. The wording, the rule that
  * makes it singular and the haystacks are RULER's; docs/tasks.md lists what differs.
  *
  *   context = head + haystack with needles    question = "\nWhat ..."    answer_prefix = " The ..."
@@ -31,6 +31,7 @@ typedef struct draft {
     int n;                           /* n_keys * n_values */
     double start;                    /* 0..1: where an essay window begins */
     kept_hay hay;
+    int n_gaps; /* places for needles that depths divide */
 } draft;
 
 static void draft_clear(draft *d)
@@ -45,11 +46,40 @@ static void draft_clear(draft *d)
 static void draw_distinct(draft *d, kept_secret_kind kind, char (*list)[KEPT_SECRET_CAP], int n)
 {
     for (bool fresh = false; !fresh;) {
-        kept_secret_draw(&d->rng, kind, list[n]);
+        kept_secret_draw(&d->rng, kind, d->plan->digits, list[n]);
         fresh = true;
         for (int i = 0; i < n && fresh; i++)
             fresh = strcmp(list[i], list[n]) != 0;
     }
+}
+
+#define RULER_DEPTHS 40
+
+/* RULER's places: needles in the order of one fixed permutation. In an essay at depths drawn
+ * without replacement from 40 points, sorted; elsewhere anywhere. */
+static kept_status place_as_ruler(draft *d)
+{
+    int points[RULER_DEPTHS], *order = kept_calloc((size_t)d->n, sizeof *order);
+    double *depth = kept_calloc((size_t)d->n, sizeof *depth);
+    kept_status st = order && depth ? KEPT_OK : KEPT_NOMEM;
+    const bool essay = d->plan->hay == KEPT_HAY_ESSAY && d->n <= RULER_DEPTHS;
+    kept_shuffle(&d->rng, points, RULER_DEPTHS);
+    for (int k = 0; k < d->n && !st; k++) {
+        depth[k] =
+            essay ? rint(points[k] * 100.0 / (RULER_DEPTHS - 1)) / 100 : kept_rng_unit(&d->rng);
+        for (int i = k; i > 0 && depth[i] < depth[i - 1]; i--) {
+            const double x = depth[i];
+            depth[i] = depth[i - 1];
+            depth[i - 1] = x;
+        }
+    }
+    if (!st)
+        kept_shuffle_fixed(order, d->n);
+    for (int k = 0; k < d->n && !st; k++)
+        d->needles[order[k]].depth = depth[k];
+    free(order);
+    free(depth);
+    return st;
 }
 
 static kept_status draw_needles(kept_task *t, int i, draft *d)
@@ -70,11 +100,12 @@ static kept_status draw_needles(kept_task *t, int i, draft *d)
     for (int k = 0; k < d->n; k++) {
         draw_distinct(d, p->value, d->values, k);
         needle *n = &d->needles[k];
-        *n = (needle){d->keys[k / p->n_values], d->values[k], 0, k < p->n_values};
+        const int n_asked = p->n_queries * p->n_values;
+        *n = (needle){d->keys[k / p->n_values], d->values[k], 0, k < n_asked};
         /* The asked values divide the context evenly, the first of them at the swept depth. */
-        n->depth = n->asked ? fmod(depth + (double)k / p->n_values, 1) : kept_rng_unit(&d->rng);
+        n->depth = n->asked ? fmod(depth + (double)k / n_asked, 1) : kept_rng_unit(&d->rng);
     }
-    return KEPT_OK;
+    return t->compat ? place_as_ruler(d) : KEPT_OK;
 }
 
 static int needle_text(const draft *d, const char *key, const char *value, char *out, size_t cap)
@@ -92,8 +123,8 @@ static kept_status hay_needles(draft *d, int n_units)
     for (int i = 0; i < n_units && !st; i++) {
         char key[KEPT_SECRET_CAP], value[KEPT_SECRET_CAP], line[4 * KEPT_SECRET_CAP];
         for (bool fresh = false; !fresh;) {
-            kept_secret_draw(&d->rng, p->key, key);
-            kept_secret_draw(&d->rng, p->value, value);
+            kept_secret_draw(&d->rng, p->key, p->digits, key);
+            kept_secret_draw(&d->rng, p->value, p->digits, value);
             fresh = true;
             for (int k = 0; k < d->n && fresh; k++)
                 fresh = strcmp(d->needles[k].key, key) && strcmp(d->needles[k].value, value);
@@ -109,38 +140,44 @@ static kept_status draw_hay(kept_task *t, draft *d, int n_units)
         return kept_hay_noise(&d->hay, n_units);
     if (t->needle.hay == KEPT_HAY_NEEDLE)
         return hay_needles(d, n_units);
-    const size_t start = (size_t)(d->start * (double)t->text.n);
+    const size_t start = t->compat ? 0 : (size_t)(d->start * (double)t->text.n);
     return kept_hay_essay(&d->hay, t->text.s, t->text.n, start, n_units);
 }
 
-/* Haystack pieces and needles in order into out; spans of the asked needles into evidence. */
-static void merge(const draft *d, kept_buf *out, kept_span_chars *evidence, int *n_evidence)
+/* Haystack and needles into out; spans of the asked needles, in their order, into evidence. */
+static bool merge(const draft *d, kept_buf *out, kept_turn *turn)
 {
-    const kept_hay *h = &d->hay;
-    const size_t start = out->n;
-    for (int gap = 0; gap <= h->n; gap++) {
-        for (int k = 0; k < d->n; k++) {
-            const needle *n = &d->needles[k];
-            const int at = (int)(n->depth * (h->n + 1));
-            if ((at < h->n ? at : h->n) != gap)
-                continue;
-            char line[4 * KEPT_SECRET_CAP];
-            const int len = needle_text(d, n->key, n->value, line, sizeof line);
-            kept_buf_add(out, &h->sep, out->n > start);
-            kept_buf_add(out, line, (size_t)len);
-            if (n->asked)
-                evidence[(*n_evidence)++] = (kept_span_chars){out->n - (size_t)len, out->n};
-        }
-        if (gap < h->n) {
-            kept_buf_add(out, &h->sep, out->n > start);
-            kept_buf_add(out, h->text.s + h->at[gap], h->at[gap + 1] - h->at[gap]);
-        }
+    kept_hay_line *lines = kept_calloc((size_t)d->n, sizeof *lines);
+    if (!lines)
+        return false;
+    for (int k = 0; k < d->n; k++) {
+        const needle *n = &d->needles[k];
+        needle_text(d, n->key, n->value, lines[k].text, sizeof lines[k].text);
+        lines[k].depth = n->depth;
     }
+    kept_hay_merge(&d->hay, d->n_gaps, lines, d->n, out);
+    for (int k = 0; k < d->n; k++)
+        if (d->needles[k].asked)
+            turn->evidence[turn->n_evidence++] = lines[k].span;
+    free(lines);
+    return true;
 }
 
-static int answer_room(const kept_needle_plan *p)
+static int answer_room(const kept_task *t)
 {
-    return (p->value == KEPT_SECRET_UUID ? 48 : 16) * p->n_values;
+    const kept_needle_plan *p = &t->needle;
+    const int room = kept_secret_room(p->value, p->digits) * p->n_values * p->n_queries;
+    return t->compat && room < 128 ? 128 : room;
+}
+
+/* "a", "a, and b", "a, b, and c". */
+static void write_keys(const draft *d, kept_buf *out)
+{
+    const int n = d->plan->n_queries;
+    for (int k = 0; k < n; k++) {
+        kept_buf_puts(out, k == 0 ? "" : k + 1 < n ? ", " : ", and ");
+        kept_buf_puts(out, d->keys[k]);
+    }
 }
 
 /* RULER's template and its singular when one value is asked for: Some -> A, are all -> is, are ->
@@ -148,47 +185,57 @@ static int answer_room(const kept_needle_plan *p)
 static kept_status write_texts(const draft *d, kept_sample *out)
 {
     const kept_needle_plan *p = d->plan;
-    const bool one = p->n_values == 1;
+    kept_turn *turn = out->turns;
+    const bool one = p->n_values * p->n_queries == 1;
     const char *kind = kept_secret_kind_name(p->value), *s = one ? "" : "s";
-    kept_buf context = {0};
+    kept_buf context = {0}, question = {0}, answer = {0};
     char line[512];
     snprintf(line, sizeof line,
              "%s special magic %s%s %s hidden within the following text. Make sure to memorize it. "
              "I will quiz you about the %s%s afterwards.\n",
              one ? "A" : "Some", kind, s, one ? "is" : "are", kind, s);
     kept_buf_puts(&context, line);
-    merge(d, &context, out->evidence, &out->n_evidence);
+    const bool merged = merge(d, &context, turn);
     out->context = context.s;
-    snprintf(line, sizeof line,
-             "\nWhat %s the special magic %s%s for %s mentioned in the provided text?",
-             one ? "is" : "are all", kind, s, d->keys[0]);
-    out->question = strdup(line);
-    snprintf(line, sizeof line, " The special magic %s%s for %s mentioned in the provided text %s",
-             kind, s, d->keys[0], one ? "is" : "are");
-    out->answer_prefix = strdup(line);
-    return !context.failed && out->question && out->answer_prefix ? KEPT_OK : KEPT_NOMEM;
+    snprintf(line, sizeof line, "\nWhat %s the special magic %s%s for ", one ? "is" : "are all",
+             kind, s);
+    kept_buf_puts(&question, line);
+    write_keys(d, &question);
+    kept_buf_puts(&question, " mentioned in the provided text?");
+    turn->question = question.s;
+    snprintf(line, sizeof line, " The special magic %s%s for ", kind, s);
+    kept_buf_puts(&answer, line);
+    write_keys(d, &answer);
+    kept_buf_puts(&answer, " mentioned in the provided text ");
+    kept_buf_puts(&answer, one ? "is" : "are");
+    turn->answer_prefix = answer.s;
+    return !merged || context.failed || question.failed || answer.failed ? KEPT_NOMEM : KEPT_OK;
 }
 
-static kept_status build(kept_task *t, int i, int n_units, kept_sample *out, kept_error *err)
+kept_status kept_needle_build(kept_task *t, int i, int n_units, kept_sample *out, kept_error *err)
 {
     const kept_needle_plan *p = &t->needle;
+    const int n_asked = p->n_queries * p->n_values;
     draft d = {0};
     kept_status st = draw_needles(t, i, &d);
     if (!st)
         st = draw_hay(t, &d, n_units);
-    out->answers = kept_calloc((size_t)p->n_values, sizeof *out->answers);
-    out->evidence = kept_calloc((size_t)p->n_values, sizeof *out->evidence);
-    if (!out->answers || !out->evidence)
-        st = KEPT_NOMEM;
+    d.n_gaps = d.hay.n + (t->compat ? 0 : 1); /* RULER never puts one last, but at depth 100 */
     if (!st)
-        st = write_texts(&d, out);
-    out->depth = 1;
-    out->max_new_tokens = answer_room(p);
-    for (int k = 0; k < p->n_values && !st; k++) {
-        out->depth = d.needles[k].depth < out->depth ? d.needles[k].depth : out->depth;
-        if (!(out->answers[k] = strdup(d.values[k])))
+        st = kept_sample_new_turns(out, 1);
+    kept_turn *turn = out->turns;
+    if (!st) {
+        turn->answers = kept_calloc((size_t)n_asked, sizeof *turn->answers);
+        turn->evidence = kept_calloc((size_t)n_asked, sizeof *turn->evidence);
+        turn->depth = 1;
+        turn->max_new_tokens = answer_room(t);
+        st = turn->answers && turn->evidence ? write_texts(&d, out) : KEPT_NOMEM;
+    }
+    for (int k = 0; k < n_asked && !st; k++) {
+        turn->depth = fmin(turn->depth, d.needles[k].depth);
+        if (!(turn->answers[k] = strdup(d.values[k])))
             st = KEPT_NOMEM;
-        out->n_answers = k + 1;
+        turn->n_answers = k + 1;
     }
     draft_clear(&d);
     if (st) {
@@ -198,92 +245,12 @@ static kept_status build(kept_task *t, int i, int n_units, kept_sample *out, kep
     return KEPT_OK;
 }
 
-static kept_status count(kept_task *t, int i, int n_units, int *n, kept_error *err)
-{
-    kept_sample s = {0};
-    kept_status st = build(t, i, n_units, &s, err);
-    if (!st)
-        st = kept_prompt_count(t, &s, n, err);
-    kept_sample_clear(&s);
-    return st;
-}
-
-kept_status kept_needle_get(kept_task *t, int i, kept_sample *out, kept_error *err)
-{
-    int units = t->needle.units;
-    for (;;) {
-        int n = 0;
-        kept_status st = build(t, i, units, out, err);
-        if (!st)
-            st = kept_prompt_count(t, out, &n, err);
-        if (st || n <= t->length)
-            return st;
-        kept_sample_clear(out);
-        if (units == 1)
-            return kept_fail(err, KEPT_ARGUMENT, "sample %d of %s needs %d tokens, more than %d", i,
-                             t->label, n, t->length);
-        const int fewer = 1 + (int)((n - t->length) / t->needle.unit_tokens);
-        units = fewer < units ? units - fewer : 1;
-    }
-}
-
-/* Largest number of units for which sample 0 fits, up to half a percent of the length. Tokenizing
- * is the cost, so the search interpolates; the bracket [low fits, high does not] bounds it. */
-static kept_status size_haystack(kept_task *t, kept_error *err)
-{
-    const int probe = t->needle.hay == KEPT_HAY_ESSAY ? 128 : 8;
-    int least, n;
-    kept_status st = count(t, 0, 1, &least, err);
-    if (!st)
-        st = count(t, 0, 1 + probe, &n, err);
-    if (st)
-        return st;
-    if (least > t->length)
-        return kept_fail(err, KEPT_ARGUMENT, "task %s: length %d is too short, it needs %d tokens",
-                         t->label, t->length, least);
-    int low = 1, high = INT32_MAX, n_low = least;
-    double slope = fmax((double)(n - least) / probe, 0.1);
-    for (int step = 0; step < 40 && high - low > 1; step++) {
-        const int room = t->length - n_low;
-        if (room <= slope || (step > 0 && room <= t->length / 200))
-            break;
-        int u = low + (int)(room / slope);
-        u = u >= high ? low + (high - low) / 2 : u;
-        u = u <= low ? low + 1 : u;
-        st = count(t, 0, u, &n, err);
-        if (st)
-            return st;
-        slope = fmax((double)(n - n_low) / (u - low), 0.1);
-        if (n <= t->length) {
-            low = u;
-            n_low = n;
-        } else {
-            high = u;
-        }
-    }
-    t->needle.units = low;
-    t->needle.unit_tokens = low > 1 ? fmax((double)(n_low - least) / (low - 1), 0.1) : slope;
-    return KEPT_OK;
-}
-
 static kept_status read_kind(const char *name, const char *what, kept_secret_kind *out,
                              kept_error *err)
 {
     if (!name || kept_secret_kind_parse(name, out))
         return KEPT_OK;
     return kept_fail(err, KEPT_ARGUMENT, "%s \"%s\" is none of word, number, uuid", what, name);
-}
-
-static kept_status open_essay(kept_task *t, kept_error *err)
-{
-    t->needle.hay = KEPT_HAY_ESSAY;
-    kept_status st = kept_buf_read_file(t->file, &t->text, err);
-    if (st)
-        return st;
-    kept_hay_normalise(&t->text);
-    if (!t->text.n)
-        return kept_fail(err, KEPT_FORMAT, "%s holds no text", t->file);
-    return KEPT_OK;
 }
 
 kept_status kept_needle_open(kept_task *t, const kept_task_options *o, kept_error *err)
@@ -299,13 +266,23 @@ kept_status kept_needle_open(kept_task *t, const kept_task_options *o, kept_erro
         return st;
     p->n_keys = o->n_keys ? o->n_keys : type->n_keys;
     p->n_values = o->n_values ? o->n_values : type->n_values;
+    p->digits = o->digits ? o->digits : KEPT_DIGITS;
+    p->n_queries = o->n_queries ? o->n_queries : type->n_queries;
+    if (p->n_keys < p->n_queries && !o->n_keys)
+        p->n_keys = p->n_queries;
     if (p->n_keys < 1 || p->n_keys > MAX_NEEDLES || p->n_values < 1 || p->n_values > MAX_NEEDLES ||
         p->n_keys * p->n_values > MAX_NEEDLES)
         return kept_fail(err, KEPT_ARGUMENT,
                          "task %s: %d keys with %d values each are not between 1 and %d needles",
                          type->name, p->n_keys, p->n_values, MAX_NEEDLES);
-    if (t->file && p->hay == KEPT_HAY_NOISE)
-        st = open_essay(t, err);
+    if (p->digits < KEPT_DIGITS || p->digits > KEPT_MAX_DIGITS)
+        return kept_fail(err, KEPT_ARGUMENT, "task %s: numbers have %d to %d digits, not %d",
+                         type->name, KEPT_DIGITS, KEPT_MAX_DIGITS, p->digits);
+    if (p->n_queries < 1 || p->n_queries > p->n_keys)
+        return kept_fail(err, KEPT_ARGUMENT, "task %s: cannot ask for %d of %d keys", type->name,
+                         p->n_queries, p->n_keys);
+    if (t->file && (p->hay == KEPT_HAY_NOISE || p->hay == KEPT_HAY_ESSAY))
+        st = kept_hay_read_essay(t, err);
     if (st)
         return st;
     char what[96];
@@ -314,7 +291,11 @@ kept_status kept_needle_open(kept_task *t, const kept_task_options *o, kept_erro
     if (p->n_keys != type->n_keys)
         n += snprintf(what + n, sizeof what - (size_t)n, ",keys=%d", p->n_keys);
     if (p->n_values != type->n_values)
-        snprintf(what + n, sizeof what - (size_t)n, ",values=%d", p->n_values);
+        n += snprintf(what + n, sizeof what - (size_t)n, ",values=%d", p->n_values);
+    if (p->digits != KEPT_DIGITS)
+        n += snprintf(what + n, sizeof what - (size_t)n, ",digits=%d", p->digits);
+    if (p->n_queries != type->n_queries)
+        snprintf(what + n, sizeof what - (size_t)n, ",queries=%d", p->n_queries);
     kept_task_set_label(t, what);
-    return size_haystack(t, err);
+    return kept_size_find(t, err);
 }

@@ -1,15 +1,15 @@
 /* prompt: from a sample to the tokens that are compressed (prefix) and those that come after
  * (suffix).
  *
- *   raw    context | question answer_prefix
- *   chat   head context | question tail answer_prefix
+ *   raw    context | question answer_prefix          then  answer question answer_prefix ...
+ *   chat   head context | question tail answer_prefix  then  answer between question tail ...
+ *
+ * What follows "then" is a later turn of a conversation. A request is what stands right of the bar
+ * with its own question.
  *
  * head and tail are what the chat template puts around a user message. The bar moves behind the
  * question when it is compressed too (query_aware). Prefix and suffix are tokenized apart, as they
  * would arrive apart; so no token spans the bar.
- *
- * Evidence: the text of each prefix token is laid along the prompt, which gives every token its
- * bytes exactly; a token belongs to the evidence if it shares a byte with an evidence span.
  */
 #include "task/parts.h"
 
@@ -27,16 +27,18 @@ static kept_status no_memory(kept_error *err)
     return kept_fail(err, KEPT_NOMEM, "out of memory building a prompt");
 }
 
-/* A formatted chat in malloc'd memory. */
-static kept_status format_chat(const kept_model *m, const char *user, char **out, size_t *n,
-                               kept_error *err)
+/* A formatted chat in malloc'd memory, with the next assistant header. */
+static kept_status format_chat(const kept_model *m, const kept_message *messages, int n_messages,
+                               char **out, size_t *n, kept_error *err)
 {
-    size_t cap = strlen(user) + 1024;
+    size_t cap = 1024;
+    for (int i = 0; i < n_messages; i++)
+        cap += strlen(messages[i].content);
     for (int attempt = 0; attempt < 2; attempt++) {
         char *buf = malloc(cap);
         if (!buf)
             return no_memory(err);
-        const kept_status st = kept_chat_format(m, NULL, user, buf, cap, n, err);
+        const kept_status st = kept_chat_messages(m, messages, n_messages, true, buf, cap, n, err);
         if (!st && *n < cap) {
             *out = buf;
             return KEPT_OK;
@@ -55,9 +57,9 @@ kept_status kept_prompt_open(kept_task *t, kept_error *err)
 {
     char *x = NULL, *y = NULL;
     size_t nx = 0, ny = 0;
-    kept_status st = format_chat(t->model, "x", &x, &nx, err);
+    kept_status st = format_chat(t->model, &(kept_message){"user", "x"}, 1, &x, &nx, err);
     if (!st)
-        st = format_chat(t->model, "y", &y, &ny, err);
+        st = format_chat(t->model, &(kept_message){"user", "y"}, 1, &y, &ny, err);
     if (!st) {
         size_t i = 0;
         while (i < nx && i < ny && x[i] == y[i])
@@ -71,36 +73,40 @@ kept_status kept_prompt_open(kept_task *t, kept_error *err)
     return st;
 }
 
-/* A prompt as text. Byte i of the context stands at text[context_at + i]; context_at may be
- * "negative" (it wraps) when the template strips leading space. */
-typedef struct prompt {
-    char *text;
-    size_t n, split, context_at;
-} prompt;
-
-static kept_status build_raw(const kept_task *t, const kept_sample *s, prompt *p, kept_error *err)
+static kept_status build_raw(const kept_task *t, const char *context, const kept_turn *turn,
+                             kept_prompt *p, kept_error *err)
 {
     kept_buf b = {0};
-    kept_buf_puts(&b, s->context);
+    kept_buf_puts(&b, context);
     p->split = b.n;
-    kept_buf_puts(&b, s->question);
+    kept_buf_puts(&b, turn->question);
     p->split = t->query_aware ? b.n : p->split;
-    kept_buf_puts(&b, s->answer_prefix);
+    kept_buf_puts(&b, turn->answer_prefix);
     p->context_at = 0;
     p->text = b.s;
     p->n = b.n;
     return b.failed ? no_memory(err) : KEPT_OK;
 }
 
-static kept_status build_chat(const kept_task *t, const kept_sample *s, prompt *p, kept_error *err)
+/* After a header that ends in white space the prefix' own leading space would be a second one. */
+static void add_answer_prefix(kept_buf *out, const char *answer)
 {
-    const size_t n_context = strlen(s->context);
+    while (out->n && is_space(out->s[out->n - 1]) && is_space(*answer))
+        answer++;
+    kept_buf_puts(out, answer);
+}
+
+static kept_status build_chat(const kept_task *t, const char *context, const kept_turn *turn,
+                              kept_prompt *p, kept_error *err)
+{
+    const size_t n_context = strlen(context);
     kept_buf user = {0}, out = {0};
-    kept_buf_puts(&user, s->context);
-    kept_buf_puts(&user, s->question);
+    kept_buf_puts(&user, context);
+    kept_buf_puts(&user, turn->question);
     kept_status st = user.failed ? no_memory(err) : KEPT_OK;
     if (!st)
-        st = format_chat(t->model, user.s, &out.s, &out.n, err);
+        st = format_chat(t->model, &(kept_message){"user", user.s ? user.s : ""}, 1, &out.s, &out.n,
+                         err);
     if (st)
         goto out;
     out.cap = out.n + 1;
@@ -121,12 +127,7 @@ static kept_status build_chat(const kept_task *t, const kept_sample *s, prompt *
     size_t split = t->query_aware || n_context > end ? end : n_context;
     split = split < begin ? begin : split;
     p->split = t->chat_begin + (split - begin);
-    /* After a header that ends in white space the prefix' own leading space would be a second one.
-     */
-    const char *answer = s->answer_prefix;
-    while (out.n && is_space(out.s[out.n - 1]) && is_space(*answer))
-        answer++;
-    kept_buf_puts(&out, answer);
+    add_answer_prefix(&out, turn->answer_prefix);
     p->text = out.s;
     p->n = out.n;
     st = out.failed ? no_memory(err) : KEPT_OK;
@@ -137,201 +138,95 @@ out:
     return st;
 }
 
-static kept_status build(const kept_task *t, const kept_sample *s, prompt *p, kept_error *err)
+kept_status kept_prompt_text(const kept_task *t, const kept_sample *s, int turn, kept_prompt *p,
+                             kept_error *err)
 {
-    return t->chat ? build_chat(t, s, p, err) : build_raw(t, s, p, err);
+    return t->chat && !s->raw ? build_chat(t, s->context, &s->turns[turn], p, err)
+                              : build_raw(t, s->context, &s->turns[turn], p, err);
 }
 
 kept_status kept_prompt_build(const kept_task *t, const kept_sample *s, char **text, size_t *split,
                               kept_error *err)
 {
-    prompt p = {0};
-    const kept_status st = build(t, s, &p, err);
+    kept_prompt p = {0};
+    const kept_status st = kept_prompt_text(t, s, 0, &p, err);
     *text = st ? NULL : p.text;
     *split = p.split;
     return st;
 }
 
-kept_status kept_prompt_tokens(const kept_model *m, const char *text, size_t len, bool bos,
-                               bool special, int32_t **out, int *n, kept_error *err)
-{
-    *out = NULL;
-    *n = 0;
-    if (len > KEPT_FILE_MAX)
-        return kept_fail(err, KEPT_ARGUMENT, "a prompt of %zu bytes is too long", len);
-    int cap = (int)len / 2 + 16;
-    for (int attempt = 0; attempt < 2; attempt++) {
-        int32_t *tokens = kept_calloc((size_t)cap + 1, sizeof *tokens);
-        if (!tokens)
-            return no_memory(err);
-        const kept_status st = kept_tokenize(m, text, len, bos, special, tokens, cap, n);
-        if (!st) {
-            *out = tokens;
-            return KEPT_OK;
-        }
-        free(tokens);
-        if (*n <= cap)
-            return kept_fail(err, st, "cannot tokenize a prompt of %zu bytes", len);
-        cap = *n;
-    }
-    return kept_fail(err, KEPT_ARGUMENT, "the tokenizer gives no stable count");
-}
+/* ---- later turns ----------------------------------------------------------------------------- */
 
-/* Whether control tokens in the prompt's text count as such: those of the chat template do, and a
- * raw JSONL prompt may bring its own template. */
-static bool parses_special(const kept_task *t)
+/* What the template puts after an assistant's text, with the next question. */
+static kept_status add_chat_question(const kept_task *t, const char *question, kept_buf *out,
+                                     kept_error *err)
 {
-    return t->chat || t->type->open == kept_jsonl_open;
-}
-
-static kept_status tokenize(kept_task *t, const prompt *p, kept_tokens *out, kept_error *err)
-{
-    const bool special = parses_special(t);
-    kept_status st = kept_prompt_tokens(t->model, p->text, p->split, true, special, &out->prefix,
-                                        &out->n_prefix, err);
+    char *head = NULL, *all = NULL;
+    size_t n_head = 0, n_all = 0;
+    const kept_message messages[] = {{"user", "x"}, {"assistant", "a"}, {"user", question}};
+    kept_status st = format_chat(t->model, messages, 1, &head, &n_head, err);
     if (!st)
-        st = kept_prompt_tokens(t->model, p->text + p->split, p->n - p->split, false, special,
-                                &out->suffix, &out->n_suffix, err);
-    if (st)
-        return st;
-    /* A template may spell the BOS that the tokenizer also adds. */
-    const int32_t bos = kept_token_bos(t->model);
-    if (bos >= 0 && out->n_prefix > 1 && out->prefix[0] == bos && out->prefix[1] == bos)
-        memmove(out->prefix, out->prefix + 1, (size_t)--out->n_prefix * sizeof *out->prefix);
-    /* A step after eviction needs a token to feed. */
-    if (out->n_suffix == 0 && out->n_prefix > 1)
-        out->suffix[out->n_suffix++] = out->prefix[--out->n_prefix];
-    if (out->n_prefix < 1 || out->n_suffix < 1)
-        return kept_fail(err, KEPT_ARGUMENT, "a sample of %s is empty", t->label);
-    return KEPT_OK;
-}
-
-/* Text of one token where another stands before it: alone, some tokenizers drop its space. Returns
- * its length; longer texts are cut to cap - 1. */
-static size_t token_text(const kept_model *m, int32_t anchor, int32_t token, char *buf, size_t cap)
-{
-    const int32_t pair[2] = {anchor, token};
-    const size_t head = kept_detokenize(m, pair, 1, true, buf, cap);
-    const size_t both = kept_detokenize(m, pair, 2, true, buf, cap);
-    if (both < head || both >= cap)
-        return 0;
-    memmove(buf, buf + head, both - head + 1);
-    return both - head;
-}
-
-/* ends[i] = offset in text behind token i of tokens[0..n). false: the tokens do not spell text. */
-static bool token_ends(const kept_model *m, const char *text, size_t len, const kept_tokens *k,
-                       size_t *ends)
-{
-    size_t at = 0;
-    const int32_t bos = kept_token_bos(m);
-    for (int i = 0; i < k->n_prefix; i++) {
-        char buf[1024];
-        const char *s = buf;
-        size_t n = token_text(m, k->prefix[k->n_prefix - 1], k->prefix[i], buf, sizeof buf);
-        const bool fits = n <= len - at && !memcmp(text + at, s, n);
-        if (!fits && i == 0 && k->prefix[i] == bos)
-            n = 0; /* added, not in the text */
-        else if (!fits && n && *s == ' ' && n - 1 <= len - at && !memcmp(text + at, s + 1, n - 1))
-            n--; /* the space that some tokenizers put before the text */
-        else if (!fits)
-            return false;
-        at += n;
-        ends[i] = at;
+        st = format_chat(t->model, messages, 3, &all, &n_all, err);
+    size_t at = n_head;
+    if (!st) {
+        while (at < n_all && is_space(all[at]))
+            at++;
+        if (n_all < n_head || memcmp(head, all, n_head) != 0 || at >= n_all || all[at] != 'a')
+            st = kept_fail(err, KEPT_UNSUPPORTED,
+                           "the chat template writes earlier turns differently; use --raw");
+        else
+            kept_buf_add(out, all + at + 1, n_all - at - 1);
     }
-    return true;
-}
-
-static kept_status find_evidence(kept_task *t, const kept_sample *s, const prompt *p,
-                                 kept_tokens *out, kept_error *err)
-{
-    if (s->n_evidence < 1)
-        return KEPT_OK;
-    size_t *ends = kept_calloc((size_t)out->n_prefix, sizeof *ends);
-    out->evidence = kept_calloc((size_t)out->n_prefix, sizeof *out->evidence);
-    if (!ends || !out->evidence) {
-        free(ends);
-        return no_memory(err);
-    }
-    size_t begin = 0;
-    const bool known = token_ends(t->model, p->text, p->split, out, ends);
-    for (int i = 0; i < out->n_prefix && known; begin = ends[i++])
-        for (int e = 0; e < s->n_evidence; e++)
-            if (begin < p->context_at + s->evidence[e].end &&
-                ends[i] > p->context_at + s->evidence[e].begin && begin < ends[i]) {
-                out->evidence[out->n_evidence++] = i;
-                break;
-            }
-    free(ends);
-    return KEPT_OK;
-}
-
-/* The text task: the first `length` tokens of the window, the last score_tokens of them scored. */
-static kept_status tokenize_text(kept_task *t, const kept_sample *s, kept_tokens *out,
-                                 kept_error *err)
-{
-    int n = 0;
-    kept_status st = kept_prompt_tokens(t->model, s->context, strlen(s->context), true, false,
-                                        &out->prefix, &n, err);
-    if (st)
-        return st;
-    if (n < t->length)
-        return kept_fail(err, KEPT_ARGUMENT, "a sample of %s has %d tokens, not %d", t->label, n,
-                         t->length);
-    out->n_suffix = t->score_tokens;
-    out->n_prefix = t->length - t->score_tokens;
-    out->suffix = kept_calloc((size_t)out->n_suffix, sizeof *out->suffix);
-    if (!out->suffix)
-        return no_memory(err);
-    memcpy(out->suffix, out->prefix + out->n_prefix, (size_t)out->n_suffix * sizeof *out->suffix);
-    return KEPT_OK;
-}
-
-kept_status kept_task_tokenize(kept_task *t, int i, const kept_sample *s, kept_tokens *out,
-                               kept_error *err)
-{
-    (void)i; /* the same for every index today */
-    *out = (kept_tokens){0};
-    prompt p = {0};
-    kept_status st;
-    if (t->type->kind == KEPT_TASK_SCORE) {
-        st = tokenize_text(t, s, out, err);
-    } else {
-        st = build(t, s, &p, err);
-        if (!st)
-            st = tokenize(t, &p, out, err);
-        if (!st)
-            st = find_evidence(t, s, &p, out, err);
-    }
-    free(p.text);
-    if (st) {
-        kept_tokens_clear(out);
-        return st;
-    }
-    /* Chained, so that the place of the bar is part of the key. */
-    uint64_t h = kept_hash64(out->prefix, (size_t)out->n_prefix * sizeof *out->prefix, 0);
-    h = kept_hash64(out->suffix, (size_t)out->n_suffix * sizeof *out->suffix, h);
-    snprintf(out->hash, sizeof out->hash, "%016llx", (unsigned long long)h);
-    return KEPT_OK;
-}
-
-kept_status kept_prompt_count(kept_task *t, const kept_sample *s, int *n, kept_error *err)
-{
-    kept_tokens k = {0};
-    prompt p = {0};
-    kept_status st = build(t, s, &p, err);
-    if (!st)
-        st = tokenize(t, &p, &k, err);
-    *n = k.n_prefix + k.n_suffix + s->max_new_tokens;
-    free(p.text);
-    kept_tokens_clear(&k);
+    free(head);
+    free(all);
     return st;
 }
 
-void kept_tokens_clear(kept_tokens *t)
+/* The answer that a conversation with gold answers goes on with. */
+static void add_gold(const kept_turn *turn, kept_buf *out)
 {
-    free(t->prefix);
-    free(t->suffix);
-    free(t->evidence);
-    *t = (kept_tokens){0};
+    const size_t n = strlen(turn->answer_prefix);
+    const int all = turn->metric == KEPT_METRIC_ALL ? turn->n_answers : turn->n_answers > 0;
+    if (n && !is_space(turn->answer_prefix[n - 1]))
+        kept_buf_puts(out, " ");
+    for (int i = 0; i < all; i++) {
+        kept_buf_puts(out, i ? ", " : "");
+        kept_buf_puts(out, turn->answers[i]);
+    }
+}
+
+kept_status kept_prompt_later(const kept_task *t, const kept_sample *s, int k, char **text,
+                              size_t *n, size_t *question, kept_error *err)
+{
+    const kept_turn *turn = &s->turns[k];
+    kept_buf b = {0};
+    kept_status st = KEPT_OK;
+    *question = 0;
+    if (t->turns == KEPT_TURNS_REQUESTS) {
+        kept_prompt p = {0};
+        st = kept_prompt_text(t, s, k, &p, err);
+        if (!st)
+            kept_buf_add(&b, p.text + p.split, p.n - p.split);
+        free(p.text);
+    } else {
+        if (t->turns == KEPT_TURNS_GOLD)
+            add_gold(&s->turns[k - 1], &b);
+        *question = b.n;
+        if (t->chat && !s->raw) {
+            st = add_chat_question(t, turn->question, &b, err);
+            if (!st)
+                add_answer_prefix(&b, turn->answer_prefix);
+        } else {
+            kept_buf_puts(&b, is_space(*turn->question) ? "" : "\n");
+            kept_buf_puts(&b, turn->question);
+            kept_buf_puts(&b, turn->answer_prefix);
+        }
+    }
+    if (!st && b.failed)
+        st = no_memory(err);
+    if (st)
+        kept_buf_free(&b);
+    *text = b.s;
+    *n = b.n;
+    return st;
 }

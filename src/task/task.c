@@ -1,5 +1,5 @@
-/* task: the list of tasks, checking of options, and RULER's string match. Adding a task: its open
- * and get functions and one line in `types`.
+/* task: the list of tasks and checking of options. Adding a task: its functions and one line in
+ * `types`.
  */
 #include "task/parts.h"
 
@@ -8,40 +8,86 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define NEEDLE kept_needle_open, kept_needle_get
+#define SIZED(Open, Build, Probe)                                                                  \
+    .open = (Open), .get = kept_size_get, .build = (Build), .probe = (Probe)
+#define NEEDLE(Hay, Key, Value, Keys, Values, Queries)                                             \
+    SIZED(kept_needle_open, kept_needle_build, 8),                                                 \
+        .hay = KEPT_HAY_##Hay, .key = KEPT_SECRET_##Key, .value = KEPT_SECRET_##Value,             \
+        .n_keys = (Keys), .n_values = (Values), .n_queries = (Queries)
+
+#define FACTS(Keys, Turns)                                                                         \
+    SIZED(kept_facts_open, kept_facts_build, 8),                                                   \
+        .key = KEPT_SECRET_WORD, .value = KEPT_SECRET_NUMBER, .n_keys = (Keys), .n_values = 1,     \
+        .n_queries = (Turns)
 
 static const kept_task_type types[] = {
-    {"niah_single", KEPT_TASK_GENERATE, NEEDLE, KEPT_HAY_NOISE, KEPT_SECRET_WORD,
-     KEPT_SECRET_NUMBER, 1, 1},
-    {"niah_multikey", KEPT_TASK_GENERATE, NEEDLE, KEPT_HAY_NOISE, KEPT_SECRET_WORD,
-     KEPT_SECRET_NUMBER, 4, 1},
-    {"niah_multikey_2", KEPT_TASK_GENERATE, NEEDLE, KEPT_HAY_NEEDLE, KEPT_SECRET_WORD,
-     KEPT_SECRET_NUMBER, 1, 1},
-    {"niah_multikey_3", KEPT_TASK_GENERATE, NEEDLE, KEPT_HAY_NEEDLE, KEPT_SECRET_UUID,
-     KEPT_SECRET_UUID, 1, 1},
-    {"niah_multivalue", KEPT_TASK_GENERATE, NEEDLE, KEPT_HAY_NOISE, KEPT_SECRET_WORD,
-     KEPT_SECRET_NUMBER, 1, 4},
-    {"text", KEPT_TASK_SCORE, kept_text_open, kept_text_get, 0, 0, 0, 0, 0},
-    {"jsonl", KEPT_TASK_GENERATE, kept_jsonl_open, kept_jsonl_get, 0, 0, 0, 0, 0},
+    /* RULER's names and settings */
+    {"niah_single_1", NEEDLE(NOISE, WORD, NUMBER, 1, 1, 1)},
+    {"niah_single_2", .reads = "essay", .needed = true, NEEDLE(ESSAY, WORD, NUMBER, 1, 1, 1)},
+    {"niah_single_3", .reads = "essay", .needed = true, NEEDLE(ESSAY, WORD, UUID, 1, 1, 1)},
+    {"niah_multikey_1", .reads = "essay", .needed = true, NEEDLE(ESSAY, WORD, NUMBER, 4, 1, 1)},
+    {"niah_multikey_2", NEEDLE(NEEDLE, WORD, NUMBER, 1, 1, 1)},
+    {"niah_multikey_3", NEEDLE(NEEDLE, UUID, UUID, 1, 1, 1)},
+    {"niah_multivalue", .reads = "essay", NEEDLE(NOISE, WORD, NUMBER, 1, 4, 1)},
+    {"niah_multiquery", .reads = "essay", NEEDLE(NOISE, WORD, NUMBER, 4, 1, 4)},
+    {"vt", SIZED(kept_vt_open, kept_vt_build, 8)},
+    {"cwe", .reads = "words", SIZED(kept_cwe_open, kept_cwe_build, 8)},
+    {"fwe", SIZED(kept_fwe_open, kept_fwe_build, 256)},
+    {"qa_1", .reads = "squad", .needed = true, SIZED(kept_qa_open, kept_qa_build, 4)},
+    {"qa_2", .reads = "hotpot", .needed = true, SIZED(kept_qa_open, kept_qa_build, 4)},
+    /* the same with noise unless there is an essay */
+    {"niah_single", .reads = "essay", NEEDLE(NOISE, WORD, NUMBER, 1, 1, 1)},
+    {"niah_multikey", .reads = "essay", NEEDLE(NOISE, WORD, NUMBER, 4, 1, 1)},
+    /* access patterns over one table of facts */
+    {"facts_sequential", .reads = "essay", FACTS(16, 8)},
+    {"facts_hotspot", .reads = "essay", FACTS(16, 8)},
+    {"facts_periodic", .reads = "essay", FACTS(16, 8)},
+    {"facts_requery", .reads = "essay", FACTS(16, 8)},
+    {"facts_random", .reads = "essay", FACTS(16, 8)},
+    {"facts_update", .reads = "essay", FACTS(16, 8)},
+    {"text", KEPT_TASK_SCORE, "text", true, .open = kept_text_open, .get = kept_text_get},
+    {"stream", KEPT_TASK_SCORE, "text", true, .open = kept_text_open, .get = kept_text_get},
+    {"jsonl", .reads = "jsonl", .needed = true, .open = kept_jsonl_open, .get = kept_jsonl_get},
 };
 enum { N_TYPES = sizeof types / sizeof *types };
 
+const char *const *kept_task_names(int *n)
+{
+    static const char *names[N_TYPES];
+    for (int i = 0; i < N_TYPES; i++)
+        names[i] = types[i].name;
+    *n = N_TYPES;
+    return names;
+}
+
+const kept_task_type *kept_task_type_of(const char *name)
+{
+    for (int i = 0; i < N_TYPES; i++)
+        if (name && !strcmp(name, types[i].name))
+            return &types[i];
+    return NULL;
+}
+
+const char *kept_task_reads(const char *name, bool *needed)
+{
+    const kept_task_type *type = kept_task_type_of(name);
+    *needed = type && type->needed;
+    return type ? type->reads : NULL;
+}
+
 static const kept_task_type *find_type(const char *name, kept_error *err)
 {
-    const char *names[N_TYPES];
-    for (int i = 0; i < N_TYPES; i++) {
-        names[i] = types[i].name;
-        if (name && !strcmp(name, names[i]))
-            return &types[i];
-    }
-    const int near = name ? kept_nearest(name, strlen(name), names, N_TYPES) : -1;
+    const kept_task_type *type = kept_task_type_of(name);
+    int n;
+    const char *const *names = kept_task_names(&n);
+    if (type)
+        return type;
+    const int near = name ? kept_nearest(name, strlen(name), names, n) : -1;
     if (near >= 0)
         kept_fail(err, KEPT_ARGUMENT, "unknown task \"%s\"; did you mean \"%s\"?", name,
                   names[near]);
     else
-        kept_fail(err, KEPT_ARGUMENT,
-                  "unknown task \"%s\"; tasks are niah_single, niah_multikey, niah_multikey_2, "
-                  "niah_multikey_3, niah_multivalue, text and jsonl",
+        kept_fail(err, KEPT_ARGUMENT, "unknown task \"%s\"; 'kept run --help' lists the tasks",
                   name ? name : "");
     return NULL;
 }
@@ -80,12 +126,17 @@ kept_status kept_task_open(const kept_task_options *o, const kept_model *model, 
     t->n_samples = o->n_samples;
     t->seed = o->seed;
     t->score_tokens = o->score_tokens;
+    t->compat = o->ruler_compat;
+    t->turns = o->turns;
+    t->probe = type->probe;
     /* A scored text is no conversation: it stays as it is. */
     t->chat = o->chat && type->kind == KEPT_TASK_GENERATE;
     t->query_aware = o->query_aware && type->kind == KEPT_TASK_GENERATE;
     kept_status st = check_length(t, o, err);
     if (!st && o->file && !(t->file = strdup(o->file)))
         st = kept_fail(err, KEPT_NOMEM, "out of memory opening task %s", type->name);
+    if (!st && type->needed && !t->file)
+        st = kept_fail(err, KEPT_ARGUMENT, "task %s needs a file (%s)", type->name, type->reads);
     if (!st && t->chat)
         st = kept_prompt_open(t, err);
     if (!st)
@@ -103,8 +154,11 @@ void kept_task_close(kept_task *t)
     if (!t)
         return;
     kept_buf_free(&t->text);
+    kept_qa_close(t);
+    free(t->words);
     free(t->file);
     free(t->line);
+    free(t->line_end);
     free(t->line_number);
     free(t);
 }
@@ -112,6 +166,28 @@ void kept_task_close(kept_task *t)
 kept_task_kind kept_task_get_kind(const kept_task *t)
 {
     return t->type->kind;
+}
+
+static const char *const mode_names[] = {"gold", "own", "requests"};
+
+const char *kept_turn_mode_name(kept_turn_mode mode)
+{
+    return mode_names[mode];
+}
+
+bool kept_turn_mode_parse(const char *name, kept_turn_mode *out)
+{
+    for (int i = 0; i < 3; i++)
+        if (!strcmp(name, mode_names[i])) {
+            *out = (kept_turn_mode)i;
+            return true;
+        }
+    return false;
+}
+
+kept_turn_mode kept_task_turn_mode(const kept_task *t)
+{
+    return t->turns;
 }
 
 const char *kept_task_label(const kept_task *t)
@@ -126,7 +202,7 @@ int kept_task_n_samples(const kept_task *t)
 
 kept_status kept_task_get(kept_task *t, int i, kept_sample *out, kept_error *err)
 {
-    *out = (kept_sample){.depth = -1};
+    *out = (kept_sample){0};
     if (i < 0 || i >= t->n_samples)
         return kept_fail(err, KEPT_ARGUMENT, "task %s has samples 0 to %d, not %d", t->label,
                          t->n_samples - 1, i);
@@ -136,16 +212,38 @@ kept_status kept_task_get(kept_task *t, int i, kept_sample *out, kept_error *err
     return st;
 }
 
+kept_status kept_sample_new_turns(kept_sample *s, int n)
+{
+    s->turns = kept_calloc((size_t)n, sizeof *s->turns);
+    if (!s->turns)
+        return KEPT_NOMEM;
+    s->n_turns = n;
+    for (int i = 0; i < n; i++)
+        s->turns[i].depth = -1;
+    return KEPT_OK;
+}
+
+static void free_texts(char **text, int n)
+{
+    for (int i = 0; text && i < n; i++)
+        free(text[i]);
+    free(text);
+}
+
 void kept_sample_clear(kept_sample *s)
 {
+    for (int i = 0; i < s->n_turns; i++) {
+        kept_turn *t = &s->turns[i];
+        free(t->question);
+        free(t->answer_prefix);
+        free_texts(t->answers, t->n_answers);
+        free_texts(t->labels, t->n_labels);
+        free(t->evidence);
+    }
+    free(s->turns);
+    free(s->pins);
     free(s->context);
-    free(s->question);
-    free(s->answer_prefix);
-    for (int i = 0; s->answers && i < s->n_answers; i++)
-        free(s->answers[i]);
-    free(s->answers);
-    free(s->evidence);
-    *s = (kept_sample){.depth = -1};
+    *s = (kept_sample){0};
 }
 
 static int gcd(int a, int b)
@@ -183,52 +281,4 @@ uint64_t kept_task_sample_seed(const kept_task *t, int i)
 void kept_task_set_label(kept_task *t, const char *what)
 {
     snprintf(t->label, sizeof t->label, "%s(%.*s)", t->type->name, 100, what);
-}
-
-/* ---- string match ---------------------------------------------------------------------------- */
-
-/* One byte as RULER compares it: control characters are newlines, ASCII letters lower case. */
-static char folded(char c)
-{
-    const unsigned char u = (unsigned char)c;
-    if (u < 0x20)
-        return '\n';
-    return u >= 'A' && u <= 'Z' ? (char)(u + 32) : c;
-}
-
-static bool is_strippable(char c)
-{
-    return folded(c) == '\n' || c == ' ';
-}
-
-static bool contains(const char *text, size_t n, const char *needle)
-{
-    const size_t m = strlen(needle);
-    for (size_t i = 0; i + m <= n; i++) {
-        size_t j = 0;
-        /* Only the output is cleaned, so a reference with a tab never matches, as in RULER. */
-        while (j < m && folded(text[i + j]) ==
-                            ((unsigned char)needle[j] < 0x20 ? needle[j] : folded(needle[j])))
-            j++;
-        if (j == m)
-            return true;
-    }
-    return false;
-}
-
-double kept_score_match(const char *output, char *const *answers, int n_answers, bool any)
-{
-    if (!output || n_answers < 1)
-        return 0;
-    size_t n = strlen(output);
-    while (n && is_strippable(output[n - 1]))
-        n--;
-    while (n && is_strippable(*output)) {
-        output++;
-        n--;
-    }
-    int hits = 0;
-    for (int i = 0; i < n_answers; i++)
-        hits += contains(output, n, answers[i]);
-    return any ? hits > 0 : (double)hits / n_answers;
 }

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #define DEFAULT_SCORE   64
+#define STREAM_START    128  /* tokens of a stream that are read before the first is scored */
 #define SENTENCE_SEARCH 2000 /* bytes looked through for the start of a sentence */
 #define SPARE           16   /* tokens beyond the window, for merges at its cut ends */
 
@@ -92,13 +93,14 @@ static kept_status find_last_start(kept_task *t, kept_error *err)
 kept_status kept_text_open(kept_task *t, const kept_task_options *o, kept_error *err)
 {
     (void)o;
-    if (!t->file)
-        return kept_fail(err, KEPT_ARGUMENT, "task text needs a file");
-    if (t->score_tokens == 0)
+    const bool stream = !strcmp(t->type->name, "stream");
+    if (stream)
+        t->score_tokens = t->length - STREAM_START;
+    else if (t->score_tokens == 0)
         t->score_tokens = DEFAULT_SCORE;
     if (t->score_tokens < 1 || t->score_tokens >= t->length)
-        return kept_fail(err, KEPT_ARGUMENT, "task text: cannot score %d tokens of a length of %d",
-                         t->score_tokens, t->length);
+        return kept_fail(err, KEPT_ARGUMENT, "task %s: cannot score %d tokens of a length of %d",
+                         t->type->name, t->score_tokens, t->length);
     const char *slash = strrchr(t->file, '/');
     char what[96];
     snprintf(what, sizeof what, "%.60s,score=%d", slash ? slash + 1 : t->file, t->score_tokens);
@@ -127,9 +129,7 @@ kept_status kept_text_get(kept_task *t, int i, kept_sample *out, kept_error *err
         bytes *= 1.3;
     }
     out->context = strndup(b->s + begin, end - begin);
-    out->question = strdup("");
-    out->answer_prefix = strdup("");
-    if (!out->context || !out->question || !out->answer_prefix)
+    if (!out->context)
         return kept_fail(err, KEPT_NOMEM, "out of memory building sample %d of %s", i, t->label);
     return KEPT_OK;
 }

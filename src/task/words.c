@@ -125,14 +125,24 @@ const char *kept_secret_kind_name(kept_secret_kind kind)
     return kind_names[kind];
 }
 
-void kept_secret_draw(kept_rng *rng, kept_secret_kind kind, char out[KEPT_SECRET_CAP])
+int kept_secret_room(kept_secret_kind kind, int digits)
+{
+    return kind == KEPT_SECRET_UUID     ? 48
+           : kind == KEPT_SECRET_NUMBER ? (16 * digits + KEPT_DIGITS - 1) / KEPT_DIGITS
+                                        : 16;
+}
+
+void kept_secret_draw(kept_rng *rng, kept_secret_kind kind, int digits, char out[KEPT_SECRET_CAP])
 {
     if (kind == KEPT_SECRET_WORD) {
         const char *adjective = adjectives[kept_rng_below(rng, COUNT(adjectives))];
         const char *noun = nouns[kept_rng_below(rng, COUNT(nouns))];
         snprintf(out, KEPT_SECRET_CAP, "%s-%s", adjective, noun);
     } else if (kind == KEPT_SECRET_NUMBER) {
-        snprintf(out, KEPT_SECRET_CAP, "%" PRIu32, 1000000 + kept_rng_below(rng, 9000000));
+        const int n =
+            snprintf(out, KEPT_SECRET_CAP, "%" PRIu32, 1000000 + kept_rng_below(rng, 9000000));
+        for (int i = n; i < digits; i++) /* a longer one begins as the short one does */
+            snprintf(out + i, 2, "%" PRIu32, kept_rng_below(rng, 10));
     } else { /* RFC 9562: version 4, variant 10, the other 122 bits random */
         const uint64_t a = kept_rng_u64(rng), b = kept_rng_u64(rng);
         snprintf(out, KEPT_SECRET_CAP, "%08x-%04x-4%03x-%04x-%012" PRIx64, (unsigned)(a >> 32),

@@ -36,26 +36,55 @@ static const kept_score duo_eyes = {.part = {.abi = KEPT_POLICY_ABI, .name = "du
                                     .needs = KEPT_NEED_KEYS | KEPT_NEED_VALUES,
                                     .recent = recent_512};
 
+enum { ROWS = 64 };
+
 typedef struct duo {
     double *lost, *all; /* [n_layers][n_heads] squares */
     double *held_lost;  /* the same of held-out documents */
     double *held_all;
     bool held;
     int n_recent; /* queries of the repeated passage */
+    /* products of ROWS queries at once; n = length */
+    float *turned;      /* [D][n] values of the head */
+    float *query;       /* [ROWS][D] */
+    int32_t *pos;       /* [ROWS] */
+    float *full, *kept; /* [ROWS][n] probabilities, those of slots that stay */
+    float *out;         /* [2][ROWS][D] */
 } duo;
 
 static kept_status open_duo(kept_train_job *j, kept_error *err)
 {
     duo *d = j->own = kept_calloc(1, sizeof *d);
+    size_t n = (size_t)j->length, D = (size_t)j->head_size;
     if (d) {
         d->lost = kept_train_state(j, "lost", n_kv(j), sizeof(double));
         d->all = kept_train_state(j, "all", n_kv(j), sizeof(double));
         d->held_lost = kept_train_state(j, "held-lost", n_kv(j), sizeof(double));
         d->held_all = kept_train_state(j, "held-all", n_kv(j), sizeof(double));
+        d->turned = kept_calloc(D * n, sizeof *d->turned);
+        d->query = kept_calloc(ROWS * D, sizeof *d->query);
+        d->pos = kept_calloc(ROWS, sizeof *d->pos);
+        d->full = kept_calloc(2 * ROWS * n, sizeof *d->full);
+        d->out = kept_calloc(2 * ROWS * D, sizeof *d->out);
+        d->kept = d->full ? d->full + ROWS * n : NULL;
     }
-    return d && d->lost && d->all && d->held_lost && d->held_all
+    return d && d->lost && d->all && d->held_lost && d->held_all && d->turned && d->query &&
+                   d->pos && d->full && d->out
                ? KEPT_OK
                : kept_fail(err, KEPT_NOMEM, "no memory for heads");
+}
+
+static void close_duo(kept_train_job *j)
+{
+    duo *d = j->own;
+    if (!d)
+        return;
+    free(d->turned);
+    free(d->query);
+    free(d->pos);
+    free(d->full);
+    free(d->out);
+    free(d);
 }
 
 static void close_own(kept_train_job *j)
@@ -63,39 +92,73 @@ static void close_own(kept_train_job *j)
     free(j->own);
 }
 
-/* Adds what query row p [n] loses to *lost, and its output's square to *all. */
-static void reduce(const kept_view *v, const kept_view_head *h, const float *p, int32_t pos,
-                   double *lost, double *all)
+/* Logits p [n] of a query at pos become its causal softmax; q [n] that of the slots that stay in a
+ * streaming head, with the same normaliser. Returns the sum of q. */
+static double soft_max(const kept_view_head *h, int32_t pos, float scale, float *p, float *q)
 {
-    size_t D = (size_t)v->head_size;
-    float *full = v->scratch, *kept = full + D, mass = 0;
-    memset(full, 0, 2 * D * sizeof *full);
-    for (int i = 0; i < h->n && h->pos[i] <= pos; i++) {
-        const float *value = h->value + (size_t)i * D;
+    double sum = 0, mass = 0;
+    float top = -INFINITY;
+    int seen = 0;
+    for (; seen < h->n && h->pos[seen] <= pos; seen++) {
+        p[seen] *= scale;
+        top = fmaxf(top, p[seen]);
+    }
+    for (int i = 0; i < seen; i++)
+        sum += p[i] = expf(p[i] - top);
+    for (int i = 0; i < h->n; i++) {
         bool stays = h->pos[i] < DUO_SINKS || h->pos[i] > pos - DUO_WINDOW;
-        float *to = stays ? kept : full;
-        for (size_t k = 0; k < D; k++)
-            to[k] += p[i] * value[k];
-        mass += stays ? p[i] : 0;
+        p[i] = i < seen ? (float)(p[i] / sum) : 0;
+        q[i] = stays ? p[i] : 0;
+        mass += q[i];
     }
-    for (size_t k = 0; k < D; k++) {
-        double whole = (double)full[k] + kept[k], part = mass > 0 ? kept[k] / (double)mass : 0;
-        *lost += (whole - part) * (whole - part);
-        *all += whole * whole;
-    }
+    return mass;
+}
+
+/* Adds what m query rows lose to *lost, and the squares of their outputs to *all. */
+static void reduce(const duo *d, const kept_view *v, const kept_view_head *h, int m, double *lost,
+                   double *all)
+{
+    int D = v->head_size, n = h->n;
+    double mass[ROWS];
+    kept_dots(v, m, n, D, d->query, h->key, d->full, n);
+    for (int r = 0; r < m; r++)
+        mass[r] = soft_max(h, d->pos[r], v->attn_scale, d->full + (size_t)r * (size_t)n,
+                           d->kept + (size_t)r * (size_t)n);
+    kept_dots(v, m, D, n, d->full, d->turned, d->out, D);
+    kept_dots(v, m, D, n, d->kept, d->turned, d->out + ROWS * D, D);
+    for (int r = 0; r < m; r++)
+        for (int k = 0; k < D; k++) {
+            double whole = d->out[r * D + k], part = d->out[(ROWS + r) * D + k];
+            part = mass[r] > 0 ? part / mass[r] : 0;
+            *lost += (whole - part) * (whole - part);
+            *all += whole * whole;
+        }
 }
 
 static void see_duo(void *ctx, const kept_view *v, int head)
 {
-    duo *d = ctx;
+    const duo *d = ctx;
     const kept_view_head *h = &v->heads[head];
-    size_t kv = kv_of(v, head);
+    size_t kv = kv_of(v, head), D = (size_t)v->head_size, n = (size_t)h->n;
+    double *lost = (d->held ? d->held_lost : d->lost) + kv;
+    double *all = (d->held ? d->held_all : d->all) + kv;
+    int m = 0;
+    for (size_t i = 0; i < n; i++)
+        for (size_t k = 0; k < D; k++)
+            d->turned[k * n + i] = h->value[i * D + k];
     /* Every fourth query is enough: neighbours look at the same things. */
     for (int t = v->n_recent - d->n_recent; t < v->n_recent; t += 4)
-        for (int g = 0; g < v->group; g++)
-            reduce(v, h, h->prob + ((size_t)t * (size_t)v->group + (size_t)g) * (size_t)h->n,
-                   v->next_pos - v->n_recent + t, (d->held ? d->held_lost : d->lost) + kv,
-                   (d->held ? d->held_all : d->all) + kv);
+        for (int g = 0; g < v->group; g++) {
+            size_t row = (size_t)t * (size_t)v->group + (size_t)g;
+            memcpy(d->query + (size_t)m * D, h->query + row * D, D * sizeof *d->query);
+            d->pos[m++] = v->next_pos - v->n_recent + t;
+            if (m == ROWS) {
+                reduce(d, v, h, m, lost, all);
+                m = 0;
+            }
+        }
+    if (m)
+        reduce(d, v, h, m, lost, all);
 }
 
 static kept_status document_duo(kept_train_job *j, int i, bool held, const int32_t *tokens,
@@ -118,7 +181,7 @@ static kept_status document_duo(kept_train_job *j, int i, bool held, const int32
     if (!st)
         st = kept_train_tick(j, 0.5, err);
     if (!st)
-        st = kept_train_look(j, seq, false, see_duo, d, err);
+        st = kept_train_look(j, seq, true, see_duo, d, err);
     kept_seq_free(seq);
     return st;
 }
@@ -153,14 +216,14 @@ const kept_trainer kept_trainer_duo = {
              .deviations = "each head is reduced alone and its loss measured; the paper optimises "
                            "all gates together. Documents repeat a passage of theirs instead of "
                            "passkeys",
-             .n_tokens = 24576,
+             .n_tokens = 6144,
              .length = 2048},
-    .n_held = 4,
+    .n_held = 2,
     .eyes = &duo_eyes,
     .open = open_duo,
     .document = document_duo,
     .finish = finish_duo,
-    .close = close_own,
+    .close = close_duo,
 };
 
 /* ---- headkv ---------------------------------------------------------------------------------
@@ -282,7 +345,7 @@ static kept_status document_headkv(kept_train_job *j, int i, bool held, const in
     if (!st)
         st = kept_task_tokenize(task, i, &sample, &tokens, err);
     if (!st)
-        st = read_needle(j, &tokens, sample.answers[0], err);
+        st = read_needle(j, &tokens, sample.turns[0].answers[0], err);
     kept_tokens_clear(&tokens);
     kept_sample_clear(&sample);
     kept_task_close(task);
@@ -325,9 +388,9 @@ const kept_trainer kept_trainer_headkv = {
              .paper = "arXiv 2410.19258",
              .deviations = "needles of niah_multikey (three distractors) in place of the paper's "
                            "reasoning prompts; scores of query heads are averaged",
-             .n_tokens = 24576,
+             .n_tokens = 6144,
              .length = 1024},
-    .n_held = 8,
+    .n_held = 4,
     .eyes = &headkv_eyes,
     .open = open_headkv,
     .document = document_headkv,

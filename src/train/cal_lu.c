@@ -243,9 +243,9 @@ const kept_trainer kept_trainer_lu_kv = {
              .deviations =
                  "utility is attention mass of the text that follows; the published table "
                  "is for another model and its procedure is not public",
-             .n_tokens = 32768,
+             .n_tokens = 6144,
              .length = 2048},
-    .n_held = 4,
+    .n_held = 2,
     .eyes = &eyes,
     .open = open_lu,
     .document = document,

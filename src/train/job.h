@@ -14,8 +14,9 @@ typedef struct kept_trainer {
     kept_train_kind kind;
     int n_held; /* documents that are held out and measured */
     int n_epochs;
-    int n_seqs, n_more;         /* sequences alive at once (0: 1), tokens beyond the document */
-    const kept_score *eyes;     /* what documents are looked at with; NULL: not by document */
+    int n_seqs;             /* sequences alive at once (0: 1) */
+    int n_more;             /* tokens beyond the document; KEPT_TRAIN_AGAIN: enough to repeat it */
+    const kept_score *eyes; /* what documents are looked at with; NULL: not by document */
     const char *const *variant; /* NULL-terminated, the default first; NULL: none */
     kept_status (*open)(kept_train_job *j, kept_error *err);
     /* Document i of one side. tokens [n], NULL for kinds that make their own prompts. */
@@ -26,7 +27,8 @@ typedef struct kept_trainer {
     void (*close)(kept_train_job *j); /* NULL: nothing to free */
 } kept_trainer;
 
-#define KEPT_MAX_BLOBS 64
+#define KEPT_TRAIN_AGAIN (-1)
+#define KEPT_MAX_BLOBS   64
 
 struct kept_train_job {
     const kept_train_options *o;
@@ -95,7 +97,9 @@ double kept_fit_spearman(const float *a, const float *b, int n, int32_t *work);
     X(qfilters)                                                                                    \
     X(triattention)                                                                                \
     X(expected)                                                                                    \
-    X(lu_kv)
+    X(lu_kv)                                                                                       \
+    X(kvzap)                                                                                       \
+    X(ranker)
 #define KEPT_DECLARE_TRAINER(id) extern const kept_trainer kept_trainer_##id;
 KEPT_TRAINER_LIST(KEPT_DECLARE_TRAINER)
 #undef KEPT_DECLARE_TRAINER

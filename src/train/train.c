@@ -10,6 +10,8 @@
 
 #define SAVE_NS   1000000000u /* a checkpoint at most so often; one always when stopped */
 #define MAX_NAMES 32
+/* Tokens that a repetition needs besides those repeated: two requests of at most 256. */
+#define AGAIN_MORE 544
 
 /* ---- for the kinds -------------------------------------------------------------------------- */
 
@@ -169,7 +171,9 @@ static kept_status open_text(kept_train_job *j, kept_error *err)
 static kept_status open_engine(kept_train_job *j, kept_error *err)
 {
     const kept_model_info *m = j->info;
-    int seqs = j->kind->n_seqs > 1 ? j->kind->n_seqs : 1, tokens = j->length + j->kind->n_more;
+    int seqs = j->kind->n_seqs > 1 ? j->kind->n_seqs : 1;
+    int more = j->kind->n_more == KEPT_TRAIN_AGAIN ? j->length + AGAIN_MORE : j->kind->n_more;
+    int tokens = j->length + more;
     size_t page = (size_t)m->head_size * 64 * 4;
     kept_engine_options e = {
         .n_threads = j->o->n_threads,

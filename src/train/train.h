@@ -20,6 +20,7 @@ typedef struct kept_train_kind {
     const char *name;    /* "ranker" */
     bool calibrates;     /* kept calibrate, not kept train */
     bool reads_text;     /* false: makes its own prompts */
+    bool has_types;      /* there are variants (kept train --type) */
     const char *summary; /* one line */
     const char *paper, *deviations;
     int n_tokens; /* default amount of text */

@@ -27,6 +27,15 @@ check no_model 2 'model NAME|FILE.gguf is missing'
 check unknown_option 2 "did you mean '--strategy'" --stratgy h2o
 check unknown_strategy 2 'h2o' --model x.gguf --strategy h20@20%
 check unknown_task 2 "did you mean 'niah_single'" --model x.gguf --task niah_singl
+check unknown_turns 2 "did you mean 'own'" --model x.gguf --turns onw
+check task_without_file 2 'task qa_1 needs --squad FILE' --model x.gguf --task qa_1
+check ruler_says_what_is_off 1 'off: niah_single_2 (--haystack FILE),.* qa_2 (--hotpot FILE)' \
+    --model "$dir/x.gguf" --task ruler
+check unknown_preset 2 "did you mean 'dialogue'" --model x.gguf --preset dialog
+for p in share/presets/*; do # each one's flags are read, and a flag beside it wins
+    check "preset_${p##*/}" 1 'x.gguf' --model "$dir/x.gguf" --preset "${p##*/}" --strategy h2o
+done
+check preset_is_overridden 2 "unknown task 'fewe'" --model x.gguf --preset few-shot --task fewe
 check unknown_format 2 "did you mean 'json'" --model x.gguf --format jsn
 check bad_number 2 'whole number' --model x.gguf --samples many
 check bad_size 2 'pool' --model x.gguf --pool lots

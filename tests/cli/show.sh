@@ -13,10 +13,12 @@ every_name() {
 }
 expect show-every-name every_name
 every_score() { # resolved once, the resolved spelling shows the same
-    local n spec
+    local n needs spec
     for n in $(names score; names recipe); do
         [ "$n" = full ] && continue # a bare name shows the part
-        spec="$n@25%"
+        run 0 show "$n" || return 1
+        needs=$(sed -n 's/^  \([a-z-]*\) *(must be given.*/\1=1/p' "$work/out" | paste -sd,)
+        spec="$n${needs:+($needs)}@25%"
         run 0 show "$spec" && cp "$work/out" "$work/a" || return 1
         run 0 show "$(sed -n 's/^resolved *//p' "$work/a")" && cmp "$work/a" "$work/out" || return 1
     done

@@ -14,20 +14,32 @@ static void require(bool ok)
         abort();
 }
 
+static void check_turn(const kept_turn *t, size_t len)
+{
+    require(t->question && t->answer_prefix);
+    require(t->n_answers >= 1 && t->max_new_tokens >= 1);
+    for (int i = 0; i < t->n_answers; i++)
+        require(t->answers[i][0] != 0);
+    for (int i = 0; i < t->n_evidence; i++) {
+        require(t->evidence[i].begin < t->evidence[i].end && t->evidence[i].end <= len);
+        require(i == 0 || t->evidence[i - 1].begin <= t->evidence[i].begin);
+    }
+    require(t->depth >= -1 && t->depth <= 1);
+}
+
 static void check_sample(const kept_sample *s)
 {
     const size_t len = strlen(s->context);
-    require(len > 0 && s->question && s->answer_prefix);
-    require(s->n_answers >= 1 && s->max_new_tokens >= 1);
-    for (int i = 0; i < s->n_answers; i++)
-        require(s->answers[i][0] != 0);
-    for (int i = 0; i < s->n_evidence; i++) {
-        require(s->evidence[i].begin < s->evidence[i].end && s->evidence[i].end <= len);
-        require(i == 0 || s->evidence[i - 1].begin <= s->evidence[i].begin);
+    require(len > 0 && s->n_turns >= 1);
+    for (int k = 0; k < s->n_turns; k++) {
+        const kept_turn *t = &s->turns[k];
+        const kept_reference r = {t->answers, t->n_answers, t->labels, t->n_labels};
+        check_turn(t, len);
+        for (int m = 0; m < KEPT_N_METRICS && len < 300; m++) {
+            const double score = kept_metric_score((kept_metric)m, s->context, &r);
+            require(score >= 0 && score <= 1);
+        }
     }
-    require(s->depth >= -1 && s->depth <= 1);
-    for (int i = 0; i < s->n_answers; i++)
-        kept_score_match(s->context, s->answers, s->n_answers, s->any_answer);
 }
 
 static void check_essay(const uint8_t *data, size_t n)
@@ -56,7 +68,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
         end = newline ? (size_t)(newline - data) : n;
         kept_sample s;
         kept_error err;
-        if (!kept_jsonl_parse((const char *)data + at, end - at, 1, &s, &err))
+        if (!kept_jsonl_parse((const char *)data + at, end - at, 1, NULL, &s, &err))
             check_sample(&s);
         else
             require(err.text[0] != 0);

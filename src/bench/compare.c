@@ -1,0 +1,398 @@
+/* compare: verdicts on rows, as a document. */
+#include "bench/compare.h"
+
+#include "bench/pairs.h"
+#include "bench/run.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *text(const json_t *o, const char *key)
+{
+    const char *s = json_string_value(json_object_get(o, key));
+    return s ? s : "";
+}
+
+static void put(json_t *o, const char *key, double x)
+{
+    json_object_set_new(o, key, isfinite(x) ? json_real(x) : json_null());
+}
+
+static const json_t *row_of(const json_t *doc, int v)
+{
+    return json_array_get(json_object_get(doc, "variants"), (size_t)v);
+}
+
+static bool is_role(const json_t *row, const char *role)
+{
+    return !strcmp(text(row, "role"), role);
+}
+
+/* ---- which rows ----------------------------------------------------------------------------- */
+
+static kept_status no_such_row(const json_t *doc, const char *name, kept_error *err)
+{
+    const char *names[KEPT_MAX_ROWS];
+    const int n = (int)json_array_size(json_object_get(doc, "variants"));
+    for (int v = 0; v < n && v < KEPT_MAX_ROWS; v++)
+        names[v] = text(row_of(doc, v), "name");
+    const int near = kept_nearest(name, strlen(name), names, n < KEPT_MAX_ROWS ? n : KEPT_MAX_ROWS);
+    if (near >= 0)
+        return kept_fail(err, KEPT_ARGUMENT, "there is no row '%s', did you mean '%s'?", name,
+                         names[near]);
+    return kept_fail(err, KEPT_ARGUMENT, "there is no row '%s'; rows are '%s', '%s', ...", name,
+                     names[0], names[n - 1]);
+}
+
+typedef struct row_pair {
+    int before, after;
+} row_pair;
+
+/* Every row that both results have; a full cache counts if the results are of two models. */
+static int shared_rows(const kept_compare_options *o, row_pair *rows)
+{
+    const json_t *v;
+    size_t i;
+    int n = 0;
+    json_array_foreach(json_object_get(o->after, "variants"), i, v)
+    {
+        if (is_role(v, "floor"))
+            continue;
+        const int b = is_role(v, "reference") ? 0 : kept_row_find(o->before, text(v, "resolved"));
+        if (b >= 0)
+            rows[n++] = (row_pair){b, (int)i};
+    }
+    return n;
+}
+
+static kept_status find_rows(const kept_compare_options *o, row_pair *rows, int *n, kept_error *err)
+{
+    const int b = o->before_row ? kept_row_find(o->before, o->before_row) : 0;
+    const int a = o->after_row ? kept_row_find(o->after, o->after_row) : 0;
+    if (b < 0)
+        return no_such_row(o->before, o->before_row, err);
+    if (a < 0)
+        return no_such_row(o->after, o->after_row, err);
+    *n = 0;
+    if (o->after_row)
+        rows[(*n)++] = (row_pair){b, a};
+    else if (o->before != o->after && !o->before_row)
+        *n = shared_rows(o, rows);
+    else
+        for (int v = 0; v < (int)json_array_size(json_object_get(o->after, "variants")); v++)
+            if (is_role(row_of(o->after, v), "strategy") && (o->before != o->after || v != b))
+                rows[(*n)++] = (row_pair){b, v};
+    return *n ? KEPT_OK
+              : kept_fail(err, KEPT_ARGUMENT, "%s and %s have no row in common", o->before_name,
+                          o->after_name);
+}
+
+/* Neither has it, or both the same. */
+static bool same_member(const json_t *a, const json_t *b, const char *key)
+{
+    const json_t *x = json_object_get(a, key), *y = json_object_get(b, key);
+    return x == y || json_equal(x, y);
+}
+
+/* The task of `before` that is this one by all that its label and options say. */
+static int same_task(const kept_compare_options *o, const json_t *task)
+{
+    static const char *const keys[] = {"label", "kind", "length", "chat", "query_aware"};
+    const json_t *t;
+    size_t i;
+    json_array_foreach(json_object_get(o->before, "tasks"), i, t)
+    {
+        bool same = true;
+        for (int k = 0; k < 5; k++)
+            same = same && same_member(t, task, keys[k]);
+        if (same)
+            return (int)i;
+    }
+    return -1;
+}
+
+/* ---- one row on one task -------------------------------------------------------------------- */
+
+typedef struct family {
+    json_t *rows;
+    double *p_better, *p_worse; /* [n] */
+    kept_verdict *verdict;
+    double *more;
+    int n;
+} family;
+
+static json_t *side(const json_t *outcome, double value)
+{
+    json_t *o = json_object(), *t = json_object_get(outcome, "text");
+    put(o, "value", value);
+    json_object_set(o, "text", t ? t : json_null());
+    json_object_set(o, "failed", json_object_get(outcome, "failed"));
+    return o;
+}
+
+static json_t *flip(const kept_pair *p, double before, double after)
+{
+    static const char *const keys[] = {"index", "hash", "depth", "answers"};
+    json_t *o = json_object();
+    for (int k = 0; k < 4; k++)
+        json_object_set(o, keys[k], json_object_get(p->sample, keys[k]));
+    json_object_set_new(o, "before", side(p->before, before));
+    json_object_set_new(o, "after", side(p->after, after));
+    return o;
+}
+
+/* The numbers of one comparison; signs as in a cell: more NLL is worse. */
+static void put_change(json_t *r, const kept_change *c, bool generate)
+{
+    const double sign = generate ? 1 : -1;
+    json_object_set_new(r, "n", json_integer(c->n));
+    json_object_set_new(r, "n_clusters", json_integer(c->n_clusters));
+    put(r, "change", sign * c->mean + 0.0);
+    put(r, "change_low", generate ? c->interval.low : -c->interval.high);
+    put(r, "change_high", generate ? c->interval.high : -c->interval.low);
+    put(r, "bound_low", generate ? c->bounds.low : -c->bounds.high);
+    put(r, "bound_high", generate ? c->bounds.high : -c->bounds.low);
+    put(r, "p", c->p);
+    put(r, "p_inferior", c->p_inferior);
+    json_object_set_new(r, "regressions", json_integer(c->regressions));
+    json_object_set_new(r, "improvements", json_integer(c->improvements));
+}
+
+static kept_status measure(const kept_compare_options *o, const kept_pairs *pairs, bool generate,
+                           int family_size, json_t *r, kept_change *c, kept_error *err)
+{
+    const size_t n = (size_t)pairs->n;
+    double *diff = kept_calloc(n + 1, sizeof *diff), sum[2] = {0, 0};
+    int *cluster = kept_calloc(n + 1, sizeof *cluster), m = 0;
+    json_t *flips = json_array(), *ids = json_object();
+    kept_status s = diff && cluster ? KEPT_OK : kept_fail(err, KEPT_NOMEM, "out of memory");
+    for (size_t i = 0; !s && i < n; i++) {
+        const double x = kept_outcome_value(pairs->pair[i].before, generate);
+        const double y = kept_outcome_value(pairs->pair[i].after, generate);
+        if (!isfinite(x) || !isfinite(y))
+            continue;
+        char name[16]; /* clusters are numbered anew: those without a number are gone */
+        snprintf(name, sizeof name, "%d", pairs->pair[i].cluster);
+        if (!json_object_get(ids, name))
+            json_object_set_new(ids, name, json_integer((json_int_t)json_object_size(ids)));
+        cluster[m] = (int)json_integer_value(json_object_get(ids, name));
+        diff[m++] = generate ? y - x : x - y;
+        sum[0] += x;
+        sum[1] += y;
+        if (generate && x != y)
+            json_array_append_new(flips, flip(&pairs->pair[i], x, y));
+    }
+    const kept_paired x = {diff, cluster, m, generate};
+    const double margin = generate ? o->margin : o->nll_margin;
+    if (!s)
+        s = kept_change_of(&x, margin, o->level, c, err);
+    if (!s && family_size > 1)
+        c->more = kept_samples_more(&x, c, margin, 1 - (1 - o->level) / family_size);
+    if (!s) {
+        put(r, "before_value", m ? sum[0] / m : NAN);
+        put(r, "after_value", m ? sum[1] / m : NAN);
+        put_change(r, c, generate);
+        json_object_set(r, "flips", flips);
+    }
+    free(diff);
+    free(cluster);
+    json_decref(flips);
+    json_decref(ids);
+    return s;
+}
+
+static kept_status refuse_unpaired(const kept_compare_options *o, const kept_pairs *p,
+                                   const char *label, kept_error *err)
+{
+    if (!p->n)
+        return kept_fail(err, KEPT_ARGUMENT, "%s: %s and %s have no prompt in common", label,
+                         o->before_name, o->after_name);
+    if (o->common || !(p->n_only_before || p->n_only_after))
+        return KEPT_OK;
+    return kept_fail(err, KEPT_ARGUMENT,
+                     "%s: %d prompts are in one result only; --common compares the %d that both "
+                     "have",
+                     label, p->n_only_before + p->n_only_after, p->n);
+}
+
+static kept_status add_row(const kept_compare_options *o, family *f, int ta, int tb, row_pair rows,
+                           int family_size, kept_error *err)
+{
+    const json_t *task = json_array_get(json_object_get(o->after, "tasks"), (size_t)tb);
+    const bool generate = strcmp(text(task, "kind"), "score") != 0;
+    kept_pairs pairs;
+    kept_change c;
+    json_t *r = json_object();
+    kept_status s =
+        kept_pairs_find(o->before, ta, rows.before, o->after, tb, rows.after, &pairs, err);
+    if (!s)
+        s = refuse_unpaired(o, &pairs, text(task, "label"), err);
+    json_object_set(r, "task", json_object_get(task, "label"));
+    json_object_set(r, "length", json_object_get(task, "length"));
+    json_object_set(r, "kind", json_object_get(task, "kind"));
+    json_object_set(r, "before", json_object_get(row_of(o->before, rows.before), "name"));
+    json_object_set(r, "after", json_object_get(row_of(o->after, rows.after), "name"));
+    if (!s)
+        s = measure(o, &pairs, generate, family_size, r, &c, err);
+    kept_pairs_clear(&pairs);
+    if (s || json_array_append(f->rows, r)) {
+        json_decref(r);
+        return s ? s : kept_fail(err, KEPT_NOMEM, "out of memory");
+    }
+    f->p_better[f->n] = c.p_inferior;
+    f->p_worse[f->n] = 1 - c.p_inferior;
+    f->verdict[f->n] = c.verdict;
+    f->more[f->n++] = c.more;
+    json_decref(r);
+    return KEPT_OK;
+}
+
+/* ---- the whole ------------------------------------------------------------------------------ */
+
+/* A verdict among several stands only if Holm's procedure lets it. */
+static kept_status correct(const kept_compare_options *o, family *f, kept_error *err)
+{
+    const double alpha = 1 - o->level;
+    double *better = kept_calloc(2 * (size_t)f->n + 1, sizeof *better), *worse = better + f->n;
+    if (!better || !kept_holm(f->p_better, f->n, better) || !kept_holm(f->p_worse, f->n, worse)) {
+        free(better);
+        return kept_fail(err, KEPT_NOMEM, "out of memory");
+    }
+    for (int i = 0; i < f->n; i++) {
+        json_t *r = json_array_get(f->rows, (size_t)i);
+        kept_verdict v = f->verdict[i];
+        const bool lost = f->n > 1 && ((v == KEPT_NON_INFERIOR && !(better[i] <= alpha)) ||
+                                       (v == KEPT_WORSE && !(worse[i] <= alpha)));
+        v = lost ? KEPT_INCONCLUSIVE : v;
+        put(r, "p_inferior_holm", better[i]);
+        json_object_set_new(r, "verdict", json_string(kept_verdict_text(v)));
+        if (v != KEPT_INCONCLUSIVE)
+            json_object_set_new(r, "more", json_integer(0));
+        else
+            put(r, "more", f->more[i] > 0 ? f->more[i] : NAN);
+    }
+    free(better);
+    return KEPT_OK;
+}
+
+/* Kendall's tau of how the two results rank the strategies they share, over all tasks. */
+static void put_ranking(const kept_compare_options *o, json_t *doc, const family *f)
+{
+    double *x = kept_calloc(2 * (size_t)f->n + 1, sizeof *x), *y = x ? x + f->n : NULL;
+    int n = 0;
+    const char *first = f->n ? text(json_array_get(f->rows, 0), "task") : "";
+    for (int i = 0; x && i < f->n; i++) {
+        const json_t *r = json_array_get(f->rows, (size_t)i);
+        if (strcmp(text(r, "task"), first))
+            continue; /* values of two tasks have no order */
+        x[n] = json_number_value(json_object_get(r, "before_value"));
+        y[n++] = json_number_value(json_object_get(r, "after_value"));
+    }
+    if (x && o->before != o->after && n > 2)
+        put(doc, "kendall_tau", kept_kendall(x, y, n));
+    free(x);
+}
+
+static void note_differences(const kept_compare_options *o, json_t *notes)
+{
+    static const struct {
+        const char *part, *key, *note;
+    } looks[] = {{"model", "sha256", "the models differ"},
+                 {NULL, "kept", "the versions of kept differ"},
+                 {"machine", "isa", "the kernel levels differ: rounding may"},
+                 {"options", "seed", "the seeds differ"},
+                 {"options", "chunk", "the prefill chunks differ"}};
+    for (size_t i = 0; i < sizeof looks / sizeof *looks; i++) {
+        const json_t *a = looks[i].part ? json_object_get(o->before, looks[i].part) : o->before;
+        const json_t *b = looks[i].part ? json_object_get(o->after, looks[i].part) : o->after;
+        if (!same_member(a, b, looks[i].key))
+            json_array_append_new(notes, json_string(looks[i].note));
+    }
+}
+
+static json_t *head(const kept_compare_options *o)
+{
+    json_t *doc = json_object(), *notes = json_array();
+    json_object_set_new(doc, "schema", json_string("kept-comparison"));
+    json_object_set_new(doc, "version", json_integer(1));
+    json_object_set_new(doc, "before", json_string(o->before_name));
+    json_object_set_new(doc, "after", json_string(o->after_name));
+    put(doc, "margin", o->margin);
+    put(doc, "nll_margin", o->nll_margin);
+    put(doc, "level", o->level);
+    note_differences(o, notes);
+    json_object_set_new(doc, "notes", notes);
+    return doc;
+}
+
+static kept_status fill(const kept_compare_options *o, family *f, const row_pair *rows, int n_rows,
+                        kept_error *err)
+{
+    const json_t *task;
+    size_t t;
+    int n_tasks = 0;
+    kept_status s = KEPT_OK;
+    json_array_foreach(json_object_get(o->after, "tasks"), t, task) n_tasks +=
+        same_task(o, task) >= 0;
+    if (!n_tasks)
+        return kept_fail(err, KEPT_ARGUMENT, "%s and %s have no task in common", o->before_name,
+                         o->after_name);
+    json_array_foreach(json_object_get(o->after, "tasks"), t, task)
+    {
+        const int ta = o->before == o->after ? (int)t : same_task(o, task);
+        for (int i = 0; !s && ta >= 0 && i < n_rows; i++)
+            s = add_row(o, f, ta, (int)t, rows[i], n_rows * n_tasks, err);
+    }
+    return s ? s : correct(o, f, err);
+}
+
+kept_status kept_compare(const kept_compare_options *o, json_t **out, kept_error *err)
+{
+    row_pair *rows = kept_calloc(KEPT_MAX_ROWS, sizeof *rows);
+    const size_t n_tasks = json_array_size(json_object_get(o->after, "tasks"));
+    const size_t most = KEPT_MAX_ROWS * (n_tasks + 1);
+    family f = {.rows = json_array(),
+                .p_better = kept_calloc(most, sizeof(double)),
+                .p_worse = kept_calloc(most, sizeof(double)),
+                .verdict = kept_calloc(most, sizeof *f.verdict),
+                .more = kept_calloc(most, sizeof(double))};
+    int n_rows = 0;
+    kept_status s = KEPT_OK;
+    *out = NULL;
+    if (!rows || !f.p_better || !f.p_worse || !f.verdict || !f.more)
+        s = kept_fail(err, KEPT_NOMEM, "out of memory");
+    if (!s)
+        s = find_rows(o, rows, &n_rows, err);
+    if (!s)
+        s = fill(o, &f, rows, n_rows, err);
+    if (!s) {
+        *out = head(o);
+        json_object_set(*out, "rows", f.rows);
+        put_ranking(o, *out, &f);
+        json_object_set_new(*out, "verdict",
+                            json_string(kept_verdict_text(kept_compare_verdict(*out))));
+    }
+    free(rows);
+    free(f.p_better);
+    free(f.p_worse);
+    free(f.verdict);
+    free(f.more);
+    json_decref(f.rows);
+    return s;
+}
+
+kept_verdict kept_compare_verdict(const json_t *comparison)
+{
+    kept_verdict all = KEPT_NON_INFERIOR;
+    const json_t *r;
+    size_t i;
+    json_array_foreach(json_object_get(comparison, "rows"), i, r)
+    {
+        if (!strcmp(text(r, "verdict"), kept_verdict_text(KEPT_WORSE)))
+            return KEPT_WORSE;
+        if (strcmp(text(r, "verdict"), kept_verdict_text(KEPT_NON_INFERIOR)))
+            all = KEPT_INCONCLUSIVE;
+    }
+    return all;
+}

@@ -1,0 +1,501 @@
+/* codec: packing and unpacking of page halves, in plain C: one packer for every instruction set.
+ * Codes are handled as bytes [64][D] on the way; words.c lays them out.
+ *
+ * Rounding adds and subtracts 1.5 * 2^23, which rounds to even like the kernels do. */
+#include "kern/codec.h"
+
+#include "kern/codec_words.h"
+#include "kern/impl.h"
+
+#include <math.h>
+#include <string.h>
+
+#define P64 KEPT_PAGE_SLOTS
+
+#define S1(b, i) ((b) >> (i)&1 ? -1.0f : 1.0f)
+#define S(b)     S1(b, 0), S1(b, 1), S1(b, 2), S1(b, 3), S1(b, 4), S1(b, 5), S1(b, 6), S1(b, 7)
+const float kept_codec_signs[256] = {
+    S(0xeb), S(0x3a), S(0x30), S(0x07), S(0xc9), S(0xc7), S(0xb8), S(0x1d),
+    S(0x77), S(0xb7), S(0x31), S(0xfd), S(0x61), S(0xf7), S(0x89), S(0xb8),
+    S(0x17), S(0x3f), S(0x74), S(0xd2), S(0xd6), S(0xd7), S(0xad), S(0x54),
+    S(0x2c), S(0xaa), S(0x72), S(0x63), S(0xd9), S(0x0f), S(0x49), S(0x5d),
+};
+#undef S
+#undef S1
+
+/* Lloyd-Max levels of a unit Gaussian (Max 1960), in 1/63 of the largest: .453 1.510, .245 .756
+ * 1.344 2.152, .128 .388 .657 .942 1.256 1.618 2.069 2.733. */
+static const int8_t lloyd2[4] = {-63, -19, 19, 63};
+static const int8_t lloyd3[8] = {-63, -39, -22, -7, 7, 22, 39, 63};
+static const int8_t lloyd4[16] = {-63, -48, -37, -29, -22, -15, -9, -3,
+                                  3,   9,   15,  22,  29,  37,  48, 63};
+static const int8_t even4[16] = {-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7};
+static const int8_t plain4[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+
+static const kept_codec_info infos[KEPT_N_CODECS] = {
+    [KEPT_F16] = {"f16", 16, false, false, false, false, NULL},
+    [KEPT_BF16] = {"bf16", 16, false, false, false, false, NULL},
+    [KEPT_Q8] = {"q8", 8, false, false, false, false, NULL},
+    [KEPT_Q4] = {"q4", 4, true, false, false, false, even4},
+    [KEPT_Q4G] = {"q4g", 4, false, true, false, false, even4},
+    [KEPT_ROT4] = {"rot4", 4, true, false, false, false, lloyd4},
+    [KEPT_ROT3] = {"rot3", 3, true, false, false, false, lloyd3},
+    [KEPT_ROT2] = {"rot2", 2, true, false, false, false, lloyd2},
+    [KEPT_TOK4] = {"tok4", 4, false, true, true, false, plain4},
+    [KEPT_TOK2] = {"tok2", 2, false, true, true, false, plain4},
+    [KEPT_CHAN4] = {"chan4", 4, false, false, true, true, plain4},
+    [KEPT_CHAN2] = {"chan2", 2, false, false, true, true, plain4},
+};
+/* The largest Lloyd-Max level in units of the standard deviation. */
+static const float lloyd_top[5] = {0, 0, 1.510f, 2.152f, 2.733f};
+
+const kept_codec_info *kept_codec_get(int codec)
+{
+    return &infos[codec];
+}
+
+bool kept_codec_fits(kept_codecs c, int head_size, const char **why)
+{
+    const char *said = NULL;
+
+    if (head_size < 16 || head_size > KEPT_MAX_HEAD_SIZE || head_size % 16)
+        said = "the head size is not a multiple of 16 up to 256";
+    else if (infos[c.v].channel)
+        said = "scales per channel are for keys";
+    else if ((infos[c.k].grouped || infos[c.v].grouped) && head_size % 32)
+        said = "groups of 32 channels do not fill the head size";
+    if (why)
+        *why = said;
+    return !said;
+}
+
+static bool is_float(int codec)
+{
+    return codec == KEPT_F16 || codec == KEPT_BF16;
+}
+
+static size_t n_scales(int codec, int head_size)
+{
+    const kept_codec_info *f = &infos[codec];
+    size_t n = f->channel ? 2 * (size_t)head_size : f->grouped ? 2 * (size_t)head_size : P64;
+
+    return is_float(codec) ? 0 : f->zero ? 2 * n : n;
+}
+
+size_t kept_codec_half_bytes(int codec, bool v, int head_size)
+{
+    size_t codes = kept_words_bytes(infos[codec].bits, v, head_size);
+
+    return (codes + 2 * n_scales(codec, head_size) + 63) / 64 * 64;
+}
+
+size_t kept_codec_page_bytes(kept_codecs c, int head_size)
+{
+    return kept_codec_half_bytes(c.k, false, head_size) +
+           kept_codec_half_bytes(c.v, true, head_size);
+}
+
+bool kept_codec_has_rows(kept_codecs c)
+{
+    return !infos[c.k].channel;
+}
+
+/* ---- small things --------------------------------------------------------------------------- */
+
+static inline float nearest(float x)
+{
+    return (x + 12582912.0f) - 12582912.0f;
+}
+
+/* Finite F16 range: what is beyond it has no scale. */
+static inline float bounded(float x)
+{
+    return x > 65504.0f ? 65504.0f : x < -65504.0f ? -65504.0f : x == x ? x : 0.0f;
+}
+
+/* x >= 0, rounded up or to nearest. */
+static uint16_t bf16_of(float x, bool up)
+{
+    uint32_t u;
+
+    memcpy(&u, &x, sizeof u);
+    return (uint16_t)((u + (up ? 0xffffu : 0x7fffu + (u >> 16 & 1))) >> 16);
+}
+
+/* Towards plus or minus infinity. */
+static kept_f16 f16_toward(float x, bool up)
+{
+    kept_f16 h = kept_f32_to_f16(x);
+    float y = kept_f16_to_f32(h);
+
+    if (up ? y < x : y > x) {
+        if (!(h & 0x7fff))
+            h = up ? 1 : 0x8001;
+        else
+            h = (kept_f16)((h & 0x8000) == (up ? 0x8000 : 0) ? h - 1 : h + 1);
+    }
+    return h;
+}
+
+void kept_codec_turn(float *x, int head_size, bool back)
+{
+    int block = kept_codec_block(head_size);
+    float scale = 1.0f / sqrtf((float)block);
+
+    for (int d = 0; d < head_size; d++)
+        x[d] *= back ? scale : scale * kept_codec_signs[d];
+    for (int at = 0; at < head_size; at += block) {
+        for (int n = 1; n < block; n *= 2) {
+            for (int i = at; i < at + block; i += 2 * n) {
+                for (int j = i; j < i + n; j++) {
+                    float a = x[j], b = x[j + n];
+
+                    x[j] = a + b;
+                    x[j + n] = a - b;
+                }
+            }
+        }
+    }
+    for (int d = 0; back && d < head_size; d++)
+        x[d] *= kept_codec_signs[d];
+}
+
+/* ---- rows ----------------------------------------------------------------------------------- */
+
+/* Codes of n values with a linear scale that is rounded up. */
+static uint16_t encode_even(const float *x, int n, int top, int zero_code, uint8_t *code)
+{
+    float most = 0, inverse, scale;
+    uint16_t bits;
+
+    for (int d = 0; d < n; d++)
+        most = fabsf(x[d]) > most ? fabsf(x[d]) : most;
+    bits = bf16_of(most / (float)top, true);
+    scale = kept_bf16_to_f32(bits);
+    inverse = scale > 0 ? 1.0f / scale : 0.0f;
+    for (int d = 0; d < n; d++) {
+        float c = nearest(x[d] * inverse), t = (float)top;
+
+        code[d] = (uint8_t)((int)(c > t ? t : c < -t ? -t : c) + zero_code);
+    }
+    return bits;
+}
+
+/* Codes of n values between their least and largest. */
+static void encode_span(const float *x, int n, int top, uint8_t *code, uint16_t scale_zero[2])
+{
+    float low = x[0], high = x[0], scale, zero, inverse;
+
+    for (int d = 1; d < n; d++) {
+        low = x[d] < low ? x[d] : low;
+        high = x[d] > high ? x[d] : high;
+    }
+    scale_zero[1] = f16_toward(low, false);
+    zero = kept_f16_to_f32(scale_zero[1]);
+    scale_zero[0] = f16_toward((high - zero) / (float)top, true);
+    scale = kept_f16_to_f32(scale_zero[0]);
+    inverse = scale > 0 ? 1.0f / scale : 0.0f;
+    for (int d = 0; d < n; d++) {
+        float c = nearest((x[d] - zero) * inverse);
+
+        code[d] = (uint8_t)(c > (float)top ? (float)top : c < 0 ? 0.0f : c);
+    }
+}
+
+/* Codes of a turned row by the nearest Lloyd-Max level. The scale starts from the row's standard
+ * deviation and is then fitted to the codes by least squares, which costs nothing to read and is
+ * better for rows that are not quite Gaussian. */
+static uint16_t encode_lloyd(const float *x, int n, const kept_codec_info *f, uint8_t *code)
+{
+    int levels = 1 << f->bits;
+    float sum = 0, unit, inverse, dot = 0, square = 0;
+
+    for (int d = 0; d < n; d++)
+        sum += x[d] * x[d];
+    unit = sqrtf(sum / (float)n) * lloyd_top[f->bits] / 63.0f;
+    inverse = unit > 0 ? 1.0f / unit : 0.0f;
+    for (int d = 0; d < n; d++) {
+        float y = x[d] * inverse;
+        int c = 0;
+
+        for (int i = 1; i < levels; i++)
+            c += y > 0.5f * (float)(f->level[i - 1] + f->level[i]);
+        code[d] = (uint8_t)c;
+    }
+    for (int d = 0; d < n; d++) {
+        float level = f->level[code[d]];
+
+        dot += x[d] * level;
+        square += level * level;
+    }
+    return bf16_of(dot > 0 ? dot / square : 0.0f, false);
+}
+
+/* Codes of one row and its scales, which lie in column `slot` of sc. x is destroyed. */
+static void encode_row(int codec, int D, float *x, uint8_t *code, uint16_t *sc)
+{
+    const kept_codec_info *f = &infos[codec];
+    int top = (1 << (f->bits - 1)) - 1, groups = D / 32;
+
+    for (int d = 0; d < D; d++)
+        x[d] = bounded(x[d]);
+    if (f->rotated)
+        kept_codec_turn(x, D, false);
+    if (f->zero) {
+        for (int g = 0; g < groups; g++) {
+            uint16_t sz[2];
+
+            encode_span(x + 32 * g, 32, (1 << f->bits) - 1, code + 32 * g, sz);
+            sc[g * P64] = sz[0];
+            sc[(groups + g) * P64] = sz[1];
+        }
+    } else if (f->grouped) {
+        for (int g = 0; g < groups; g++)
+            sc[g * P64] = encode_even(x + 32 * g, 32, top, 8, code + 32 * g);
+    } else if (f->level && f->level != even4) {
+        *sc = encode_lloyd(x, D, f, code);
+    } else {
+        *sc = encode_even(x, D, top, f->level ? 8 : 0, code);
+    }
+}
+
+/* Values of one row, still turned. */
+static void decode_row(int codec, int D, const uint8_t *code, const uint16_t *sc, float *x)
+{
+    const kept_codec_info *f = &infos[codec];
+    int n = f->grouped ? 32 : D;
+
+    for (int at = 0, g = 0; at < D; at += n, g++) {
+        uint16_t s = sc[g * P64];
+        float scale = f->zero ? kept_f16_to_f32(s) : kept_bf16_to_f32(s);
+        float zero = f->zero ? kept_f16_to_f32(sc[(D / 32 + g) * P64]) : 0.0f;
+
+        for (int d = at; d < at + n; d++)
+            x[d] = (float)(f->level ? f->level[code[d]] : (int8_t)code[d]) * scale + zero;
+    }
+}
+
+static void encode_channels(int codec, int D, float *x, uint8_t *code, uint16_t *sc)
+{
+    int top = (1 << infos[codec].bits) - 1;
+
+    for (int i = 0; i < P64 * D; i++)
+        x[i] = bounded(x[i]);
+    for (int h = 0; h < 2; h++) {
+        for (int d = 0; d < D; d++) {
+            uint16_t sz[2];
+            uint8_t c[32];
+            float y[32];
+
+            for (int s = 0; s < 32; s++)
+                y[s] = x[(32 * h + s) * D + d];
+            encode_span(y, 32, top, c, sz);
+            for (int s = 0; s < 32; s++)
+                code[(32 * h + s) * D + d] = c[s];
+            sc[h * D + d] = sz[0];
+            sc[(2 + h) * D + d] = sz[1];
+        }
+    }
+}
+
+static void decode_channels(int D, const uint8_t *code, const uint16_t *sc, float *x)
+{
+    for (int s = 0; s < P64; s++)
+        for (int d = 0; d < D; d++)
+            x[s * D + d] = (float)code[s * D + d] * kept_f16_to_f32(sc[s / 32 * D + d]) +
+                           kept_f16_to_f32(sc[(2 + s / 32) * D + d]);
+}
+
+/* ---- halves ---------------------------------------------------------------------------------- */
+
+/* Element of an F16 or bf16 half. */
+static size_t element(bool v, int D, int s, int d)
+{
+    int c = d / 64 * 64;
+
+    if (!v)
+        return kept_k_at(D, s) + (size_t)d * 32;
+    return (size_t)P64 * (size_t)c + (size_t)(s * kept_v_width(D, c) + d - c);
+}
+
+static uint16_t *scales_of(uint8_t *half, int codec, bool v, int D)
+{
+    return (uint16_t *)(void *)(half + kept_words_bytes(infos[codec].bits, v, D));
+}
+
+/* x[64][D] of a half, still turned. */
+static void decode_half(const uint8_t *half, int codec, bool v, int D, float *x)
+{
+    uint8_t code[P64 * KEPT_MAX_HEAD_SIZE];
+    const uint16_t *sc = scales_of((uint8_t *)(uintptr_t)half, codec, v, D);
+
+    if (is_float(codec)) {
+        const uint16_t *from = (const uint16_t *)(const void *)half;
+
+        for (int s = 0; s < P64; s++)
+            for (int d = 0; d < D; d++) {
+                uint16_t h = from[element(v, D, s, d)];
+
+                x[s * D + d] = codec == KEPT_F16 ? kept_f16_to_f32(h) : kept_bf16_to_f32(h);
+            }
+        return;
+    }
+    kept_words_load(code, half, infos[codec].bits, v, D);
+    if (infos[codec].channel)
+        decode_channels(D, code, sc, x);
+    for (int s = 0; s < P64 && !infos[codec].channel; s++)
+        decode_row(codec, D, code + s * D, sc + s, x + s * D);
+}
+
+/* Of x[64][D], which is destroyed. */
+static void encode_half(uint8_t *half, int codec, bool v, int D, float *x)
+{
+    uint8_t code[P64 * KEPT_MAX_HEAD_SIZE];
+    uint16_t *sc = scales_of(half, codec, v, D);
+
+    if (infos[codec].channel)
+        encode_channels(codec, D, x, code, sc);
+    for (int s = 0; s < P64 && !infos[codec].channel; s++)
+        encode_row(codec, D, x + s * D, code + s * D, sc + s);
+    kept_words_store(half, code, infos[codec].bits, v, D);
+}
+
+static void encode_floats(uint8_t *half, int codec, bool v, int D, const float *x)
+{
+    uint16_t *to = (uint16_t *)(void *)half;
+
+    for (int s = 0; s < P64; s++)
+        for (int d = 0; d < D; d++) {
+            float y = bounded(x[s * D + d]), m = fabsf(y);
+            uint16_t b = (uint16_t)(bf16_of(m, false) | (y < 0 ? 0x8000 : 0));
+
+            to[element(v, D, s, d)] = codec == KEPT_F16 ? kept_f32_to_f16(x[s * D + d]) : b;
+        }
+}
+
+void kept_codec_pack(kept_packed to, const uint8_t *f16)
+{
+    float x[P64 * KEPT_MAX_HEAD_SIZE];
+    int D = to.head_size;
+    size_t half = kept_page_bytes(D) / 2;
+
+    for (int v = 0; v < 2; v++) {
+        int codec = v ? to.c.v : to.c.k;
+        uint8_t *at = to.at + (v ? kept_codec_half_bytes(to.c.k, false, D) : 0);
+
+        if (codec == KEPT_F16) {
+            memcpy(at, f16 + (v ? half : 0), half);
+            continue;
+        }
+        decode_half(f16 + (v ? half : 0), KEPT_F16, v, D, x);
+        if (is_float(codec))
+            encode_floats(at, codec, v, D, x);
+        else
+            encode_half(at, codec, v, D, x);
+    }
+}
+
+static void read_half(kept_packed p, bool v, float *x)
+{
+    int codec = v ? p.c.v : p.c.k, D = p.head_size;
+
+    decode_half(p.at + (v ? kept_codec_half_bytes(p.c.k, false, D) : 0), codec, v, D, x);
+    for (int s = 0; s < P64 && infos[codec].rotated; s++)
+        kept_codec_turn(x + s * D, D, true);
+}
+
+void kept_codec_unpack(uint8_t *f16, kept_packed from)
+{
+    float x[P64 * KEPT_MAX_HEAD_SIZE];
+    int D = from.head_size;
+
+    for (int v = 0; v < 2; v++) {
+        read_half(from, v, x);
+        encode_floats(f16 + (v ? kept_page_bytes(D) / 2 : 0), KEPT_F16, v, D, x);
+    }
+}
+
+void kept_codec_read(kept_packed p, int slot0, int n, float *k, float *v)
+{
+    float x[P64 * KEPT_MAX_HEAD_SIZE];
+    size_t D = (size_t)p.head_size;
+
+    if (k) {
+        read_half(p, false, x);
+        memcpy(k, x + (size_t)slot0 * D, (size_t)n * D * sizeof *x);
+    }
+    if (v) {
+        read_half(p, true, x);
+        memcpy(v, x + (size_t)slot0 * D, (size_t)n * D * sizeof *x);
+    }
+}
+
+void kept_codec_widen(float *to, const uint8_t *half, int codec, bool v, int D)
+{
+    float x[P64 * KEPT_MAX_HEAD_SIZE];
+
+    decode_half(half, codec, v, D, x);
+    for (int s = 0; s < P64; s++)
+        for (int d = 0; d < D; d++)
+            to[element(v, D, s, d)] = x[s * D + d];
+}
+
+/* ---- single rows ------------------------------------------------------------------------------
+ */
+
+static void put_half(uint8_t *half, int codec, bool v, const kept_packed *p, int slot,
+                     const float *from)
+{
+    uint8_t code[KEPT_MAX_HEAD_SIZE];
+    float x[KEPT_MAX_HEAD_SIZE];
+    int D = p->head_size;
+
+    memcpy(x, from, (size_t)D * sizeof *x);
+    if (is_float(codec)) {
+        uint16_t *to = (uint16_t *)(void *)half;
+
+        for (int d = 0; d < D; d++) {
+            float y = bounded(x[d]);
+            uint16_t b = (uint16_t)(bf16_of(fabsf(y), false) | (y < 0 ? 0x8000 : 0));
+
+            to[element(v, D, slot, d)] = codec == KEPT_F16 ? kept_f32_to_f16(x[d]) : b;
+        }
+        return;
+    }
+    encode_row(codec, D, x, code, scales_of(half, codec, v, D) + slot);
+    kept_words_put(half, code, infos[codec].bits, v, D, slot);
+}
+
+void kept_codec_put(kept_packed p, int slot, const float *k, const float *v)
+{
+    if (k)
+        put_half(p.at, p.c.k, false, &p, slot, k);
+    if (v)
+        put_half(p.at + kept_codec_half_bytes(p.c.k, false, p.head_size), p.c.v, true, &p, slot, v);
+}
+
+static void move_half(uint8_t *to, int dst, const uint8_t *from, int src, int codec, bool v, int D)
+{
+    uint8_t code[KEPT_MAX_HEAD_SIZE];
+    uint16_t *st = scales_of(to, codec, v, D);
+    const uint16_t *sf = scales_of((uint8_t *)(uintptr_t)from, codec, v, D);
+
+    if (is_float(codec)) {
+        for (int d = 0; d < D; d++)
+            ((uint16_t *)(void *)to)[element(v, D, dst, d)] =
+                ((const uint16_t *)(const void *)from)[element(v, D, src, d)];
+        return;
+    }
+    kept_words_get(code, from, infos[codec].bits, v, D, src);
+    kept_words_put(to, code, infos[codec].bits, v, D, dst);
+    for (size_t i = 0; i < n_scales(codec, D); i += P64)
+        st[i + (size_t)dst] = sf[i + (size_t)src];
+}
+
+void kept_codec_move(kept_packed to, int dst, kept_packed from, int src)
+{
+    size_t half = kept_codec_half_bytes(to.c.k, false, to.head_size);
+
+    move_half(to.at, dst, from.at, src, to.c.k, false, to.head_size);
+    move_half(to.at + half, dst, from.at + half, src, to.c.v, true, to.head_size);
+}

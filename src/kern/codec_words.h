@@ -1,0 +1,26 @@
+/* codec_words: codes of a page half, [64][D] bytes, to and from the words that codec.h lays out. */
+#ifndef KERN_CODEC_WORDS_H
+#define KERN_CODEC_WORDS_H
+
+#include "kern/kern.h"
+
+#include <string.h>
+
+static inline float kept_bf16_to_f32(uint16_t h)
+{
+    uint32_t u = (uint32_t)h << 16;
+    float f;
+
+    memcpy(&f, &u, sizeof f);
+    return f;
+}
+
+/* Bytes of the codes of a half. bits: 2, 3, 4, 8, or 16: plain elements. */
+size_t kept_words_bytes(int bits, bool v, int head_size);
+void kept_words_store(uint8_t *half, const uint8_t *code, int bits, bool v, int head_size);
+void kept_words_load(uint8_t *code, const uint8_t *half, int bits, bool v, int head_size);
+/* The same for the codes [D] of one slot. */
+void kept_words_put(uint8_t *half, const uint8_t *code, int bits, bool v, int head_size, int slot);
+void kept_words_get(uint8_t *code, const uint8_t *half, int bits, bool v, int head_size, int slot);
+
+#endif

@@ -1,0 +1,237 @@
+/* Caches of packed pages against a naive model: random appends, packing, evictions and forks; the
+ * model knows of every slot only its position, whose row is a function of it. A row that was
+ * rounded is still nearer to its own than to any other, whose distance is 1.4 times a row's length:
+ * half of a row's length separates right from wrong, whatever was rounded how often. */
+#include "test.h"
+#include "cache/cache.h"
+
+#define D        64
+#define HEADS    3
+#define N_CACHES 4
+#define MAX      700
+
+typedef struct model {
+    kept_cache *c; /* NULL: not there */
+    int n[HEADS], next;
+    int32_t pos[HEADS][MAX];
+} model;
+
+static uint64_t seed = 11;
+static uint32_t below(uint32_t n)
+{
+    seed = seed * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(seed >> 33) % n;
+}
+
+/* Number d of the row of a position: keys and values differ, and so do heads. */
+static float number(int32_t pos, int head, int v, int d)
+{
+    uint64_t h = ((uint64_t)pos * 8 + (uint64_t)(head * 2 + v)) * 0x9e3779b97f4a7c15u +
+                 (uint64_t)d * 0xbf58476d1ce4e5b9u;
+    float x = 0;
+
+    for (int i = 0; i < 4; i++) {
+        h ^= h >> 29, h *= 0x94d049bb133111ebu, h ^= h >> 32;
+        x += (float)(h >> 40) / 16777216.0f - 0.5f;
+    }
+    return x * 1.7f;
+}
+
+static double distance(const float *x, int32_t pos, int head, int v)
+{
+    double e = 0, all = 0;
+
+    for (int d = 0; d < D; d++) {
+        double y = number(pos, head, v, d);
+
+        e += (x[d] - y) * (x[d] - y), all += y * y;
+    }
+    return sqrt(e / all);
+}
+
+/* The same positions with their rows; bytes counted twice alike. limit: of a row's length. */
+static double check(const model *m)
+{
+    static float k[MAX * D], v[MAX * D];
+    static int32_t pos[MAX];
+    double worst = 0;
+    uint64_t kv, meta;
+    kept_account a;
+
+    for (int h = 0; h < HEADS; h++) {
+        char seen[MAX * 40] = {0};
+
+        CHECK_INT(kept_cache_n(m->c, 0, h), m->n[h]);
+        kept_cache_read(m->c, 0, h, pos, k, v);
+        for (int s = 0; s < m->n[h]; s++)
+            seen[m->pos[h][s]] = 1;
+        for (int s = 0; s < m->n[h]; s++) {
+            CHECK(seen[pos[s]] == 1);
+            seen[pos[s]] = 0;
+            worst = fmax(worst, distance(k + s * D, pos[s], h, 0));
+            worst = fmax(worst, distance(v + s * D, pos[s], h, 1));
+        }
+    }
+    CHECK(worst < 0.5);
+    kept_cache_account(m->c, &a);
+    kept_cache_walk(m->c, &kv, &meta);
+    CHECK_INT(a.kv_bytes, kv);
+    CHECK_INT(a.meta_bytes, meta);
+    return worst;
+}
+
+static void append(model *m)
+{
+    int n = 1 + (int)below(90);
+    float k[D], v[D];
+
+    for (int h = 0; h < HEADS; h++)
+        if (m->n[h] + n > MAX - 64)
+            return;
+    if (m->next + n >= MAX * 40)
+        return;
+    for (int h = 0; h < HEADS; h++) {
+        if (kept_cache_reserve(m->c, 0, h, n)) {
+            for (int i = 0; i <= h; i++)
+                kept_cache_reserve(m->c, 0, i, 0);
+            return;
+        }
+    }
+    for (int h = 0; h < HEADS; h++) {
+        for (int t = 0; t < n; t++) {
+            for (int d = 0; d < D; d++)
+                k[d] = number(m->next + t, h, 0, d), v[d] = number(m->next + t, h, 1, d);
+            kept_cache_put(m->c, 0, h, m->n[h] + t, k, v, m->next + t);
+            m->pos[h][m->n[h] + t] = m->next + t;
+        }
+        kept_cache_commit(m->c, 0, h, n);
+        m->n[h] += n;
+    }
+    m->next += n;
+}
+
+static void evict(model *m)
+{
+    uint8_t keep[MAX];
+    int h = (int)below(HEADS), share = 1 + (int)below(10), left = 0;
+    static int32_t pos[MAX];
+
+    kept_cache_read(m->c, 0, h, pos, NULL, NULL);
+    for (int s = 0; s < m->n[h]; s++)
+        keep[s] = (int)below(10) < share;
+    if (kept_cache_retain(m->c, 0, h, keep))
+        return;
+    for (int s = 0; s < m->n[h]; s++)
+        if (keep[s])
+            m->pos[h][left++] = pos[s];
+    m->n[h] = left;
+}
+
+static void pack(model *m, const kept_codecs *forms, int n_forms)
+{
+    kept_codecs form = forms[below((uint32_t)n_forms)];
+    int skip = (int)below(2);
+
+    for (int h = 0; h < HEADS; h++)
+        kept_cache_pack(m->c, 0, h, form, skip);
+}
+
+static void fork_to(model *m, const model *from)
+{
+    kept_error e;
+
+    kept_cache_free(m->c);
+    *m = *from;
+    m->c = NULL;
+    CHECK_INT(kept_cache_fork(from->c, 1, (const int[]){0}, &m->c, &e), KEPT_OK);
+}
+
+/* Many operations; returns the worst distance seen. */
+static double run(int n_ops, int n_pages, const kept_codecs *forms, int n_forms)
+{
+    model m[N_CACHES] = {{NULL, {0}, 0, {{0}}}};
+    kept_pool *pool;
+    kept_pool_account a;
+    double worst = 0;
+
+    CHECK_INT(kept_pool_new(D, (size_t)n_pages, 4000, &pool, NULL), KEPT_OK);
+    for (int i = 0; i < N_CACHES; i++)
+        CHECK_INT(kept_cache_new(pool, kept_kern_get(NULL), 1, HEADS, 1, MAX, &m[i].c, NULL),
+                  KEPT_OK);
+    for (int op = 0; op < n_ops && !test_failed; op++) {
+        model *x = &m[below(N_CACHES)];
+        uint32_t what = below(100);
+
+        if (what < 55)
+            append(x);
+        else if (what < 80)
+            evict(x);
+        else if (what < 97)
+            pack(x, forms, n_forms);
+        else if (x != m)
+            fork_to(x, m);
+        if (op % 12 == 0)
+            worst = fmax(worst, check(x));
+    }
+    for (int i = 0; i < N_CACHES; i++)
+        kept_cache_free(m[i].c);
+    kept_pool_get_account(pool, &a);
+    CHECK_INT(a.n_free_pages, a.n_pages);
+    kept_pool_free(pool);
+    return worst;
+}
+
+static const kept_codecs rows_only[] = {{KEPT_Q8, KEPT_Q8}};
+static const kept_codecs all[] = {{KEPT_Q8, KEPT_Q8},   {KEPT_ROT4, KEPT_Q8},
+                                  {KEPT_Q4, KEPT_Q4},   {KEPT_CHAN4, KEPT_TOK4},
+                                  {KEPT_Q8, KEPT_ROT4}, {KEPT_BF16, KEPT_Q8}};
+
+/* q8 rows move as they are: hundreds of operations add up to little. */
+static void moves_lose_nothing(void)
+{
+    CHECK(run(2500, 400, rows_only, 1) < 0.03);
+}
+static void every_form(void)
+{
+    run(4000, 400, all, 6);
+}
+static void little_room(void)
+{
+    run(3000, 60, all, 6);
+}
+
+/* Packing a full cache gives its bytes back: pages of any size can use them. */
+static void bytes_come_back(void)
+{
+    kept_pool *pool;
+    model m = {NULL, {0}, 0, {{0}}};
+    size_t page = kept_codec_page_bytes((kept_codecs){KEPT_Q4, KEPT_Q4}, D);
+
+    CHECK_INT(kept_pool_new(D, 96, 1000, &pool, NULL), KEPT_OK);
+    CHECK_INT(kept_cache_new(pool, kept_kern_get(NULL), 1, HEADS, 0, MAX, &m.c, NULL), KEPT_OK);
+    for (int i = 0; i < 40; i++)
+        append(&m);
+    int full = 0, tails = 0;
+    for (int h = 0; h < HEADS; h++) {
+        full += m.n[h] / 64, tails += m.n[h] % 64 > 0;
+        CHECK_INT(kept_cache_pack(m.c, 0, h, (kept_codecs){KEPT_Q4, KEPT_Q4}, 0), KEPT_OK);
+    }
+    kept_account a;
+    kept_cache_account(m.c, &a);
+    CHECK(full >= 20);
+    CHECK_INT(a.kv_bytes, (size_t)full * page + (size_t)tails * kept_page_bytes(D));
+    CHECK_INT(kept_pool_free_pages(pool),
+              96 - (a.kv_bytes + kept_page_bytes(D) - 1) / kept_page_bytes(D));
+    check(&m);
+    kept_cache_free(m.c);
+    kept_pool_free(pool);
+}
+
+int main(void)
+{
+    RUN(bytes_come_back);
+    RUN(moves_lose_nothing);
+    RUN(every_form);
+    RUN(little_room);
+    TEST_END();
+}

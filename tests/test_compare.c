@@ -1,0 +1,355 @@
+/* compare and verify on documents made here: pairing, verdicts, Holm, guarantees, doctored results.
+ */
+#include "bench/compare.h"
+#include "bench/run.h"
+#include "bench/selftest.h"
+#include "bench/verify.h"
+#include "test.h"
+
+enum { MAX_ROWS = 12 };
+
+/* score of sample i under row v */
+typedef double (*score_of)(int i, int v);
+
+static json_t *make(int n, const char *const *names, int n_rows, score_of score, const char *kind)
+{
+    json_t *doc =
+        json_pack("{s:s,s:i,s:s,s:{s:s},s:[{s:s,s:s,s:i}],s:[],s:[]}", "schema", KEPT_RESULT_SCHEMA,
+                  "version", KEPT_RESULT_VERSION, "kept", "0", "model", "sha256", "m", "tasks",
+                  "label", "t", "kind", kind, "length", 512, "variants", "samples");
+    for (int v = 0; v < n_rows; v++)
+        json_array_append_new(json_object_get(doc, "variants"),
+                              json_pack("{s:s,s:s,s:s,s:s}", "name", names[v], "canonical",
+                                        names[v], "resolved", names[v], "role",
+                                        v == 0   ? "reference"
+                                        : v == 1 ? "floor"
+                                                 : "strategy"));
+    for (int i = 0; i < n; i++) {
+        char hash[20];
+        snprintf(hash, sizeof hash, "%016x", i * 7919 + 5);
+        json_t *s = json_pack("{s:i,s:i,s:s,s:[],s:[s]}", "task", 0, "index", i, "hash", hash,
+                              "outcomes", "answers", "yes");
+        for (int v = 0; v < n_rows; v++) {
+            json_t *o =
+                json_pack("{s:i,s:b,s:f,s:f,s:[f],s:[i]}", "variant", v, "failed", 0, "kv_bytes",
+                          1000.0 - 100 * v, "meta_bytes", 0.0, "kl", v > 1 ? 0.5 : 0.0, "top1", 1);
+            if (strcmp(kind, "score")) {
+                json_object_set_new(o, "score", json_real(score(i, v)));
+                json_object_set_new(o, "text", json_string(score(i, v) > 0 ? "yes" : "no"));
+                json_object_set_new(o, "tokens", json_array());
+                json_object_set_new(o, "diverged", json_null());
+            } else {
+                json_object_set_new(o, "nll", json_pack("[f]", score(i, v)));
+            }
+            json_array_append_new(json_object_get(s, "outcomes"), o);
+        }
+        json_array_append_new(json_object_get(doc, "samples"), s);
+    }
+    json_object_set_new(doc, "cells", kept_result_cells(doc));
+    return doc;
+}
+
+static const char *const names[] = {"full", "full (again)", "good@50%", "good@20%", "bad@20%"};
+
+/* bad loses 30 of 100, good@50% nothing, good@20% one in fifty. */
+static double scores(int i, int v)
+{
+    return v == 4 ? i % 10 >= 3 : v == 3 ? i % 50 != 7 : 1;
+}
+
+static double nlls(int i, int v)
+{
+    return 2 + 0.01 * (i % 7) + (v == 4 ? 0.2 + 0.01 * (i % 3) : v == 3 ? 0.0005 * (i % 5) : 0);
+}
+
+static kept_compare_options two(const json_t *a, const json_t *b)
+{
+    return (kept_compare_options){.before = a,
+                                  .after = b,
+                                  .before_name = "a",
+                                  .after_name = "b",
+                                  .margin = 0.05,
+                                  .nll_margin = 0.01,
+                                  .level = 0.95};
+}
+
+static json_t *must_compare(const kept_compare_options *o)
+{
+    json_t *c = NULL;
+    kept_error err = {.text = ""};
+    CHECK_INT(kept_compare(o, &c, &err), KEPT_OK);
+    if (!c) {
+        fprintf(stderr, "%s\n", err.text);
+        exit(1);
+    }
+    return c;
+}
+
+static const char *verdict(const json_t *c, size_t row)
+{
+    return json_string_value(
+        json_object_get(json_array_get(json_object_get(c, "rows"), row), "verdict"));
+}
+
+static double number(const json_t *c, size_t row, const char *key)
+{
+    return json_number_value(json_object_get(json_array_get(json_object_get(c, "rows"), row), key));
+}
+
+static void verdicts_of_rows(void)
+{
+    json_t *doc = make(400, names, 5, scores, "generate");
+    kept_compare_options o = two(doc, doc);
+    json_t *c = must_compare(&o);
+    CHECK_INT(json_array_size(json_object_get(c, "rows")), 3);
+    CHECK_STR(verdict(c, 0), "non-inferior");
+    CHECK_STR(verdict(c, 1), "non-inferior");
+    CHECK_STR(verdict(c, 2), "worse");
+    CHECK_NEAR(number(c, 2, "change"), -0.3, 1e-12);
+    CHECK_INT(number(c, 2, "regressions"), 120);
+    CHECK_INT(
+        json_array_size(json_object_get(json_array_get(json_object_get(c, "rows"), 2), "flips")),
+        120);
+    CHECK_INT(kept_compare_verdict(c), KEPT_WORSE);
+    json_decref(c);
+    o.margin = 0.02; /* exactly what good@20% loses: nothing can be said */
+    o.after_row = "good@20%";
+    c = must_compare(&o);
+    CHECK_STR(verdict(c, 0), "inconclusive");
+    CHECK_INT(kept_compare_verdict(c), KEPT_INCONCLUSIVE);
+    json_decref(c);
+    o.before_row = "bad@20%"; /* better than the worse one at no margin at all */
+    o.margin = 0;
+    c = must_compare(&o);
+    CHECK_STR(verdict(c, 0), "non-inferior");
+    CHECK_NEAR(number(c, 0, "change"), 0.28, 1e-12);
+    json_decref(c);
+    json_t *none = NULL;
+    kept_error err;
+    o.after_row = "goods@20%";
+    CHECK_INT(kept_compare(&o, &none, &err), KEPT_ARGUMENT);
+    CHECK(strstr(err.text, "did you mean 'good@20%'") != NULL);
+    json_decref(doc);
+}
+
+/* NLL: more is worse, and signs are those of a cell. */
+static void verdicts_of_nll(void)
+{
+    json_t *doc = make(60, names, 5, nlls, "score");
+    kept_compare_options o = two(doc, doc);
+    json_t *c = must_compare(&o);
+    CHECK_STR(verdict(c, 0), "non-inferior");
+    CHECK_STR(verdict(c, 1), "non-inferior");
+    CHECK_STR(verdict(c, 2), "worse");
+    CHECK(number(c, 2, "change") > 0.2 && number(c, 2, "bound_low") > 0.2);
+    CHECK(number(c, 2, "bound_low") < number(c, 2, "change") &&
+          number(c, 2, "change") < number(c, 2, "bound_high"));
+    const json_t *cell = json_array_get(json_object_get(doc, "cells"), 4);
+    CHECK_NEAR(json_number_value(json_object_get(cell, "change")), number(c, 2, "change"), 1e-12);
+    CHECK_NEAR(json_number_value(json_object_get(cell, "bound_high")), number(c, 2, "bound_high"),
+               1e-12);
+    json_decref(c);
+    json_decref(doc);
+}
+
+/* One row that just passes alone does not among twenty that do not. */
+static double borderline(int i, int v)
+{
+    return v < 2 ? 1 : v == 2 ? i % 40 != 3 : (i * 31 + v) % 20 != 3;
+}
+
+static void many_rows_are_corrected(void)
+{
+    static const char *const many[] = {"full", "full (again)", "a@1%", "b@1%", "c@1%", "d@1%",
+                                       "e@1%", "f@1%",         "g@1%", "h@1%", "i@1%", "j@1%"};
+    json_t *doc = make(180, many, MAX_ROWS, borderline, "generate");
+    kept_compare_options o = two(doc, doc);
+    o.margin = 0.06;
+    o.after_row = "a@1%";
+    json_t *c = must_compare(&o);
+    CHECK_STR(verdict(c, 0), "non-inferior");
+    const double p = number(c, 0, "p_inferior");
+    json_decref(c);
+    o.after_row = NULL;
+    c = must_compare(&o);
+    CHECK_STR(verdict(c, 0), "inconclusive");
+    CHECK_NEAR(number(c, 0, "p_inferior_holm"), 10 * p, 1e-12);
+    CHECK(number(c, 0, "more") > 0);
+    json_decref(c);
+    json_decref(doc);
+}
+
+static void pairs_are_found_by_hash(void)
+{
+    json_t *a = make(300, names, 5, scores, "generate"), *b = json_deep_copy(a), *c = NULL;
+    json_t *samples = json_object_get(b, "samples");
+    /* the same samples in another order are the same pairs */
+    for (size_t i = 0; i < 150; i++) {
+        json_t *x = json_incref(json_array_get(samples, i));
+        json_array_set(samples, i, json_array_get(samples, 299 - i));
+        json_array_set(samples, 299 - i, x);
+        json_decref(x);
+    }
+    kept_compare_options o = two(a, b);
+    c = must_compare(&o);
+    CHECK_INT(json_array_size(json_object_get(c, "rows")), 4); /* the full cache is one */
+    for (size_t i = 0; i < 4; i++)
+        CHECK(number(c, i, "regressions") == 0 && number(c, i, "improvements") == 0);
+    CHECK_NEAR(json_number_value(json_object_get(c, "kendall_tau")), 1, 1e-12);
+    CHECK_INT(kept_compare_verdict(c), KEPT_NON_INFERIOR);
+    json_decref(c);
+    /* prompts that only one side has */
+    json_object_set_new(json_array_get(samples, 0), "hash", json_string("other"));
+    kept_error err;
+    CHECK_INT(kept_compare(&o, &c, &err), KEPT_ARGUMENT);
+    CHECK(strstr(err.text, "2 prompts are in one result only") && strstr(err.text, "--common"));
+    o.common = true;
+    c = must_compare(&o);
+    CHECK_INT(number(c, 0, "n"), 299);
+    json_decref(c);
+    size_t i;
+    json_t *s;
+    json_array_foreach(samples, i, s) json_object_set_new(s, "hash", json_sprintf("x%zu", i));
+    CHECK_INT(kept_compare(&o, &c, &err), KEPT_ARGUMENT);
+    CHECK(strstr(err.text, "no prompt in common") != NULL);
+    json_object_set_new(json_array_get(json_object_get(b, "tasks"), 0), "length", json_integer(9));
+    CHECK_INT(kept_compare(&o, &c, &err), KEPT_ARGUMENT);
+    CHECK(strstr(err.text, "no task in common") != NULL);
+    json_decref(a);
+    json_decref(b);
+}
+
+/* Losses 0, 1/50 and 3/10 of 400: at 5 points the ladder of good holds to the end, bad's does not.
+ */
+static void guarantees_climb_down(void)
+{
+    json_t *doc = make(400, names, 5, scores, "generate"), *list = NULL;
+    CHECK_INT(kept_guarantees(doc, 0.05, 0.05, &list, NULL), KEPT_OK);
+    CHECK_INT(json_array_size(list), 2);
+    const json_t *good = json_array_get(list, 0), *bad = json_array_get(list, 1);
+    CHECK_STR(json_string_value(json_object_get(good, "best")), "good@20%");
+    CHECK(json_is_null(json_object_get(bad, "best")));
+    const json_t *step = json_array_get(json_object_get(good, "steps"), 1);
+    CHECK_NEAR(json_number_value(json_object_get(step, "loss")), 0.02, 1e-12);
+    CHECK_NEAR(json_number_value(json_object_get(step, "p")), kept_binomial_cdf(8, 400, 0.05),
+               1e-12);
+    CHECK_NEAR(json_number_value(json_object_get(step, "bound")),
+               kept_clopper_pearson(8, 400, 0.9).high, 1e-9);
+    json_decref(list);
+    CHECK_INT(kept_guarantees(doc, 0.025, 0.05, &list, NULL), KEPT_OK);
+    CHECK_STR(json_string_value(json_object_get(json_array_get(list, 0), "best")), "good@50%");
+    json_decref(list);
+    json_decref(doc);
+}
+
+static void doctored_results_are_caught(void)
+{
+    kept_error err = {.text = ""};
+    json_t *doc = make(40, names, 5, scores, "generate");
+    CHECK_INT(kept_result_verify(doc, &err), KEPT_OK);
+    json_t *cell = json_array_get(json_object_get(doc, "cells"), 4);
+    json_object_set_new(cell, "score", json_real(1));
+    CHECK_INT(kept_result_verify(doc, &err), KEPT_FORMAT);
+    CHECK(strstr(err.text, "'score' of bad@20%") != NULL);
+    json_decref(doc);
+    doc = make(40, names, 5, scores, "generate");
+    json_t *outcome = json_array_get(
+        json_object_get(json_array_get(json_object_get(doc, "samples"), 0), "outcomes"), 4);
+    json_object_set_new(outcome, "score", json_real(1)); /* 0 before */
+    CHECK_INT(kept_result_verify(doc, &err), KEPT_FORMAT);
+    json_decref(doc);
+    /* parts of a figure that has parts, to the digits that are written */
+    doc = make(40, names, 5, nlls, "score");
+    char *written = json_dumps(doc, JSON_REAL_PRECISION(15));
+    json_t *read = json_loads(written, 0, NULL);
+    CHECK_INT(kept_result_verify(read, &err), KEPT_OK);
+    cell = json_array_get(json_object_get(read, "cells"), 4);
+    json_object_set_new(json_array_get(json_object_get(cell, "by_distance"), 0), "nll",
+                        json_real(1.5));
+    CHECK_INT(kept_result_verify(read, &err), KEPT_FORMAT);
+    CHECK(strstr(err.text, "by_distance") != NULL);
+    free(written);
+    json_decref(read);
+    json_decref(doc);
+    /* an interval is ours to check only in what this version wrote */
+    doc = make(40, names, 5, scores, "generate");
+    cell = json_array_get(json_object_get(doc, "cells"), 4);
+    json_object_set_new(cell, "change_low", json_real(-0.9));
+    CHECK_INT(kept_result_verify(doc, &err), KEPT_OK);
+    json_object_set_new(doc, "kept", json_string(kept_version()));
+    CHECK_INT(kept_result_verify(doc, &err), KEPT_FORMAT);
+    json_decref(doc);
+    /* a floor that is not zero, in samples and cells alike */
+    doc = make(40, names, 5, scores, "generate");
+    outcome = json_array_get(
+        json_object_get(json_array_get(json_object_get(doc, "samples"), 3), "outcomes"), 1);
+    json_object_set_new(outcome, "kl", json_pack("[f]", 0.001));
+    json_object_set_new(doc, "cells", kept_result_cells(doc));
+    CHECK_INT(kept_result_verify(doc, &err), KEPT_FORMAT);
+    CHECK(strstr(err.text, "differs from itself") != NULL);
+    json_object_set_new(doc, "version", json_integer(7));
+    CHECK_INT(kept_result_check(doc, &err), KEPT_FORMAT);
+    json_decref(doc);
+}
+
+/* Whether the check of this name passed. */
+static bool passed(const json_t *checks, const char *name)
+{
+    const json_t *c;
+    size_t i;
+    json_array_foreach(checks, i,
+                       c) if (!strcmp(json_string_value(json_object_get(c, "name")),
+                                      name)) return json_is_true(json_object_get(c, "ok"));
+    CHECK(!"there is such a check");
+    return false;
+}
+
+/* The selftest itself must be able to fail: a control that is as good, a floor that is not zero, a
+ * second run with another answer. */
+static void the_selftest_can_fail(void)
+{
+    static const char *const all[] = {
+        "whole",          "same",        "control", "doctored-cell", "doctored-samples",
+        "doctored-floor", "doctored-cut"};
+    json_t *doc = make(60, names, 5, scores, "generate"), *checks = NULL;
+    kept_error err;
+    CHECK_INT(kept_selftest_judge(doc, "bad@20%", 0.05, &checks, &err), KEPT_OK);
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        CHECK(passed(checks, all[i]));
+    json_t *again = json_deep_copy(doc);
+    CHECK_INT(kept_selftest_again(doc, again, checks, &err), KEPT_OK);
+    CHECK(passed(checks, "threads"));
+    json_decref(checks);
+    json_t *o = json_array_get(
+        json_object_get(json_array_get(json_object_get(again, "samples"), 7), "outcomes"), 3);
+    json_object_set_new(o, "tokens", json_pack("[i]", 3));
+    checks = json_array();
+    CHECK_INT(kept_selftest_again(doc, again, checks, &err), KEPT_OK);
+    CHECK(!passed(checks, "threads"));
+    json_decref(checks);
+    CHECK_INT(kept_selftest_judge(doc, "good@50%", 0.05, &checks, &err), KEPT_OK);
+    CHECK(!passed(checks, "control") && passed(checks, "same"));
+    json_decref(checks);
+    o = json_array_get(
+        json_object_get(json_array_get(json_object_get(doc, "samples"), 7), "outcomes"), 1);
+    json_object_set_new(o, "kl", json_pack("[f]", 1e-6));
+    json_object_set_new(doc, "cells", kept_result_cells(doc));
+    CHECK_INT(kept_selftest_judge(doc, "bad@20%", 0.05, &checks, &err), KEPT_OK);
+    CHECK(!passed(checks, "same") && !passed(checks, "whole"));
+    json_decref(checks);
+    CHECK_INT(kept_selftest_judge(doc, "nothing", 0.05, &checks, &err), KEPT_ARGUMENT);
+    json_decref(doc);
+    json_decref(again);
+}
+
+int main(void)
+{
+    RUN(verdicts_of_rows);
+    RUN(verdicts_of_nll);
+    RUN(many_rows_are_corrected);
+    RUN(pairs_are_found_by_hash);
+    RUN(guarantees_climb_down);
+    RUN(doctored_results_are_caught);
+    RUN(the_selftest_can_fail);
+    TEST_END();
+}
