@@ -140,7 +140,6 @@ KEPT_API const char *kept_strategy_resolved(const kept_strategy *s);
 
 typedef struct kept_engine kept_engine;
 typedef struct kept_seq kept_seq;
-
 typedef struct kept_engine_options {
     int n_threads;     /* 0: all processors */
     size_t pool_bytes; /* K/V pages preallocated; 0: enough for one full sequence of max_tokens */
