@@ -24,9 +24,9 @@ const float kept_codec_signs[256] = {
 #undef S1
 
 /* Lloyd-Max levels of a unit Gaussian (Max 1960), in 1/63 of the largest: .453 1.510, .245 .756
- * 1.344 2.152, .128 .388 .657 .942 1.256 1.618 2.069 2.733. */
-static const int8_t lloyd2[4] = {-63, -19, 19, 63};
-static const int8_t lloyd3[8] = {-63, -39, -22, -7, 7, 22, 39, 63};
+ * 1.344 2.152, .128 .388 .657 .942 1.256 1.618 2.069 2.733. Kernels read all 16 places. */
+static const int8_t lloyd2[16] = {-63, -19, 19, 63};
+static const int8_t lloyd3[16] = {-63, -39, -22, -7, 7, 22, 39, 63};
 static const int8_t lloyd4[16] = {-63, -48, -37, -29, -22, -15, -9, -3,
                                   3,   9,   15,  22,  29,  37,  48, 63};
 static const int8_t even4[16] = {-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7};

@@ -72,7 +72,8 @@ typedef struct kept_codec_info {
     uint8_t bits;
     bool rotated, grouped, zero; /* grouped: scales for 32 channels each */
     bool channel;                /* scales per channel of 32 slots: K only, rows cannot move */
-    const int8_t *level;         /* [2^bits], NULL: the code is its own signed byte, or a float */
+    const int8_t
+        *level; /* [16], 2^bits in use; NULL: the code is its own signed byte, or a float */
 } kept_codec_info;
 
 const kept_codec_info *kept_codec_get(int codec);

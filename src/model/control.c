@@ -351,7 +351,7 @@ kept_status kept_seq_replay(kept_seq *s, const kept_decision *log, int n, kept_e
     if (!c)
         return kept_fail(err, KEPT_ARGUMENT, "the sequence's controller decides nothing");
     for (int i = 0; i < n; i++)
-        if (!kept_strategy_state(s->whole, log[i].state) || log[i].state < 0 || log[i].slots < 0 ||
+        if (log[i].state < 0 || !kept_strategy_state(s->whole, log[i].state) || log[i].slots < 0 ||
             (i && log[i].at < log[i - 1].at))
             return kept_fail(err, KEPT_ARGUMENT, "decision %d of the log is none of '%s'", i,
                              kept_strategy_name(s->whole));

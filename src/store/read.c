@@ -330,6 +330,10 @@ kept_status kept_store_map(kept_store *s, int64_t setting, const char *task_labe
                          &out, bytes, err);
     if (kept_query_close(&q))
         st = q.status;
+    if (st) {
+        free(out);
+        out = NULL;
+    }
     if (!st && !out)
         st = kept_fail(err, KEPT_NOT_FOUND, "%s: no kept positions of sample %d of %s under %s",
                        s->path, index, task_label, resolved);
