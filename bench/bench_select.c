@@ -14,6 +14,7 @@
 #include "kept/kept.h"
 #include "kept/trained.h"
 #include "policy/parts.h"
+#include "train/train.h"
 
 #include <limits.h>
 #include <stdio.h>
@@ -64,11 +65,9 @@ static bool has_file(const setup *s, const char *kind)
 
 static void open_files(setup *s)
 {
-    static const char *const kinds[] = {"kvzap",    "ranker",       "duo",      "headkv",
-                                        "qfilters", "triattention", "expected", "lu-kv"};
     char path[4096];
-    for (size_t i = 0; s->trained && i < sizeof kinds / sizeof *kinds; i++) {
-        snprintf(path, sizeof path, "%.4000s/%s.kept", s->trained, kinds[i]);
+    for (int i = 0; s->trained && i < kept_train_kind_count(); i++) {
+        snprintf(path, sizeof path, "%.4000s/%s.kept", s->trained, kept_train_kind_at(i)->name);
         if (!access(path, R_OK) && !kept_trained_open(path, &s->file[s->n_files], NULL))
             s->n_files++;
     }

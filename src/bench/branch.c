@@ -12,10 +12,10 @@
 #define SHORT_PIECE 64 /* tokens whose logits are asked for at once */
 #define SHORT_LEAST 16 /* a shorter context tells nothing */
 
-kept_seq *kept_copy_seq(kept_work *w, int v, const kept_capture *extra, kept_error *err)
+kept_seq *kept_copy_seq(kept_work *w, int v, const kept_strategy *s, const kept_capture *extra,
+                        kept_error *err)
 {
     kept_seq *copy = NULL;
-    const kept_strategy *s = w->job->variants[v].strategy;
     if (kept_seq_fork(w->out[v].seq, s, extra, w->job->o->seed, &copy, err) && s)
         (void)kept_seq_fork(w->out[v].seq, NULL, extra, w->job->o->seed, &copy, err);
     return copy;
@@ -31,7 +31,7 @@ void kept_branch(kept_work *w)
         if (!o->active)
             continue;
         const kept_capture *extra = v == KEPT_VARIANT_FLOOR && w->job->probe ? &probe : NULL;
-        kept_seq *copy = kept_copy_seq(w, v, extra, &why);
+        kept_seq *copy = kept_copy_seq(w, v, w->job->variants[v].strategy, extra, &why);
         if (!copy) {
             kept_outcome_fail(o, why.text);
             continue;

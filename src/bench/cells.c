@@ -5,6 +5,7 @@
  * A failed outcome scores 0 and counts in n; its bytes, times and distances are left out.
  */
 #include "bench/run.h"
+#include "bench/doc.h"
 
 #include "bench/stats.h"
 
@@ -63,37 +64,14 @@ typedef struct tally {
     double *steps, *ratios, *full_steps; /* speed: nanoseconds, paired ratios */
 } tally;
 
-static double number(const json_t *o, const char *key)
-{
-    const json_t *x = json_object_get(o, key);
-    return json_is_number(x) ? json_number_value(x) : NAN;
-}
-
-static double at(const json_t *list, size_t i)
-{
-    const json_t *x = json_array_get(list, i);
-    return json_is_number(x) ? json_number_value(x) : NAN;
-}
-
 static bool is_failed(const json_t *o)
 {
     return !json_is_false(json_object_get(o, "failed"));
 }
 
-static const json_t *outcome_of(const json_t *sample, int variant)
-{
-    const json_t *list = json_object_get(sample, "outcomes"), *o;
-    size_t i;
-    o = variant >= 0 ? json_array_get(list, (size_t)variant) : NULL;
-    if (o && number(o, "variant") == variant) /* where it is in all but partial samples */
-        return o;
-    json_array_foreach(list, i, o) if (number(o, "variant") == variant) return o;
-    return NULL;
-}
-
 static double held(const json_t *o)
 {
-    return number(o, "kv_bytes") + number(o, "meta_bytes");
+    return kept_doc_number(o, "kv_bytes") + kept_doc_number(o, "meta_bytes");
 }
 
 /* Number of the sample's cluster: its context, or itself where the document has none. */
@@ -121,25 +99,26 @@ static void add_diff(tally *t, const json_t *sample, double diff)
 static void add_bytes(tally *t, const json_t *o, const json_t *full)
 {
     for (int i = 0; i < N_PLAIN; i++)
-        add(&t->plain[i], number(o, plain[i]));
+        add(&t->plain[i], kept_doc_number(o, plain[i]));
     add(&t->held, held(o));
     if (is_failed(full))
         return;
     add(&t->held_pct, 100 * held(o) / held(full));
-    add(&t->kv_pct, 100 * number(o, "kv_bytes") / number(full, "kv_bytes"));
-    add(&t->peak_pct, 100 * number(o, "peak_bytes") / number(full, "peak_bytes"));
-    add(&t->byte_steps_pct, 100 * number(o, "byte_steps") / number(full, "byte_steps"));
+    add(&t->kv_pct, 100 * kept_doc_number(o, "kv_bytes") / kept_doc_number(full, "kv_bytes"));
+    add(&t->peak_pct, 100 * kept_doc_number(o, "peak_bytes") / kept_doc_number(full, "peak_bytes"));
+    add(&t->byte_steps_pct,
+        100 * kept_doc_number(o, "byte_steps") / kept_doc_number(full, "byte_steps"));
 }
 
 static void add_answer(tally *t, const json_t *sample, const json_t *o, const json_t *full)
 {
-    double score = is_failed(o) ? 0 : number(o, "score");
+    double score = is_failed(o) ? 0 : kept_doc_number(o, "score");
     t->score_cluster[t->score.n] = cluster_of(t->all_ids, sample);
     t->scores[t->score.n] = score;
     add(&t->score, score);
     if (is_failed(full))
         return;
-    double diff = score - number(full, "score");
+    double diff = score - kept_doc_number(full, "score");
     t->regressions += diff < 0;
     t->improvements += diff > 0;
     add_diff(t, sample, diff);
@@ -160,17 +139,17 @@ static void add_positions(tally *t, const json_t *sample, const json_t *o, const
         while ((int)i + 1 > distance_end[range])
             range++;
         distance *d = &t->by_distance[range];
-        double x = at(kl, i);
-        add(&own, at(nll, i));
-        add(&d->nll, at(nll, i));
+        double x = kept_doc_at(kl, i);
+        add(&own, kept_doc_at(nll, i));
+        add(&d->nll, kept_doc_at(nll, i));
         if (is_failed(full))
             continue;
         add(&t->kl, x);
-        add(&t->top1, at(top1, i));
+        add(&t->top1, kept_doc_at(top1, i));
         add(&d->kl, x);
-        add(&d->top1, at(top1, i));
-        add(&base, at(full_nll, i));
-        add(&d->full_nll, at(full_nll, i));
+        add(&d->top1, kept_doc_at(top1, i));
+        add(&base, kept_doc_at(full_nll, i));
+        add(&d->full_nll, kept_doc_at(full_nll, i));
         t->kl_max = x > t->kl_max ? x : t->kl_max;
     }
     add(&t->nll, mean_of(&own));
@@ -198,18 +177,18 @@ static bool add_speed(tally *t, const json_t *o)
         !grow(&t->full_steps, t->n_full_steps, n))
         return false;
     for (size_t i = 0; i < n; i++) {
-        t->steps[t->n_steps++] = at(own, i);
-        t->full_steps[t->n_full_steps++] = at(full, i);
+        t->steps[t->n_steps++] = kept_doc_at(own, i);
+        t->full_steps[t->n_full_steps++] = kept_doc_at(full, i);
         if (i % PAIR == PAIR - 1)
-            t->ratios[t->n_pairs++] =
-                (at(full, i - 1) + at(full, i)) / (at(own, i - 1) + at(own, i));
+            t->ratios[t->n_pairs++] = (kept_doc_at(full, i - 1) + kept_doc_at(full, i)) /
+                                      (kept_doc_at(own, i - 1) + kept_doc_at(own, i));
     }
     return true;
 }
 
 static bool tally_sample(tally *t, const json_t *sample, int variant)
 {
-    const json_t *o = outcome_of(sample, variant), *full = outcome_of(sample, 0);
+    const json_t *o = kept_doc_outcome(sample, variant), *full = kept_doc_outcome(sample, 0);
     if (!o || !full)
         return true;
     t->n++;
@@ -224,11 +203,6 @@ static bool tally_sample(tally *t, const json_t *sample, int variant)
 }
 
 /* ---- to JSON -------------------------------------------------------------------------------- */
-
-static void put(json_t *c, const char *key, double x)
-{
-    json_object_set_new(c, key, isfinite(x) ? json_real(x) : json_null());
-}
 
 static void put_int(json_t *c, const char *key, int x)
 {
@@ -245,12 +219,12 @@ static void put_change(json_t *c, const tally *t, bool generate)
         t->diff[i] *= sign;
     if (kept_change_of(&x, 0, LEVEL, &d, NULL))
         d = (kept_change){.mean = NAN, .p = NAN, .interval = {NAN, NAN}, .bounds = {NAN, NAN}};
-    put(c, "change", sign * d.mean + 0.0);
-    put(c, "change_low", generate ? d.interval.low : -d.interval.high);
-    put(c, "change_high", generate ? d.interval.high : -d.interval.low);
-    put(c, "bound_low", generate ? d.bounds.low : -d.bounds.high);
-    put(c, "bound_high", generate ? d.bounds.high : -d.bounds.low);
-    put(c, "p", t->n_diff ? d.p : NAN);
+    kept_doc_put(c, "change", sign * d.mean + 0.0);
+    kept_doc_put(c, "change_low", generate ? d.interval.low : -d.interval.high);
+    kept_doc_put(c, "change_high", generate ? d.interval.high : -d.interval.low);
+    kept_doc_put(c, "bound_low", generate ? d.bounds.low : -d.bounds.high);
+    kept_doc_put(c, "bound_high", generate ? d.bounds.high : -d.bounds.low);
+    kept_doc_put(c, "p", t->n_diff ? d.p : NAN);
     put_int(c, "n_pairs", t->n_diff);
     put_int(c, "n_clusters", d.n_clusters);
     if (generate) {
@@ -264,21 +238,21 @@ static void put_quality(json_t *c, const tally *t, bool generate)
     if (generate) {
         double n = kept_effective_n(t->scores, t->score_cluster, t->score.n);
         kept_interval w = kept_wilson(mean_of(&t->score) * n, n, LEVEL);
-        put(c, "score", mean_of(&t->score));
-        put(c, "score_low", t->n ? w.low : NAN);
-        put(c, "score_high", t->n ? w.high : NAN);
-        put(c, "n_new", mean_of(&t->n_new));
-        put(c, "diverged", mean_of(&t->diverged));
+        kept_doc_put(c, "score", mean_of(&t->score));
+        kept_doc_put(c, "score_low", t->n ? w.low : NAN);
+        kept_doc_put(c, "score_high", t->n ? w.high : NAN);
+        kept_doc_put(c, "n_new", mean_of(&t->n_new));
+        kept_doc_put(c, "diverged", mean_of(&t->diverged));
     } else {
-        put(c, "nll", mean_of(&t->nll));
-        put(c, "full_nll", mean_of(&t->full_nll));
-        put(c, "ppl", exp(mean_of(&t->nll)));
-        put(c, "full_ppl", exp(mean_of(&t->full_nll)));
+        kept_doc_put(c, "nll", mean_of(&t->nll));
+        kept_doc_put(c, "full_nll", mean_of(&t->full_nll));
+        kept_doc_put(c, "ppl", exp(mean_of(&t->nll)));
+        kept_doc_put(c, "full_ppl", exp(mean_of(&t->full_nll)));
     }
     put_change(c, t, generate);
-    put(c, "kl", mean_of(&t->kl));
-    put(c, "kl_max", t->kl.n ? t->kl_max : NAN);
-    put(c, "top1", mean_of(&t->top1));
+    kept_doc_put(c, "kl", mean_of(&t->kl));
+    kept_doc_put(c, "kl_max", t->kl.n ? t->kl_max : NAN);
+    kept_doc_put(c, "top1", mean_of(&t->top1));
     put_int(c, "n_positions", t->kl.n);
 }
 
@@ -294,10 +268,10 @@ static void put_distances(json_t *c, const tally *t)
         json_object_set_new(o, "to",
                             i + 1 < N_DISTANCES ? json_integer(distance_end[i]) : json_null());
         put_int(o, "n", d->nll.n);
-        put(o, "kl", mean_of(&d->kl));
-        put(o, "top1", mean_of(&d->top1));
-        put(o, "nll", mean_of(&d->nll));
-        put(o, "full_nll", mean_of(&d->full_nll));
+        kept_doc_put(o, "kl", mean_of(&d->kl));
+        kept_doc_put(o, "top1", mean_of(&d->top1));
+        kept_doc_put(o, "nll", mean_of(&d->nll));
+        kept_doc_put(o, "full_nll", mean_of(&d->full_nll));
         json_array_append_new(list, o);
     }
     json_object_set_new(c, "by_distance", list);
@@ -307,9 +281,9 @@ static void put_speed(json_t *c, tally *t)
 {
     double own = t->n_steps ? kept_quantile(t->steps, t->n_steps, 0.5) : NAN;
     double full = t->n_full_steps ? kept_quantile(t->full_steps, t->n_full_steps, 0.5) : NAN;
-    put(c, "tokens_per_s", 1e9 / own);
-    put(c, "full_tokens_per_s", 1e9 / full);
-    put(c, "speed_ratio", t->n_pairs ? kept_quantile(t->ratios, t->n_pairs, 0.5) : NAN);
+    kept_doc_put(c, "tokens_per_s", 1e9 / own);
+    kept_doc_put(c, "full_tokens_per_s", 1e9 / full);
+    kept_doc_put(c, "speed_ratio", t->n_pairs ? kept_quantile(t->ratios, t->n_pairs, 0.5) : NAN);
     put_int(c, "n_speed_steps", t->n_steps);
 }
 
@@ -321,12 +295,12 @@ static json_t *cell_json(tally *t, int task, int variant, bool generate)
     put_int(c, "n", t->n);
     put_int(c, "failed", t->failed);
     for (int i = 0; i < N_PLAIN; i++)
-        put(c, plain[i], mean_of(&t->plain[i]));
-    put(c, "held_bytes", mean_of(&t->held));
-    put(c, "held_pct", mean_of(&t->held_pct));
-    put(c, "kv_pct", mean_of(&t->kv_pct));
-    put(c, "peak_pct", mean_of(&t->peak_pct));
-    put(c, "byte_steps_pct", mean_of(&t->byte_steps_pct));
+        kept_doc_put(c, plain[i], mean_of(&t->plain[i]));
+    kept_doc_put(c, "held_bytes", mean_of(&t->held));
+    kept_doc_put(c, "held_pct", mean_of(&t->held_pct));
+    kept_doc_put(c, "kv_pct", mean_of(&t->kv_pct));
+    kept_doc_put(c, "peak_pct", mean_of(&t->peak_pct));
+    kept_doc_put(c, "byte_steps_pct", mean_of(&t->byte_steps_pct));
     put_quality(c, t, generate);
     if (!generate)
         put_distances(c, t);
@@ -346,7 +320,7 @@ static json_t *make_cell(const json_t *samples, int task, int variant, bool gene
     const json_t *s;
     size_t i;
     bool ok = t.diff && t.cluster && t.scores && t.score_cluster && t.ids && t.all_ids;
-    json_array_foreach(samples, i, s) if (ok && number(s, "task") == task) ok =
+    json_array_foreach(samples, i, s) if (ok && kept_doc_number(s, "task") == task) ok =
         tally_sample(&t, s, variant);
     json_t *c = ok ? cell_json(&t, task, variant, generate) : NULL;
     if (c)
@@ -372,10 +346,10 @@ static void put_holm(json_t *const *row, int n)
 {
     double p[KEPT_MAX_ROWS], adjusted[KEPT_MAX_ROWS];
     for (int v = 0; v < n; v++)
-        p[v] = v < 2 ? NAN : number(row[v], "p");
+        p[v] = v < 2 ? NAN : kept_doc_number(row[v], "p");
     bool ok = kept_holm(p, n, adjusted);
     for (int v = 0; v < n; v++)
-        put(row[v], "p_holm", ok ? adjusted[v] : NAN);
+        kept_doc_put(row[v], "p_holm", ok ? adjusted[v] : NAN);
 }
 
 /* The reference has no timing of its own: it takes what ran beside the others. */
@@ -383,10 +357,10 @@ static void share_full_speed(json_t *const *row, int n)
 {
     mean m = {0};
     for (int v = 1; v < n; v++)
-        add(&m, number(row[v], "full_tokens_per_s"));
-    put(row[0], "tokens_per_s", mean_of(&m));
-    put(row[0], "full_tokens_per_s", mean_of(&m));
-    put(row[0], "speed_ratio", m.n ? 1 : NAN);
+        add(&m, kept_doc_number(row[v], "full_tokens_per_s"));
+    kept_doc_put(row[0], "tokens_per_s", mean_of(&m));
+    kept_doc_put(row[0], "full_tokens_per_s", mean_of(&m));
+    kept_doc_put(row[0], "speed_ratio", m.n ? 1 : NAN);
 }
 
 /* Marks the rows no other row beats in both quality and bytes held. The floor takes no part, nor
@@ -396,10 +370,10 @@ static void mark_front(json_t *const *row, int n, bool generate, double *gain, d
     bool front[KEPT_MAX_ROWS];
     int m = 0, who[KEPT_MAX_ROWS];
     for (int v = 0; v < n; v++) {
-        double g = generate ? number(row[v], "score") : -number(row[v], "nll");
-        double b = number(row[v], "held_bytes");
+        double g = generate ? kept_doc_number(row[v], "score") : -kept_doc_number(row[v], "nll");
+        double b = kept_doc_number(row[v], "held_bytes");
         json_object_set_new(row[v], "front", json_false());
-        if (v == 1 || number(row[v], "failed") > 0 || !isfinite(g) || !isfinite(b))
+        if (v == 1 || kept_doc_number(row[v], "failed") > 0 || !isfinite(g) || !isfinite(b))
             continue;
         gain[m] = g;
         cost[m] = b;

@@ -2,24 +2,13 @@
  * of the ladder of budgets, as in "Learn then Test" (Angelopoulos et al. 2021, section 3.3).
  */
 #include "bench/compare.h"
+#include "bench/doc.h"
 
 #include "bench/pairs.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-static const char *text(const json_t *o, const char *key)
-{
-    const char *s = json_string_value(json_object_get(o, key));
-    return s ? s : "";
-}
-
-static double number(const json_t *o, const char *key)
-{
-    const json_t *x = json_object_get(o, key);
-    return json_is_number(x) ? json_number_value(x) : NAN;
-}
 
 /* Length of a spec without its budget. */
 static size_t stem(const char *spec)
@@ -85,8 +74,9 @@ static double held_of(const json_t *doc, int task, int variant)
     const json_t *c;
     size_t i;
     json_array_foreach(json_object_get(doc, "cells"), i,
-                       c) if (number(c, "task") == task &&
-                              number(c, "variant") == variant) return number(c, "held_pct");
+                       c) if (kept_doc_number(c, "task") == task &&
+                              kept_doc_number(c, "variant") ==
+                                  variant) return kept_doc_number(c, "held_pct");
     return NAN;
 }
 
@@ -94,14 +84,14 @@ static double held_of(const json_t *doc, int task, int variant)
 static int collect(const json_t *doc, int task, int first, step *steps)
 {
     const json_t *variants = json_object_get(doc, "variants"), *v;
-    const char *spec = text(json_array_get(variants, (size_t)first), "resolved");
+    const char *spec = kept_doc_text(json_array_get(variants, (size_t)first), "resolved");
     const size_t len = stem(spec);
     size_t i;
     int n = 0;
     json_array_foreach(variants, i, v)
     {
-        const char *other = text(v, "resolved");
-        if (!strcmp(text(v, "role"), "strategy") && stem(other) == len &&
+        const char *other = kept_doc_text(v, "resolved");
+        if (!strcmp(kept_doc_text(v, "role"), "strategy") && stem(other) == len &&
             !strncmp(other, spec, len))
             steps[n++] = (step){.variant = (int)i, .held = held_of(doc, task, (int)i)};
     }
@@ -113,7 +103,8 @@ static json_t *ladder_json(const json_t *doc, int task, const step *steps, int n
 {
     const json_t *variants = json_object_get(doc, "variants");
     json_t *o = json_object(), *list = json_array();
-    const char *name = text(json_array_get(variants, (size_t)steps[0].variant), "canonical");
+    const char *name =
+        kept_doc_text(json_array_get(variants, (size_t)steps[0].variant), "canonical");
     json_object_set(
         o, "task",
         json_object_get(json_array_get(json_object_get(doc, "tasks"), (size_t)task), "label"));
@@ -166,10 +157,10 @@ kept_status kept_guarantees(const json_t *doc, double epsilon, double delta, jso
     *out = json_array();
     json_array_foreach(json_object_get(doc, "tasks"), t, task)
     {
-        if (!strcmp(text(task, "kind"), "score"))
+        if (!strcmp(kept_doc_text(task, "kind"), "score"))
             continue;
         for (int v = 0; !s && v < n_rows; v++) {
-            if (strcmp(text(json_array_get(variants, (size_t)v), "role"), "strategy"))
+            if (strcmp(kept_doc_text(json_array_get(variants, (size_t)v), "role"), "strategy"))
                 continue;
             const int n = collect(doc, (int)t, v, steps);
             int first = v; /* a ladder is made once, where its first row stands */

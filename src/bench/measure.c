@@ -182,18 +182,14 @@ static uint64_t timed_step(kept_work *w, kept_seq *seq, int i)
 }
 
 /* A copy to spend on timing, under a strategy of its own, so that it shares no budget with the
- * original. A strategy that evicts once has already dropped the state it would need again and acts
- * no more: there the copy decodes as a plain cache, which is the same work. */
+ * original. */
 static kept_seq *copy_for_speed(kept_work *w, int v, kept_strategy **own)
 {
-    kept_seq *copy = NULL;
     const kept_strategy *s = w->job->variants[v].strategy;
     *own = NULL;
     if (s && kept_strategy_parse(kept_strategy_resolved(s), own, NULL))
         return NULL;
-    if (kept_seq_fork(w->out[v].seq, *own, NULL, w->job->o->seed, &copy, NULL) && s)
-        (void)kept_seq_fork(w->out[v].seq, NULL, NULL, w->job->o->seed, &copy, NULL);
-    return copy;
+    return kept_copy_seq(w, v, *own, NULL, NULL);
 }
 
 static kept_status time_variant(kept_work *w, int v)

@@ -1,21 +1,10 @@
 /* pairs: matches samples by the hash of their prompts' tokens. */
 #include "bench/pairs.h"
+#include "bench/doc.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-static double number(const json_t *o, const char *key)
-{
-    const json_t *x = json_object_get(o, key);
-    return json_is_number(x) ? json_number_value(x) : NAN;
-}
-
-static const char *text(const json_t *o, const char *key)
-{
-    const char *s = json_string_value(json_object_get(o, key));
-    return s ? s : "";
-}
 
 double kept_outcome_value(const json_t *o, bool generate)
 {
@@ -24,7 +13,7 @@ double kept_outcome_value(const json_t *o, bool generate)
     double sum = 0;
     size_t i;
     if (generate)
-        return failed ? 0 : number(o, "score");
+        return failed ? 0 : kept_doc_number(o, "score");
     json_array_foreach(nll, i, x) sum += json_is_number(x) ? json_number_value(x) : NAN;
     return failed || !json_array_size(nll) ? NAN : sum / (double)json_array_size(nll);
 }
@@ -37,25 +26,16 @@ int kept_row_find(const json_t *doc, const char *name)
     for (int k = 0; k < 3; k++)
         json_array_foreach(json_object_get(doc, "variants"), i, v)
         {
-            if (!strcmp(text(v, keys[k]), name))
+            if (!strcmp(kept_doc_text(v, keys[k]), name))
                 return (int)i;
         }
     return -1;
 }
 
-static const json_t *outcome_of(const json_t *sample, int variant)
-{
-    const json_t *o;
-    size_t i;
-    json_array_foreach(json_object_get(sample, "outcomes"), i,
-                       o) if (number(o, "variant") == variant) return o;
-    return NULL;
-}
-
 /* "HASH#k" of the k-th sample with this hash; seen: hash -> how often so far. */
 static void key_of(json_t *seen, const json_t *sample, char key[64])
 {
-    const char *hash = text(sample, "hash");
+    const char *hash = kept_doc_text(sample, "hash");
     const json_int_t k = json_integer_value(json_object_get(seen, hash));
     json_object_set_new(seen, hash, json_integer(k + 1));
     snprintf(key, 64, "%.40s#%lld", hash, (long long)k);
@@ -70,7 +50,8 @@ static json_t *by_key(const json_t *doc, int task, int variant)
     char key[64];
     json_array_foreach(json_object_get(doc, "samples"), i, sample)
     {
-        const json_t *o = number(sample, "task") == task ? outcome_of(sample, variant) : NULL;
+        const json_t *o =
+            kept_doc_number(sample, "task") == task ? kept_doc_outcome(sample, variant) : NULL;
         if (!o)
             continue;
         key_of(seen, sample, key);
@@ -82,8 +63,8 @@ static json_t *by_key(const json_t *doc, int task, int variant)
 
 static int cluster_of(json_t *ids, const json_t *sample)
 {
-    const char *name = text(sample, "cluster");
-    name = *name ? name : text(sample, "hash");
+    const char *name = kept_doc_text(sample, "cluster");
+    name = *name ? name : kept_doc_text(sample, "hash");
     json_t *id = json_object_get(ids, name);
     if (!id) {
         id = json_integer((json_int_t)json_object_size(ids));
@@ -109,7 +90,8 @@ kept_status kept_pairs_find(const json_t *a, int ta, int va, const json_t *b, in
     }
     json_array_foreach(json_object_get(b, "samples"), i, sample)
     {
-        const json_t *o = number(sample, "task") == tb ? outcome_of(sample, vb) : NULL;
+        const json_t *o =
+            kept_doc_number(sample, "task") == tb ? kept_doc_outcome(sample, vb) : NULL;
         if (!o)
             continue;
         key_of(seen, sample, key);

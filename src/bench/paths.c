@@ -7,37 +7,12 @@
  * longer or shorter its answers are; answers the full cache ended and a limit cut are told apart
  */
 #include "bench/run.h"
+#include "bench/doc.h"
 #include "bench/stats.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-static double number(const json_t *o, const char *key)
-{
-    const json_t *x = json_object_get(o, key);
-    return json_is_number(x) ? json_number_value(x) : NAN;
-}
-
-static double at(const json_t *list, size_t i)
-{
-    const json_t *x = json_array_get(list, i);
-    return json_is_number(x) ? json_number_value(x) : NAN;
-}
-
-static void put(json_t *o, const char *key, double x)
-{
-    json_object_set_new(o, key, isfinite(x) ? json_real(x) : json_null());
-}
-
-static const json_t *outcome_of(const json_t *sample, int variant)
-{
-    const json_t *o;
-    size_t i;
-    json_array_foreach(json_object_get(sample, "outcomes"), i,
-                       o) if (number(o, "variant") == variant) return o;
-    return NULL;
-}
 
 /* ---- kl_stats -------------------------------------------------------------------------------- */
 
@@ -56,8 +31,8 @@ static void add_keys(key_tokens *k, const json_t *sample, const json_t *own, con
     const json_t *brief = json_object_get(sample, "short_nll");
     const json_t *a = json_object_get(own, "nll"), *b = json_object_get(full, "nll");
     for (size_t i = 0; i < json_array_size(brief); i++) {
-        const double base = at(b, i), x = at(a, i);
-        if (at(brief, i) - base > KEY_GAIN && base < KEY_LEAST && isfinite(x)) {
+        const double base = kept_doc_at(b, i), x = kept_doc_at(a, i);
+        if (kept_doc_at(brief, i) - base > KEY_GAIN && base < KEY_LEAST && isfinite(x)) {
             k->own += x;
             k->full += base;
             k->n++;
@@ -69,10 +44,10 @@ static json_t *keys_json(const key_tokens *k)
 {
     json_t *o = json_object();
     json_object_set_new(o, "n", json_integer(k->n));
-    put(o, "nll", k->own / k->n);
-    put(o, "full_nll", k->full / k->n);
-    put(o, "ppl", exp(k->own / k->n));
-    put(o, "full_ppl", exp(k->full / k->n));
+    kept_doc_put(o, "nll", k->own / k->n);
+    kept_doc_put(o, "full_nll", k->full / k->n);
+    kept_doc_put(o, "ppl", exp(k->own / k->n));
+    kept_doc_put(o, "full_ppl", exp(k->full / k->n));
     return o;
 }
 
@@ -100,7 +75,7 @@ static bool collect(series *s, const json_t *own, const json_t *full)
     const json_t *kl = json_object_get(own, "kl"), *nll = json_object_get(own, "nll");
     const json_t *base = json_object_get(full, "nll"), *top1 = json_object_get(own, "top1");
     for (size_t i = 0; i < json_array_size(kl); i++) {
-        const double k = at(kl, i), a = at(nll, i), b = at(base, i);
+        const double k = kept_doc_at(kl, i), a = kept_doc_at(nll, i), b = kept_doc_at(base, i);
         if (!isfinite(k) || !isfinite(a) || !isfinite(b))
             continue;
         if (s->n == s->cap && !grow(s))
@@ -109,7 +84,7 @@ static bool collect(series *s, const json_t *own, const json_t *full)
         s->own[s->n] = a;
         s->full[s->n] = b;
         s->dp[s->n++] = exp(-a) - exp(-b);
-        s->same += at(top1, i) > 0;
+        s->same += kept_doc_at(top1, i) > 0;
     }
     return true;
 }
@@ -152,7 +127,7 @@ static void put_quantiles(json_t *o, const char *name, double *x, int n)
     for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
         char key[40];
         snprintf(key, sizeof key, "%s_%s", name, list[i].suffix);
-        put(o, key, kept_quantile(x, n, list[i].q));
+        kept_doc_put(o, key, kept_quantile(x, n, list[i].q));
     }
 }
 
@@ -166,35 +141,35 @@ static json_t *kl_json(series *s)
     const double ratio_se = sqrt(fmax(own.se * own.se + full.se * full.se - 2 * cov, 0));
     const double ppl = exp(own.mean), base = exp(full.mean);
     json_object_set_new(o, "n", json_integer(n));
-    put(o, "ppl", ppl);
-    put(o, "ppl_se", ppl * own.se);
-    put(o, "full_ppl", base);
-    put(o, "full_ppl_se", base * full.se);
-    put(o, "correlation", cov / (own.se * full.se));
-    put(o, "ln_ratio", own.mean - full.mean);
-    put(o, "ln_ratio_se", ratio_se);
-    put(o, "ratio", ratio);
-    put(o, "ratio_se", ratio * ratio_se);
-    put(o, "difference", ppl - base);
-    put(o, "difference_se",
-        sqrt(fmax(ppl * ppl * own.se * own.se + base * base * full.se * full.se -
-                      2 * cov * ppl * base,
-                  0)));
-    put(o, "kl_mean", kl.mean);
-    put(o, "kl_se", kl.se);
+    kept_doc_put(o, "ppl", ppl);
+    kept_doc_put(o, "ppl_se", ppl * own.se);
+    kept_doc_put(o, "full_ppl", base);
+    kept_doc_put(o, "full_ppl_se", base * full.se);
+    kept_doc_put(o, "correlation", cov / (own.se * full.se));
+    kept_doc_put(o, "ln_ratio", own.mean - full.mean);
+    kept_doc_put(o, "ln_ratio_se", ratio_se);
+    kept_doc_put(o, "ratio", ratio);
+    kept_doc_put(o, "ratio_se", ratio * ratio_se);
+    kept_doc_put(o, "difference", ppl - base);
+    kept_doc_put(o, "difference_se",
+                 sqrt(fmax(ppl * ppl * own.se * own.se + base * base * full.se * full.se -
+                               2 * cov * ppl * base,
+                           0)));
+    kept_doc_put(o, "kl_mean", kl.mean);
+    kept_doc_put(o, "kl_se", kl.se);
     const spread dp = mean_of(s->dp, n);
-    put(o, "dp_mean", dp.mean);
-    put(o, "dp_se", dp.se);
+    kept_doc_put(o, "dp_mean", dp.mean);
+    kept_doc_put(o, "dp_se", dp.se);
     put_quantiles(o, "kl", s->kl, n);
     put_quantiles(o, "dp", s->dp, n); /* sorted now: the pairs are not needed again */
     for (int i = 0; i < n; i++)
         s->dp[i] *= s->dp[i];
     const spread square = mean_of(s->dp, n);
-    put(o, "dp_rms", sqrt(square.mean));
-    put(o, "dp_rms_se", square.mean > 0 ? 0.5 * square.se / sqrt(square.mean) : 0);
+    kept_doc_put(o, "dp_rms", sqrt(square.mean));
+    kept_doc_put(o, "dp_rms_se", square.mean > 0 ? 0.5 * square.se / sqrt(square.mean) : 0);
     const double same = (double)s->same / n;
-    put(o, "same_top", same);
-    put(o, "same_top_se", n > 1 ? sqrt(same * (1 - same) / (n - 1)) : NAN);
+    kept_doc_put(o, "same_top", same);
+    kept_doc_put(o, "same_top_se", n > 1 ? sqrt(same * (1 - same) / (n - 1)) : NAN);
     return o;
 }
 
@@ -207,10 +182,10 @@ bool kept_put_kl_stats(json_t *cell, const json_t *samples, int task, int varian
     bool ok = true;
     json_array_foreach(samples, i, x)
     {
-        const json_t *own = outcome_of(x, variant), *full = outcome_of(x, 0);
-        if (number(x, "task") == task && own && full && ok)
+        const json_t *own = kept_doc_outcome(x, variant), *full = kept_doc_outcome(x, 0);
+        if (kept_doc_number(x, "task") == task && own && full && ok)
             ok = collect(&s, own, full);
-        if (number(x, "task") == task && own && full)
+        if (kept_doc_number(x, "task") == task && own && full)
             add_keys(&keys, x, own, full);
     }
     json_object_set_new(cell, "key_tokens", keys.n ? keys_json(&keys) : json_null());
@@ -263,8 +238,8 @@ void kept_put_trajectory(json_t *cell, const json_t *samples, int task, int vari
     size_t i, k;
     json_array_foreach(samples, i, x)
     {
-        const json_t *own = outcome_of(x, variant), *full = outcome_of(x, 0);
-        if (number(x, "task") != task || !own || !full ||
+        const json_t *own = kept_doc_outcome(x, variant), *full = kept_doc_outcome(x, 0);
+        if (kept_doc_number(x, "task") != task || !own || !full ||
             !json_is_false(json_object_get(own, "failed")) ||
             !json_is_false(json_object_get(full, "failed")))
             continue;
@@ -277,10 +252,10 @@ void kept_put_trajectory(json_t *cell, const json_t *samples, int task, int vari
     json_t *o = p.n ? json_object() : json_null();
     if (p.n) {
         json_object_set_new(o, "n", json_integer(p.n));
-        put(o, "identical", (double)p.n_identical / p.n);
-        put(o, "prefix_match", p.same / p.n);
-        put(o, "first_divergence", p.n_diverged ? p.first / p.n_diverged : NAN);
-        put(o, "length_ratio", p.full_length > 0 ? p.length / p.full_length : NAN);
+        kept_doc_put(o, "identical", (double)p.n_identical / p.n);
+        kept_doc_put(o, "prefix_match", p.same / p.n);
+        kept_doc_put(o, "first_divergence", p.n_diverged ? p.first / p.n_diverged : NAN);
+        kept_doc_put(o, "length_ratio", p.full_length > 0 ? p.length / p.full_length : NAN);
         json_object_set_new(o, "longer", json_integer(p.longer));
         json_object_set_new(o, "shorter", json_integer(p.shorter));
         json_object_set_new(o, "cut", json_integer(p.cut));

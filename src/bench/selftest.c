@@ -1,5 +1,6 @@
 /* selftest: the negative control, the A/A, and doctored copies. */
 #include "bench/selftest.h"
+#include "bench/doc.h"
 
 #include "bench/compare.h"
 #include "bench/pairs.h"
@@ -15,23 +16,19 @@ static void add(json_t *checks, const char *name, bool ok, const char *what)
                           json_pack("{s:s,s:b,s:s}", "name", name, "ok", (int)ok, "what", what));
 }
 
-static double number(const json_t *o, const char *key)
-{
-    const json_t *x = json_object_get(o, key);
-    return json_is_number(x) ? json_number_value(x) : NAN;
-}
-
 /* A/A: every figure that may differ is exactly zero. */
 static void check_floor(const json_t *doc, json_t *checks)
 {
     const json_t *c = json_array_get(json_object_get(doc, "cells"), 1);
-    const bool ok = number(c, "n") > 0 && number(c, "kl_max") == 0 && number(c, "change") == 0 &&
-                    number(c, "regressions") == 0 && number(c, "improvements") == 0 &&
-                    number(c, "top1") == 1 && number(c, "failed") == 0;
+    const bool ok = kept_doc_number(c, "n") > 0 && kept_doc_number(c, "kl_max") == 0 &&
+                    kept_doc_number(c, "change") == 0 && kept_doc_number(c, "regressions") == 0 &&
+                    kept_doc_number(c, "improvements") == 0 && kept_doc_number(c, "top1") == 1 &&
+                    kept_doc_number(c, "failed") == 0;
     char what[160];
     snprintf(what, sizeof what, "the full cache beside itself: KL at most %g, %g flips, n = %g",
-             number(c, "kl_max"), number(c, "regressions") + number(c, "improvements"),
-             number(c, "n"));
+             kept_doc_number(c, "kl_max"),
+             kept_doc_number(c, "regressions") + kept_doc_number(c, "improvements"),
+             kept_doc_number(c, "n"));
     add(checks, "same", ok, what);
 }
 
@@ -54,7 +51,8 @@ static kept_status check_control(const json_t *doc, const char *control, double 
     const char *verdict = json_string_value(json_object_get(r, "verdict"));
     char what[200];
     snprintf(what, sizeof what, "%.60s scores %.0f%% where the full cache scores %.0f%%: %s",
-             control, 100 * number(r, "after_value"), 100 * number(r, "before_value"), verdict);
+             control, 100 * kept_doc_number(r, "after_value"),
+             100 * kept_doc_number(r, "before_value"), verdict);
     add(checks, "control", !strcmp(verdict, kept_verdict_text(KEPT_WORSE)), what);
     json_decref(c);
     return KEPT_OK;

@@ -3,6 +3,7 @@
  * context. A failed outcome scores 0 in every turn.
  */
 #include "bench/run.h"
+#include "bench/doc.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -18,32 +19,17 @@ typedef struct sums {
     int n, n_evidence;
 } sums;
 
-static double number(const json_t *o, const char *key)
-{
-    const json_t *x = json_object_get(o, key);
-    return json_is_number(x) ? json_number_value(x) : NAN;
-}
-
-static const json_t *outcome_of(const json_t *sample, int variant)
-{
-    const json_t *o;
-    size_t i;
-    json_array_foreach(json_object_get(sample, "outcomes"), i,
-                       o) if (number(o, "variant") == variant) return o;
-    return NULL;
-}
-
 static double score_of(const json_t *outcome, size_t turn)
 {
     const json_t *t = json_array_get(json_object_get(outcome, "turns"), turn);
-    double x = number(t, "score");
+    double x = kept_doc_number(t, "score");
     return json_is_true(json_object_get(outcome, "failed")) || !isfinite(x) ? 0 : x;
 }
 
 static void add(sums *s, const json_t *own, const json_t *full, size_t turn)
 {
     double evidence =
-        number(json_array_get(json_object_get(own, "turns"), turn), "evidence_recall");
+        kept_doc_number(json_array_get(json_object_get(own, "turns"), turn), "evidence_recall");
     s->n++;
     s->score += score_of(own, turn);
     s->full += score_of(full, turn);
@@ -94,12 +80,12 @@ void kept_put_turns(json_t *cell, const json_t *samples, int task, int variant)
     bool any = false;
     json_array_foreach(samples, i, s)
     {
-        const json_t *own = outcome_of(s, variant), *full = outcome_of(s, 0);
-        if (number(s, "task") != task || !own || !full)
+        const json_t *own = kept_doc_outcome(s, variant), *full = kept_doc_outcome(s, 0);
+        if (kept_doc_number(s, "task") != task || !own || !full)
             continue;
         json_array_foreach(json_object_get(s, "turns"), k, t)
         {
-            const double again = number(t, "again");
+            const double again = kept_doc_number(t, "again");
             int range = 0;
             while (isfinite(again) && again > again_end[range])
                 range++;

@@ -2,6 +2,7 @@
  * it.
  */
 #include "bench/verify.h"
+#include "bench/doc.h"
 
 #include "bench/run.h"
 
@@ -11,12 +12,6 @@
 
 /* Documents are written with 15 digits. */
 #define TOLERANCE 1e-9
-
-static double number(const json_t *o, const char *key)
-{
-    const json_t *x = json_object_get(o, key);
-    return json_is_number(x) ? json_number_value(x) : NAN;
-}
 
 static bool is_index(const json_t *x, size_t n)
 {
@@ -57,10 +52,10 @@ kept_status kept_result_check(const json_t *doc, kept_error *err)
     size_t i;
     if (!schema || strcmp(schema, KEPT_RESULT_SCHEMA))
         return kept_fail(err, KEPT_FORMAT, "is not a result of kept run");
-    if (number(doc, "version") != KEPT_RESULT_VERSION)
+    if (kept_doc_number(doc, "version") != KEPT_RESULT_VERSION)
         return kept_fail(err, KEPT_FORMAT,
                          "is a result of version %.0f, this kept reads version %d",
-                         number(doc, "version"), KEPT_RESULT_VERSION);
+                         kept_doc_number(doc, "version"), KEPT_RESULT_VERSION);
     if (!n_tasks || n_variants < 2 || n_variants > KEPT_MAX_ROWS || !json_is_array(samples))
         return kept_fail(err, KEPT_FORMAT, "a result without tasks, rows or samples");
     json_array_foreach(samples, i, sample)
@@ -132,9 +127,9 @@ static kept_status floor_is_zero(const json_t *cells, kept_error *err)
     size_t i;
     json_array_foreach(cells, i, c)
     {
-        if (number(c, "variant") != 1 || number(c, "failed") > 0)
+        if (kept_doc_number(c, "variant") != 1 || kept_doc_number(c, "failed") > 0)
             continue;
-        if (number(c, "kl") > 0 || fabs(number(c, "change")) > 0)
+        if (kept_doc_number(c, "kl") > 0 || fabs(kept_doc_number(c, "change")) > 0)
             return kept_fail(err, KEPT_FORMAT,
                              "the full cache differs from itself: this result proves nothing");
     }

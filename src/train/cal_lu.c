@@ -70,27 +70,15 @@ static void close_lu(kept_train_job *j)
     free(u);
 }
 
-typedef struct ranked {
-    float score;
-    int32_t at;
-} ranked;
-
-static int compare(const void *a, const void *b)
-{
-    const ranked *x = a, *y = b;
-    return x->score != y->score ? (x->score < y->score) - (x->score > y->score)
-                                : (x->at < y->at) - (x->at > y->at);
-}
-
 /* Hands the future mass of the head's slots to the cuts that its ranking puts them in. */
 static void add_gains(lu *u, const kept_view_head *h, size_t kv)
 {
-    ranked *r = (ranked *)(void *)u->order;
+    kept_fit_ranked *r = (kept_fit_ranked *)(void *)u->order;
     const float *score = u->score + kv * (size_t)u->n, *mass = u->mass + kv * (size_t)u->n;
     double *gain = u->to + kv * CUTS;
     for (int i = 0; i < u->n; i++)
-        r[i] = (ranked){score[i], i};
-    qsort(r, (size_t)u->n, sizeof *r, compare);
+        r[i] = (kept_fit_ranked){score[i], i};
+    kept_fit_rank(r, u->n);
     for (int i = 0; i < u->n; i++)
         gain[(int64_t)i * CUTS / u->n] += (double)h->mass[r[i].at] - (double)mass[r[i].at];
 }

@@ -116,3 +116,16 @@ double kept_fit_spearman(const float *a, const float *b, int n, int32_t *work)
     }
     return xx > 0 && yy > 0 ? xy / sqrt(xx * yy) : 0;
 }
+
+static int by_rank(const void *a, const void *b)
+{
+    const kept_fit_ranked *x = a, *y = b;
+    return x->score != y->score ? (x->score < y->score) - (x->score > y->score)
+                                : (x->at < y->at) - (x->at > y->at);
+}
+
+void kept_fit_rank(kept_fit_ranked *r, int n)
+{
+    if (n > 0)
+        qsort(r, (size_t)n, sizeof *r, by_rank);
+}

@@ -89,6 +89,12 @@ void kept_fit_adam(float *w, const float *grad, float *m1, float *m2, size_t n, 
 /* Spearman's rank correlation of two rows (mean ranks on ties); work [4 n]. 0 if one is constant.
  */
 double kept_fit_spearman(const float *a, const float *b, int n, int32_t *work);
+/* Orders r [n] from the highest score down, the higher `at` first among equals. */
+typedef struct kept_fit_ranked {
+    float score;
+    int32_t at;
+} kept_fit_ranked;
+void kept_fit_rank(kept_fit_ranked *r, int n);
 
 /* ---- the list: kinds.c ---- */
 #define KEPT_TRAINER_LIST(X)                                                                       \

@@ -196,28 +196,15 @@ static kept_status read_on(kept_train_job *j, kept_seq *seq, const int32_t *toke
 
 /* ---- held out -------------------------------------------------------------------------------- */
 
-typedef struct ranked {
-    float score;
-    int32_t at;
-} ranked;
-
-static int compare(const void *a, const void *b)
-{
-    const ranked *x = a, *y = b;
-    return x->score != y->score ? (x->score < y->score) - (x->score > y->score)
-                                : (x->at < y->at) - (x->at > y->at);
-}
-
 /* Mass of the slots that score [n] keeps of those that compete, for every budget, into *kept. */
 static void add_kept(const ranker *k, const float *score, const float *mass, double *kept,
                      int stride)
 {
-    ranked *r = (ranked *)(void *)k->order;
+    kept_fit_ranked *r = (kept_fit_ranked *)(void *)k->order;
     int open = k->n - SINKS - RECENT;
     for (int i = 0; i < open; i++)
-        r[i] = (ranked){score[SINKS + i], SINKS + i};
-    if (open > 0)
-        qsort(r, (size_t)open, sizeof *r, compare);
+        r[i] = (kept_fit_ranked){score[SINKS + i], SINKS + i};
+    kept_fit_rank(r, open);
     for (int b = 0; b < N_BUDGETS; b++)
         for (int i = 0; i < open && i < (int)(budget[b] * k->n) - SINKS - RECENT; i++)
             kept[b * stride] += (double)mass[r[i].at];

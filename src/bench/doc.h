@@ -1,0 +1,43 @@
+/* doc: reading and writing the members of a result document (docs/result-format.md). */
+#ifndef BENCH_DOC_H
+#define BENCH_DOC_H
+
+#include <jansson.h>
+#include <math.h>
+
+/* NAN: not there, or no number. */
+static inline double kept_doc_number(const json_t *o, const char *key)
+{
+    const json_t *x = json_object_get(o, key);
+    return json_is_number(x) ? json_number_value(x) : NAN;
+}
+static inline double kept_doc_at(const json_t *list, size_t i)
+{
+    const json_t *x = json_array_get(list, i);
+    return json_is_number(x) ? json_number_value(x) : NAN;
+}
+/* "": not there, or no text. */
+static inline const char *kept_doc_text(const json_t *o, const char *key)
+{
+    const char *s = json_string_value(json_object_get(o, key));
+    return s ? s : "";
+}
+/* null where x is not finite. */
+static inline void kept_doc_put(json_t *o, const char *key, double x)
+{
+    json_object_set_new(o, key, isfinite(x) ? json_real(x) : json_null());
+}
+/* What a sample says of a variant; NULL: nothing. */
+static inline const json_t *kept_doc_outcome(const json_t *sample, int variant)
+{
+    const json_t *o;
+    size_t i;
+    json_array_foreach(json_object_get(sample, "outcomes"), i, o)
+    {
+        if (kept_doc_number(o, "variant") == variant)
+            return o;
+    }
+    return NULL;
+}
+
+#endif
