@@ -206,6 +206,26 @@ bool kept_strategy_moves_keys(const kept_strategy *s)
            (!kept_strategy_is_full(s) && s->part[KEPT_AXIS_POSITION] == &kept_part_slot);
 }
 
+bool kept_strategy_is_plain(const kept_strategy *s)
+{
+    return kept_strategy_is_full(s) && s->part[KEPT_AXIS_READ] == kept_part_default(KEPT_AXIS_READ);
+}
+
+int kept_strategy_note_blocks(const kept_strategy *s, int head_size)
+{
+    return (kept_strategy_read(s)->note * head_size + KEPT_NOTE_BLOCK - 1) / KEPT_NOTE_BLOCK;
+}
+
+int kept_strategy_pages_read(const kept_strategy *s, int layer, int n)
+{
+    const double *option = s->option[KEPT_AXIS_READ];
+    if (!kept_strategy_read(s)->note || layer < option[KEPT_READ_SKIP])
+        return n;
+    const double least = option[KEPT_READ_PAGES], part = ceil(option[KEPT_READ_SHARE] * n);
+    const double most = part > least ? part : least;
+    return most < n ? (int)most : n;
+}
+
 int64_t kept_strategy_budget_slots(const kept_strategy *s, int n_layers, int n_heads, int head_size,
                                    int32_t full_tokens)
 {
