@@ -201,7 +201,7 @@ static kept_status measure(const kept_compare_options *o, const kept_pairs *pair
 static kept_status refuse_unpaired(const kept_compare_options *o, const kept_pairs *p,
                                    const char *label, kept_error *err)
 {
-    if (!p->n)
+    if (!p->n && !(o->common && o->before == o->after))
         return kept_fail(err, KEPT_ARGUMENT, "%s: %s and %s have no prompt in common", label,
                          o->before_name, o->after_name);
     if (o->common || !(p->n_only_before || p->n_only_after))
