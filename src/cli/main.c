@@ -19,6 +19,7 @@ const kept_command kept_commands[] = {
     {"selftest", "[options]", "a strategy that must fail, results that were changed",
      kept_cmd_selftest},
     {"study", "ACTION FILE", "what a study holds, its export and import", kept_cmd_study},
+    {"watch", "STUDY", "a study while runs write to it", kept_cmd_watch},
     {"plan", "[options]", "the memory a cache takes, and what fits", kept_cmd_plan},
     {"ls", "[AXIS]", "list scores, allocators, ..., and recipes", kept_cmd_ls},
     {"show", "SPEC", "everything about a strategy or one of its parts", kept_cmd_show},
