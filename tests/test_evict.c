@@ -260,8 +260,8 @@ static void decode_schedule_holds_the_budget(void)
     kept_engine_free(r.engine);
 }
 
-/* A one-shot by-slot sequence forgets how far its keys moved: it cannot be forked to be moved again;
- * under its own strategy, which does nothing any more, it can. */
+/* A one-shot by-slot sequence forgets how far its keys moved: it cannot be forked to be moved
+ * again; under its own strategy, which does nothing any more, it can. */
 static void moved_keys_are_not_moved_twice(void)
 {
     kept_strategy *st = parse("streaming@128"), *plain = parse("knorm@64");

@@ -402,8 +402,40 @@ static void branches(void)
     fix_end(&f);
 }
 
+/* Specs that cannot be, and where and why. */
+static void refusals(void)
+{
+    static const struct {
+        const char *spec;
+        int at;
+        const char *why;
+    } all[] = {
+        {"full+qest", 5, "did you mean 'quest'?"},
+        {"full+quest@20%", 10, "no budget"},
+        {"full+quest+rocket", 11, "sets the read, which 'quest' at character 5"},
+        {"full+quest(shar=1)", 11, "did you mean 'share'?"},
+        {"full+quest(share=1.5)", 17, "a number in 0..1"},
+        {"h2o+landmarks(pages=0)@20%", 20, "integer in 1..1048576"},
+        {"full+rocket(gqa=mean)", 16, "choice of option 'gqa'"},
+        {"full+quest+ada", 11, "no allocator"},
+        {"quest", 0, "no score"},
+        {"adaptive(calm=full+quest,tight=h2o@20%)", 19, "belongs behind the brackets"},
+    };
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        kept_strategy *s = NULL;
+        kept_error err = {"", 0};
+        CHECK_INT(kept_strategy_parse(all[i].spec, &s, &err), KEPT_ARGUMENT);
+        CHECK_INT(err.at, all[i].at);
+        if (!strstr(err.text, all[i].why)) {
+            fprintf(stderr, "%s: %s\n", all[i].spec, err.text);
+            test_failed = 1;
+        }
+    }
+}
+
 int main(void)
 {
+    RUN(refusals);
     RUN(pick_takes_the_best);
     RUN(choices_are_the_formulas);
     RUN(attends_to_these_alone);

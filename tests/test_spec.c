@@ -376,16 +376,6 @@ static void test_errors(void)
     check_error("full@20%", 4, "no budget");
     check_error("full+decode", 5, "no schedule");
     check_error("full+ada", 5, "no allocator");
-    check_error("full+qest", 5, "did you mean 'quest'?");
-    check_error("full+quest@20%", 10, "no budget");
-    check_error("full+quest+rocket", 11, "sets the read, which 'quest' at character 5");
-    check_error("full+quest(shar=1)", 11, "did you mean 'share'?");
-    check_error("full+quest(share=1.5)", 17, "a number in 0..1");
-    check_error("h2o+landmarks(pages=0)@20%", 20, "integer in 1..1048576");
-    check_error("full+rocket(gqa=mean)", 16, "choice of option 'gqa'");
-    check_error("full+quest+ada", 11, "no allocator");
-    check_error("quest", 0, "no score");
-    check_error("adaptive(calm=full+quest,tight=h2o@20%)", 19, "belongs behind the brackets");
     check_error("h2o@", 4, "expected a budget");
     check_error("h2o@0%", 4, "above 0 and at most 100");
     check_error("h2o@100.1%", 4, "above 0 and at most 100");
