@@ -342,11 +342,53 @@ static void the_selftest_can_fail(void)
     json_decref(again);
 }
 
+/* Ten budgets of one strategy, of which the smallest fails: Holm over all asks each for a tenth of
+ * the level, a ladder asks each for all of it. */
+static double ladder_scores(int i, int v)
+{
+    return v < 2 ? 1 : v == 11 ? i % 4 != 3 : i % 60 != 5 + v;
+}
+
+static void ladders_pay_for_no_step(void)
+{
+    static const char *const steps[] = {"full",  "full (again)", "a@90%", "a@80%", "a@70%", "a@60%",
+                                        "a@50%", "a@40%",        "a@30%", "a@20%", "a@10%", "a@5%"};
+    json_t *doc = make(180, steps, MAX_ROWS, ladder_scores, "generate");
+    kept_compare_options o = two(doc, doc);
+    json_t *c = must_compare(&o);
+    CHECK_STR(verdict(c, 0), "inconclusive");
+    const double p = number(c, 0, "p_inferior");
+    CHECK(p <= 0.05 && 10 * p > 0.05);
+    json_decref(c);
+    o.ladder = true;
+    c = must_compare(&o);
+    for (size_t i = 0; i < 9; i++)
+        CHECK_STR(verdict(c, i), "non-inferior");
+    CHECK_NEAR(number(c, 8, "p_inferior_holm"), p, 1e-12);
+    CHECK_STR(verdict(c, 9), "worse");
+    json_decref(c);
+    /* One task left out leaves nothing; a margin relative to what `before` scores. */
+    const bool none[] = {false};
+    json_t *no = NULL;
+    kept_error err;
+    o.tasks = none;
+    CHECK_INT(kept_compare(&o, &no, &err), KEPT_ARGUMENT);
+    o.tasks = NULL;
+    o.relative = 0.03;
+    o.before_row = "a@90%";
+    o.after_row = "a@5%";
+    c = must_compare(&o);
+    CHECK_NEAR(number(c, 0, "margin"), 0.03 * 177.0 / 180, 1e-12);
+    json_decref(c);
+    json_decref(doc);
+}
+
 int main(void)
 {
     RUN(verdicts_of_rows);
     RUN(verdicts_of_nll);
     RUN(many_rows_are_corrected);
+    RUN(ladders_pay_for_no_step);
     RUN(pairs_are_found_by_hash);
     RUN(guarantees_climb_down);
     RUN(doctored_results_are_caught);

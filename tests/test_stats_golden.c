@@ -193,12 +193,53 @@ static void verdicts(void)
     CHECK_INT(c.verdict, KEPT_INCONCLUSIVE);
 }
 
+/* Algorithm 1 of Bretz et al. 2009 with its weights and its transition matrix written out (each
+ * ladder 1/m of the level, all of a step's share to the next one, of the last one's in equal parts
+ * to the heads of the other ladders), adjusted p by bisection over alpha. In Python. */
+static void ladders(void)
+{
+    static const struct {
+        int n;
+        double p[9];
+        int ladder[9];
+        double want[9];
+    } cases[] = {
+        {7,
+         {0.001, 0.02, 0.2, 0.012, 0.004, 0.3, 0.015},
+         {0, 0, 0, 1, 1, 2, 3},
+         {0.004, 0.048, 0.4, 0.048, 0.048, 0.4, 0.048}},
+        {9,
+         {0.00321, 0.08773, 0.01873, 0.13302, 0.15329, 2e-05, 0.0, 0.4919, 0.00452},
+         {0, 0, 0, 0, 1, 1, 2, 2, 2},
+         {0.00963, 0.26319, 0.26319, 0.39906, 0.39906, 0.39906, 0, 0.4919, 0.4919}},
+        {9,
+         {0.00302, 0.98269, 0.04891, 0.48953, 0.05149, 0.1668, 0.00051, 0.16245, 0.56777},
+         {0, 0, 0, 0, 1, 1, 2, 2, 2},
+         {0.00906, 1, 1, 1, 0.15447, 0.5004, 0.00153, 0.48735, 1}},
+    };
+    double got[9], holm[9];
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        CHECK(kept_holm_ladders(cases[c].p, cases[c].ladder, cases[c].n, got));
+        for (int i = 0; i < cases[c].n; i++)
+            CHECK_NEAR(got[i], cases[c].want[i], 1e-9);
+    }
+    static const int alone[] = {3, 1, 4, 0, 5, 9, 2};
+    CHECK(kept_holm_ladders(cases[0].p, alone, 7, got) && kept_holm(cases[0].p, 7, holm));
+    for (int i = 0; i < 7; i++)
+        CHECK_NEAR(got[i], holm[i], 1e-12);
+    const double gap[] = {0.01, NAN, 0.001, 0.02};
+    const int two[] = {0, 0, 0, 1};
+    CHECK(kept_holm_ladders(gap, two, 4, got));
+    CHECK(got[0] == 0.02 && isnan(got[1]) && got[2] == 1 && got[3] == 0.02);
+}
+
 int main(void)
 {
     RUN(distributions);
     RUN(clopper_pearson);
     RUN(tango);
     RUN(many_tests_ranks_and_plans);
+    RUN(ladders);
     RUN(guarantees);
     RUN(bootstrap_and_clusters);
     RUN(verdicts);

@@ -2,6 +2,7 @@
 #include "bench/compare.h"
 #include "bench/doc.h"
 
+#include "bench/family.h"
 #include "bench/pairs.h"
 #include "bench/run.h"
 
@@ -115,14 +116,6 @@ static int same_task(const kept_compare_options *o, const json_t *task)
 
 /* ---- one row on one task -------------------------------------------------------------------- */
 
-typedef struct family {
-    json_t *rows;
-    double *p_better, *p_worse; /* [n] */
-    kept_verdict *verdict;
-    double *more;
-    int n;
-} family;
-
 static json_t *side(const json_t *outcome, double value)
 {
     json_t *o = json_object(), *t = json_object_get(outcome, "text");
@@ -185,12 +178,15 @@ static kept_status measure(const kept_compare_options *o, const kept_pairs *pair
             json_array_append_new(flips, flip(&pairs->pair[i], x, y));
     }
     const kept_paired x = {diff, cluster, m, generate};
-    const double margin = generate ? o->margin : o->nll_margin;
+    const double margin = !generate         ? o->nll_margin
+                          : o->relative > 0 ? o->relative * (m ? sum[0] / m : 0)
+                                            : o->margin;
     if (!s)
         s = kept_change_of(&x, margin, o->level, c, err);
     if (!s && family_size > 1)
         c->more = kept_samples_more(&x, c, margin, 1 - (1 - o->level) / family_size);
     if (!s) {
+        put(r, "margin", margin);
         put(r, "before_value", m ? sum[0] / m : NAN);
         put(r, "after_value", m ? sum[1] / m : NAN);
         put_change(r, c, generate);
@@ -206,7 +202,7 @@ static kept_status measure(const kept_compare_options *o, const kept_pairs *pair
 static kept_status refuse_unpaired(const kept_compare_options *o, const kept_pairs *p,
                                    const char *label, kept_error *err)
 {
-    if (!p->n)
+    if (!p->n && !(o->common && o->before == o->after))
         return kept_fail(err, KEPT_ARGUMENT, "%s: %s and %s have no prompt in common", label,
                          o->before_name, o->after_name);
     if (o->common || !(p->n_only_before || p->n_only_after))
@@ -217,8 +213,27 @@ static kept_status refuse_unpaired(const kept_compare_options *o, const kept_pai
                      label, p->n_only_before + p->n_only_after, p->n);
 }
 
-static kept_status add_row(const kept_compare_options *o, family *f, int ta, int tb, row_pair rows,
-                           int family_size, kept_error *err)
+/* Budgets of one strategy on one task are one ladder; else every row is one. */
+static int ladder_of(const kept_compare_options *o, json_t *names, int task, int row, int own)
+{
+    const char *spec = text(row_of(o->after, row), "resolved");
+    char key[2048];
+    if (!o->ladder)
+        return own;
+    snprintf(key, sizeof key, "%d %.*s", task, (int)kept_spec_stem(spec), spec);
+    if (!json_object_get(names, key))
+        json_object_set_new(names, key, json_integer((json_int_t)json_object_size(names)));
+    return (int)json_integer_value(json_object_get(names, key));
+}
+
+typedef struct filling {
+    kept_family f;
+    json_t *ladders; /* name -> number */
+    int size;        /* verdicts that share the level from the start */
+} filling;
+
+static kept_status add_row(const kept_compare_options *o, filling *x, int ta, int tb, row_pair rows,
+                           kept_error *err)
 {
     const json_t *task = json_array_get(json_object_get(o->after, "tasks"), (size_t)tb);
     const bool generate = strcmp(text(task, "kind"), "score") != 0;
@@ -237,16 +252,19 @@ static kept_status add_row(const kept_compare_options *o, family *f, int ta, int
     json_object_set(r, "before", json_object_get(row_of(o->before, rows.before), "name"));
     json_object_set(r, "after", json_object_get(row_of(o->after, rows.after), "name"));
     if (!s)
-        s = measure(o, &pairs, generate, family_size, r, &c, err);
+        s = measure(o, &pairs, generate, x->size, r, &c, err);
     kept_pairs_clear(&pairs);
-    if (s || json_array_append(f->rows, r)) {
+    if (s || json_array_append(x->f.rows, r)) {
         json_decref(r);
         return s ? s : kept_fail(err, KEPT_NOMEM, "out of memory");
     }
-    f->p_better[f->n] = c.p_inferior;
-    f->p_worse[f->n] = 1 - c.p_inferior;
-    f->verdict[f->n] = c.verdict;
-    f->more[f->n++] = c.more;
+    x->f.member[x->f.n] = (kept_member){.p_better = c.p_inferior,
+                                        .p_worse = 1 - c.p_inferior,
+                                        .verdict = c.verdict,
+                                        .more = c.more,
+                                        .ladder = ladder_of(o, x->ladders, tb, rows.after, x->f.n),
+                                        .held = kept_held_pct(o->after, tb, rows.after)};
+    x->f.n++;
     json_decref(r);
     return KEPT_OK;
 }
@@ -266,34 +284,8 @@ static bool was_run(const json_t *doc, int task, int variant)
 
 /* ---- the whole ------------------------------------------------------------------------------ */
 
-/* A verdict among several stands only if Holm's procedure lets it. */
-static kept_status correct(const kept_compare_options *o, family *f, kept_error *err)
-{
-    const double alpha = 1 - o->level;
-    double *better = kept_calloc(2 * (size_t)f->n + 1, sizeof *better), *worse = better + f->n;
-    if (!better || !kept_holm(f->p_better, f->n, better) || !kept_holm(f->p_worse, f->n, worse)) {
-        free(better);
-        return kept_fail(err, KEPT_NOMEM, "out of memory");
-    }
-    for (int i = 0; i < f->n; i++) {
-        json_t *r = json_array_get(f->rows, (size_t)i);
-        kept_verdict v = f->verdict[i];
-        const bool lost = f->n > 1 && ((v == KEPT_NON_INFERIOR && !(better[i] <= alpha)) ||
-                                       (v == KEPT_WORSE && !(worse[i] <= alpha)));
-        v = lost ? KEPT_INCONCLUSIVE : v;
-        put(r, "p_inferior_holm", better[i]);
-        json_object_set_new(r, "verdict", json_string(kept_verdict_text(v)));
-        if (v != KEPT_INCONCLUSIVE)
-            json_object_set_new(r, "more", json_integer(0));
-        else
-            put(r, "more", f->more[i] > 0 ? f->more[i] : NAN);
-    }
-    free(better);
-    return KEPT_OK;
-}
-
 /* Kendall's tau of how the two results rank the strategies they share, over all tasks. */
-static void put_ranking(const kept_compare_options *o, json_t *doc, const family *f)
+static void put_ranking(const kept_compare_options *o, json_t *doc, const kept_family *f)
 {
     double *x = kept_calloc(2 * (size_t)f->n + 1, sizeof *x), *y = x ? x + f->n : NULL;
     int n = 0;
@@ -337,68 +329,78 @@ static json_t *head(const kept_compare_options *o)
     put(doc, "margin", o->margin);
     put(doc, "nll_margin", o->nll_margin);
     put(doc, "level", o->level);
+    json_object_set_new(doc, "ladder", json_boolean(o->ladder));
     note_differences(o, notes);
     json_object_set_new(doc, "notes", notes);
     return doc;
 }
 
-static kept_status fill(const kept_compare_options *o, family *f, const row_pair *rows, int n_rows,
+/* The task of `before` that task t of `after` is compared with; -1: none, or not asked for. */
+static int task_before(const kept_compare_options *o, size_t t, const json_t *task)
+{
+    if (o->tasks && !o->tasks[t])
+        return -1;
+    return o->before == o->after ? (int)t : same_task(o, task);
+}
+
+static kept_status fill(const kept_compare_options *o, filling *x, const row_pair *rows, int n_rows,
                         kept_error *err)
 {
     const json_t *task;
     size_t t;
     int n_tasks = 0;
     kept_status s = KEPT_OK;
-    json_array_foreach(json_object_get(o->after, "tasks"), t, task) n_tasks +=
-        same_task(o, task) >= 0;
+    json_array_foreach(json_object_get(o->after, "tasks"), t, task)
+    {
+        const bool on = task_before(o, t, task) >= 0;
+        n_tasks += on;
+        for (int i = 0; on && i < n_rows; i++)
+            (void)ladder_of(o, x->ladders, (int)t, rows[i].after, 0);
+    }
     if (!n_tasks)
         return kept_fail(err, KEPT_ARGUMENT, "%s and %s have no task in common", o->before_name,
                          o->after_name);
+    x->size = o->ladder ? (int)json_object_size(x->ladders) : n_rows * n_tasks;
     json_array_foreach(json_object_get(o->after, "tasks"), t, task)
     {
-        const int ta = o->before == o->after ? (int)t : same_task(o, task);
+        const int ta = task_before(o, t, task);
         for (int i = 0; !s && ta >= 0 && i < n_rows; i++)
             if (o->before != o->after || was_run(o->after, (int)t, rows[i].after))
-                s = add_row(o, f, ta, (int)t, rows[i], n_rows * n_tasks, err);
+                s = add_row(o, x, ta, (int)t, rows[i], err);
     }
-    if (!s && !f->n)
+    if (!s && !x->f.n)
         return kept_fail(err, KEPT_ARGUMENT, "%s has no sample of a row that could be compared",
                          o->after_name);
-    return s ? s : correct(o, f, err);
+    return s ? s : kept_family_correct(&x->f, o->level, err);
 }
 
 kept_status kept_compare(const kept_compare_options *o, json_t **out, kept_error *err)
 {
     row_pair *rows = kept_calloc(KEPT_MAX_ROWS, sizeof *rows);
     const size_t n_tasks = json_array_size(json_object_get(o->after, "tasks"));
-    const size_t most = KEPT_MAX_ROWS * (n_tasks + 1);
-    family f = {.rows = json_array(),
-                .p_better = kept_calloc(most, sizeof(double)),
-                .p_worse = kept_calloc(most, sizeof(double)),
-                .verdict = kept_calloc(most, sizeof *f.verdict),
-                .more = kept_calloc(most, sizeof(double))};
+    filling x = {.f.rows = json_array(),
+                 .f.member = kept_calloc(KEPT_MAX_ROWS * (n_tasks + 1), sizeof *x.f.member),
+                 .ladders = json_object()};
     int n_rows = 0;
     kept_status s = KEPT_OK;
     *out = NULL;
-    if (!rows || !f.p_better || !f.p_worse || !f.verdict || !f.more)
+    if (!rows || !x.f.member || !x.f.rows || !x.ladders)
         s = kept_fail(err, KEPT_NOMEM, "out of memory");
     if (!s)
         s = find_rows(o, rows, &n_rows, err);
     if (!s)
-        s = fill(o, &f, rows, n_rows, err);
+        s = fill(o, &x, rows, n_rows, err);
     if (!s) {
         *out = head(o);
-        json_object_set(*out, "rows", f.rows);
-        put_ranking(o, *out, &f);
+        json_object_set(*out, "rows", x.f.rows);
+        put_ranking(o, *out, &x.f);
         json_object_set_new(*out, "verdict",
                             json_string(kept_verdict_text(kept_compare_verdict(*out))));
     }
     free(rows);
-    free(f.p_better);
-    free(f.p_worse);
-    free(f.verdict);
-    free(f.more);
-    json_decref(f.rows);
+    free(x.f.member);
+    json_decref(x.f.rows);
+    json_decref(x.ladders);
     return s;
 }
 

@@ -14,10 +14,14 @@ typedef struct kept_compare_options {
     /* Rows by name, canonical or resolved spec. One result: NULL before is the full cache, NULL
      * after every strategy. Two results: NULL both, every row that both have. */
     const char *before_row, *after_row;
+    const bool *tasks; /* [tasks of after] which are compared; NULL: all */
     double margin;     /* of scores, 0.01 is one point */
+    double relative;   /* > 0: the margin of scores is this part of what `before` scores */
     double nll_margin; /* of NLL, nats per token */
     double level;      /* one-sided, 0.95 */
-    bool common;       /* compare what both have; false: refuse prompts that only one has */
+    bool ladder; /* budgets of one strategy are tested from the largest down, each at the level
+                  * of the one before it (kept_holm_ladders); false: Holm over all rows */
+    bool common; /* compare what both have; false: refuse prompts that only one has */
 } kept_compare_options;
 
 /* *out: new reference. ARGUMENT: no such row (with the nearest), nothing in common, prompts that

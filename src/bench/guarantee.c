@@ -10,13 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Length of a spec without its budget. */
-static size_t stem(const char *spec)
-{
-    const char *at = strrchr(spec, '@');
-    return at ? (size_t)(at - spec) : strlen(spec);
-}
-
 typedef struct step {
     int variant;
     double held; /* percent of the full cache */
@@ -69,31 +62,20 @@ static kept_status measure(const json_t *doc, int task, step *s, double epsilon,
     return ok ? KEPT_OK : kept_fail(err, KEPT_NOMEM, "out of memory");
 }
 
-static double held_of(const json_t *doc, int task, int variant)
-{
-    const json_t *c;
-    size_t i;
-    json_array_foreach(json_object_get(doc, "cells"), i,
-                       c) if (kept_doc_number(c, "task") == task &&
-                              kept_doc_number(c, "variant") ==
-                                  variant) return kept_doc_number(c, "held_pct");
-    return NAN;
-}
-
 /* Rows with the strategy of row `first`, largest first. */
 static int collect(const json_t *doc, int task, int first, step *steps)
 {
     const json_t *variants = json_object_get(doc, "variants"), *v;
     const char *spec = kept_doc_text(json_array_get(variants, (size_t)first), "resolved");
-    const size_t len = stem(spec);
+    const size_t len = kept_spec_stem(spec);
     size_t i;
     int n = 0;
     json_array_foreach(variants, i, v)
     {
         const char *other = kept_doc_text(v, "resolved");
-        if (!strcmp(kept_doc_text(v, "role"), "strategy") && stem(other) == len &&
+        if (!strcmp(kept_doc_text(v, "role"), "strategy") && kept_spec_stem(other) == len &&
             !strncmp(other, spec, len))
-            steps[n++] = (step){.variant = (int)i, .held = held_of(doc, task, (int)i)};
+            steps[n++] = (step){.variant = (int)i, .held = kept_held_pct(doc, task, (int)i)};
     }
     qsort(steps, (size_t)n, sizeof *steps, by_held);
     return n;
@@ -108,7 +90,7 @@ static json_t *ladder_json(const json_t *doc, int task, const step *steps, int n
     json_object_set(
         o, "task",
         json_object_get(json_array_get(json_object_get(doc, "tasks"), (size_t)task), "label"));
-    json_object_set_new(o, "strategy", json_stringn(name, stem(name)));
+    json_object_set_new(o, "strategy", json_stringn(name, kept_spec_stem(name)));
     for (int i = 0; i < n; i++) {
         json_t *v = json_array_get(variants, (size_t)steps[i].variant), *s = json_object();
         json_object_set(s, "name", json_object_get(v, "name"));

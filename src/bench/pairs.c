@@ -113,3 +113,21 @@ void kept_pairs_clear(kept_pairs *p)
     free(p->pair);
     *p = (kept_pairs){0};
 }
+
+size_t kept_spec_stem(const char *spec)
+{
+    const char *at = strrchr(spec, '@');
+    return at ? (size_t)(at - spec) : strlen(spec);
+}
+
+double kept_held_pct(const json_t *doc, int task, int variant)
+{
+    const json_t *c;
+    size_t i;
+    json_array_foreach(json_object_get(doc, "cells"), i, c)
+    {
+        if (kept_doc_number(c, "task") == task && kept_doc_number(c, "variant") == variant)
+            return kept_doc_number(c, "held_pct");
+    }
+    return NAN;
+}

@@ -27,5 +27,9 @@ void kept_pairs_clear(kept_pairs *p);
 double kept_outcome_value(const json_t *outcome, bool generate);
 /* Index of the row with this name, canonical or resolved spec, -1: none. */
 int kept_row_find(const json_t *doc, const char *name);
+/* Length of a spec without its budget: rows whose resolved specs agree so far are one ladder. */
+size_t kept_spec_stem(const char *spec);
+/* What a row holds on a task, in percent of the full cache; NAN: not told. */
+double kept_held_pct(const json_t *doc, int task, int variant);
 
 #endif

@@ -97,6 +97,13 @@ double kept_samples_more(const kept_paired *x, const kept_change *c, double marg
 /* Holm 1979: adjusted[i] <= alpha exactly where the step-down procedure rejects. NaN stays NaN and
  * counts for nothing. Out of memory: false. */
 bool kept_holm(const double *p, int n, double *adjusted);
+/* Holm over ladders: ladder[i] is the ladder of hypothesis i, and those of one ladder are tested in
+ * the order in which they stand, each only after the one before it was rejected. Every unfinished
+ * ladder has an equal share of the level; one whose last step was rejected hands its share on. A
+ * graphical procedure (Bretz et al. 2009, doi 10.1002/sim.3495), so the familywise error is held;
+ * ladders of one step: exactly Holm. adjusted[i] <= alpha exactly where it rejects. A ladder ends
+ * before a NaN. Out of memory: false. */
+bool kept_holm_ladders(const double *p, const int *ladder, int n, double *adjusted);
 /* Fixed sequence: how many of the ordered hypotheses are rejected at alpha before the first that is
  * not; no price for the others. */
 int kept_fixed_sequence(const double *p, int n, double alpha);

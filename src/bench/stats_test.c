@@ -76,6 +76,48 @@ bool kept_holm(const double *p, int n, double *adjusted)
     return true;
 }
 
+/* Index of the first step of the ladder that is not done; n: none, or it was not measured. */
+static int head_of(const double *p, const int *ladder, const bool *done, int n, int which)
+{
+    for (int i = 0; i < n; i++)
+        if (ladder[i] == which && !done[i])
+            return isnan(p[i]) ? n : i;
+    return n;
+}
+
+bool kept_holm_ladders(const double *p, const int *ladder, int n, double *adjusted)
+{
+    bool *done = kept_calloc((size_t)(n > 0 ? n : 1), sizeof *done);
+    int *head = kept_calloc((size_t)(n > 0 ? n : 1), sizeof *head), n_heads = 0;
+    double most = 0;
+    if (!done || !head) {
+        free(done);
+        free(head);
+        return false;
+    }
+    for (int i = 0; i < n; i++) {
+        adjusted[i] = isnan(p[i]) ? NAN : 1;
+        if (head_of(p, ladder, done, n, ladder[i]) == i)
+            head[n_heads++] = i;
+    }
+    while (n_heads) {
+        int best = 0;
+        for (int k = 1; k < n_heads; k++)
+            if (p[head[k]] < p[head[best]])
+                best = k;
+        const int i = head[best];
+        most = fmax(most, fmin(1, n_heads * p[i]));
+        adjusted[i] = most;
+        done[i] = true;
+        head[best] = head_of(p, ladder, done, n, ladder[i]);
+        if (head[best] == n) /* its share of the level goes to the others */
+            head[best] = head[--n_heads];
+    }
+    free(done);
+    free(head);
+    return true;
+}
+
 int kept_fixed_sequence(const double *p, int n, double alpha)
 {
     int k = 0;

@@ -344,6 +344,24 @@ void kept_cache_read_state(const kept_cache *c, int layer, int head, int plane, 
     }
 }
 
+static void prefetch(const void *at, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i += 64)
+        __builtin_prefetch((const char *)at + i);
+}
+
+void kept_cache_prefetch(const kept_cache *c, int layer, int head, int plane)
+{
+    const int n = kept_pages_for(kept_cache_n(c, layer, head));
+    const int32_t *pages = kept_cache_pages(c, layer, head);
+    const int32_t *blocks = plane >= 0 ? kept_cache_blocks(c, layer, head, plane) : NULL;
+    for (int i = 0; i < n; i++) {
+        prefetch(c->pool->pos + (size_t)pages[i] * KEPT_PAGE_SLOTS, KEPT_POS_BYTES);
+        if (blocks)
+            prefetch(kept_pool_block(c->pool, blocks[i]), KEPT_BLOCK_BYTES);
+    }
+}
+
 void kept_cache_read(const kept_cache *c, int layer, int head, int32_t *pos, float *k, float *v)
 {
     const kept_pool *p = c->pool;

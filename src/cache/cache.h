@@ -90,6 +90,9 @@ float kept_cache_state(const kept_cache *c, int layer, int head, int plane, int 
 void kept_cache_set_state(kept_cache *c, int layer, int head, int plane, int slot, float v);
 /* One plane of the live slots: out [n]. */
 void kept_cache_read_state(const kept_cache *c, int layer, int head, int plane, float *out);
+/* Asks for positions and one plane (-1: none) of a head that are about to be read: between two
+ * steps the weights push them out of the caches, and pages lie apart. */
+void kept_cache_prefetch(const kept_cache *c, int layer, int head, int plane);
 /* Position, K and V of live slots: any of the outputs may be NULL. pos [n], k and v [n][D]. */
 void kept_cache_read(const kept_cache *c, int layer, int head, int32_t *pos, float *k, float *v);
 /* Overwrites the K of a live slot (re-rotation), of a page whose rows can be written; takes a

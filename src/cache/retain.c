@@ -158,14 +158,40 @@ static void fill_holes(const plan *r)
         }
 }
 
+/* One slot goes, what a step of decoding drops: the last slot takes its place, and no page needs
+ * sorting. False where pages must be copied first. */
+static bool drop_one(kept_cache *c, int layer, int head, int slot)
+{
+    const kept_pool *p = c->pool;
+    cache_head *h = kept_cache_head(c, layer, head);
+    const int32_t *pages = kept_cache_list(c, layer, head, 0);
+    const int last = h->n - 1, from = last / KEPT_PAGE_SLOTS, to = slot / KEPT_PAGE_SLOTS;
+    const bool stays = last % KEPT_PAGE_SLOTS != 0; /* the last page, now partly full */
+    const plan r = {.c = c, .layer = layer, .head = head};
+    if ((stays || slot != last) && !kept_codec_is_f16(p->form[pages[from]]))
+        return false;
+    if (slot != last && (p->refs[pages[to]] > 1 || !kept_codec_has_rows(p->form[pages[to]])))
+        return false;
+    if (slot != last)
+        move_slot(&r, to, slot % KEPT_PAGE_SLOTS, from, last % KEPT_PAGE_SLOTS);
+    h->n = last;
+    c->n_evicted++;
+    kept_cache_trim(c, layer, head, kept_pages_for(last));
+    return true;
+}
+
 kept_status kept_cache_retain(kept_cache *c, int layer, int head, const uint8_t *keep)
 {
     cache_head *h = kept_cache_head(c, layer, head);
     kept_cache_trim(c, layer, head, kept_pages_for(h->n));
+    const uint8_t *gone = h->n ? memchr(keep, 0, (size_t)h->n) : NULL;
+    if (!gone)
+        return KEPT_OK;
+    const int slot = (int)(gone - keep);
+    if (!memchr(gone + 1, 0, (size_t)(h->n - slot - 1)) && drop_one(c, layer, head, slot))
+        return KEPT_OK;
     plan r = {.c = c, .layer = layer, .head = head, .mask = c->pool->mask, .order = c->pool->order};
     make_plan(&r, keep, h->n);
-    if (r.n_keep == h->n)
-        return KEPT_OK;
     if (r.n_copies > kept_pool_free_pages(c->pool) + r.n_dead)
         return KEPT_FULL;
     reorder(&r);

@@ -20,6 +20,8 @@ static const char help[] =
     "  --margin PT       how much worse in score still counts as good, in points [1]\n"
     "  --nll-margin X    the same for NLL, in nats per token [0.01]\n"
     "  --level P         of the one-sided bounds, in percent [95]\n"
+    "  --ladder          budgets of one strategy from the largest down, each one only if the one\n"
+    "                    before it holds: then their number costs nothing\n"
     "  --common          leave out prompts that only one file has, instead of refusing\n"
     "  --guarantee PT    instead: the largest eviction of each strategy whose mean loss is at "
     "most\n"
@@ -39,7 +41,7 @@ typedef struct compare_args {
     int n_words;
     double margin, nll_margin, level, guarantee, delta;
     int64_t flips, setting;
-    bool common, json;
+    bool common, ladder, json;
 } compare_args;
 
 /* A number, "pt" or "%" after it or not, in [min, max]. */
@@ -77,8 +79,11 @@ static bool take_flag(compare_args *c, kept_args *a, int flag)
         return kept_args_int(a, "flips", 0, 1000000, &c->flips);
     case 7:
         return kept_args_json(a, &c->json);
-    default:
+    case 8:
         return kept_args_int(a, "setting", 1, INT64_MAX, &c->setting);
+    default:
+        c->ladder = true;
+        return true;
     }
 }
 
@@ -86,9 +91,9 @@ static bool take_flag(compare_args *c, kept_args *a, int flag)
 static int parse(compare_args *c, int argc, char **argv)
 {
     static const kept_flag flags[] = {
-        {"margin", true},  {"nll-margin", true}, {"level", true},
-        {"common", false}, {"guarantee", true},  {"delta", true},
-        {"flips", true},   {"format", true},     {"setting", true},
+        {"margin", true},    {"nll-margin", true}, {"level", true}, {"common", false},
+        {"guarantee", true}, {"delta", true},      {"flips", true}, {"format", true},
+        {"setting", true},   {"ladder", false},
     };
     kept_args a = {argc, argv, 1, false, NULL};
     for (int f; (f = kept_args_next(&a, flags, sizeof flags / sizeof *flags)) != KEPT_ARG_END;) {
@@ -181,6 +186,7 @@ int kept_cmd_compare(int argc, char **argv)
         .margin = c.margin / 100,
         .nll_margin = c.nll_margin,
         .level = c.level / 100,
+        .ladder = c.ladder,
         .common = c.common,
     };
     if (s)

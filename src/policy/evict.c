@@ -264,6 +264,11 @@ static void select_layer(void *arg, int lane, int l)
     shared_work *x = arg;
     kept_pass *p = lane_of(x->p, lane);
     for (int i = l * p->n_heads; i < (l + 1) * p->n_heads; i++) {
+        if (x->p->one && p->keep[i] > 0 && p->keep[i] == p->n_open[i] - 1) {
+            memset(p->mask + p->at[i], 1, (size_t)p->n[i]);
+            p->mask[p->at[i] + (size_t)p->worst[i]] = 0;
+            continue;
+        }
         kept_cache_read(p->e->cache, p->layer[l], i % p->n_heads, p->slot_pos, NULL, NULL);
         kept_select_slots(p->value + p->at[i], p->slot_pos, p->n[i], p->keep[i], p->mask + p->at[i],
                           p->work);
@@ -346,6 +351,7 @@ kept_status kept_strategy_evict(const kept_strategy *s, const kept_evict *e, kep
     kept_pass_count(&p, -1);
     if (!kept_pass_is_due(&p))
         return KEPT_OK;
+    p.one = p.n_slots > p.total && p.n_slots - p.total <= p.n_all;
     if ((st = score_all(&p, w, err)))
         return st;
     kept_pass_split(&p);

@@ -22,6 +22,7 @@ typedef struct kept_pass {
     int rows;                     /* of it: G if it is split, else 1 */
     int max_n, limit;             /* most slots of a head; most slots protected in a head */
     int64_t n_slots, total;       /* slots live now, slots allowed */
+    bool one;                     /* about one slot a head has to go: look for it while it is hot */
     int n_lanes;                  /* layers in work at once; 0: one */
     struct kept_pass *lane;       /* [n_lanes - 1] copies of this with arrays of their own for what
                                      follows from "of one layer" on */
@@ -32,6 +33,7 @@ typedef struct kept_pass {
     float *open;                      /* [n_slots] scores of candidates, if the allocator asks */
     const float **open_of;            /* [n_all] */
     int *n, *n_open, *n_guard, *keep; /* [n_all] */
+    int *worst;                       /* [n_all] the slot that goes first, if one is set */
     int *scratch;                     /* [n_all] */
     double *share;                    /* [n_all] */
     double *signal;                   /* [n_all][2] */

@@ -76,6 +76,7 @@ static size_t lay_out(kept_pass *p, char *base)
     TAKE(n_open, all);
     TAKE(n_guard, all);
     TAKE(keep, all);
+    TAKE(worst, all);
     TAKE(scratch, all);
     TAKE(share, all);
     TAKE(signal, 2 * all);

@@ -113,6 +113,8 @@ static bool view_as_is(kept_pass *p, int l)
     int64_t last = e->next_pos - protects(p, KEPT_PROTECT_RECENT, KEPT_PROTECT_LAST);
     int32_t sinks = first < e->next_pos ? (int32_t)first : e->next_pos;
     int32_t recent = last > 0 ? (int32_t)last : 0;
+    for (int h = 0; h < p->n_heads; h++)
+        kept_cache_prefetch(e->cache, p->layer[l], h, p->plane);
     for (int h = 0; h < p->n_heads; h++) {
         size_t row = (size_t)h * (size_t)p->max_n;
         int32_t *pos = p->pos + row;
@@ -316,6 +318,18 @@ static void put_back(kept_pass *p, int l)
     }
 }
 
+/* The slot of every head of the l-th layer that goes first. */
+static void find_worst(kept_pass *p, int l, bool as_is)
+{
+    for (int h = 0; h < p->n_heads; h++) {
+        const kept_view_head *x = &p->view[h];
+        const int worst =
+            kept_select_worst(p->sorted_of[h], x->pos, x->guard, x->n, (float *)(void *)p->work);
+        const int32_t *order = p->order + (size_t)h * (size_t)p->max_n;
+        p->worst[l * p->n_heads + h] = as_is || worst < 0 ? worst : order[worst];
+    }
+}
+
 kept_status kept_pass_score(kept_pass *p, int l, kept_error *err)
 {
     const kept_evict *e = p->e;
@@ -349,5 +363,7 @@ kept_status kept_pass_score(kept_pass *p, int l, kept_error *err)
         demote(&p->view[h], p->sorted_of[h]);
     if (!as_is)
         put_back(p, l);
+    if (p->one)
+        find_worst(p, l, as_is);
     return KEPT_OK;
 }

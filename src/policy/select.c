@@ -3,6 +3,7 @@
  */
 #include "policy/select.h"
 
+#include <math.h>
 #include <string.h>
 
 uint32_t kept_float_order(float f)
@@ -82,33 +83,51 @@ uint64_t kept_kth_largest(const uint64_t *key, int n, int k)
     return prefix;
 }
 
-/* Bits that order like the floats, as signed numbers; -0 equals 0. */
-static inline int32_t signed_order(float f)
+#define STRIP 16 /* slots whose minimum is found without a branch */
+
+typedef float vec4f __attribute__((vector_size(16)));
+typedef int32_t vec4i __attribute__((vector_size(16)));
+typedef uint8_t vec4b __attribute__((vector_size(4)));
+
+static float strip_least(const float *score, const uint8_t *mask)
 {
-    int32_t u;
-    f += 0.0f;
-    memcpy(&u, &f, sizeof u);
-    return u ^ (u >> 31 & INT32_MAX);
+    const vec4f none = {INFINITY, INFINITY, INFINITY, INFINITY};
+    vec4f low = none, x;
+    vec4b m;
+    for (int i = 0; i < STRIP; i += 4) {
+        memcpy(&x, score + i, sizeof x);
+        memcpy(&m, mask + i, sizeof m);
+        const vec4i marked = __builtin_convertvector(m, vec4i) != 0;
+        x = (vec4f)(((vec4i)none & marked) | ((vec4i)x & ~marked));
+        const vec4i less = x < low;
+        low = (vec4f)(((vec4i)x & less) | ((vec4i)low & ~less));
+    }
+    float a = low[0] < low[1] ? low[0] : low[1], b = low[2] < low[3] ? low[2] : low[3];
+    return a < b ? a : b;
 }
 
-/* Keeps all but the worst of the others: one token per step. Whole passes without branches, so that
- * they vectorise; work [n/2]. */
-static void drop_one(const float *score, const int32_t *pos, int n, uint8_t *mask, int32_t *key)
+int kept_select_worst(const float *score, const int32_t *pos, const uint8_t *mask, int n,
+                      float *low)
 {
-    int32_t least = INT32_MAX, first = INT32_MAX;
+    float least = INFINITY;
+    int32_t first = INT32_MAX;
     int worst = -1;
-    for (int i = 0; i < n; i++) {
-        int32_t k = signed_order(score[i]);
-        key[i] = mask[i] ? INT32_MAX : k; /* no finite score reaches it */
-        least = key[i] < least ? key[i] : least;
+    for (int i = 0; i < n; i += STRIP) {
+        float x = INFINITY;
+        if (i + STRIP <= n)
+            x = strip_least(score + i, mask + i);
+        for (int k = i; k < n && i + STRIP > n; k++)
+            x = !mask[k] && score[k] < x ? score[k] : x;
+        low[i / STRIP] = x;
+        least = x < least ? x : least;
     }
-    for (int i = 0; i < n; i++)
-        if (key[i] == least && pos[i] < first) {
-            first = pos[i];
-            worst = i;
-        }
-    memset(mask, 1, (size_t)n);
-    mask[worst] = 0;
+    for (int i = 0; i < n; i++) {
+        if (i % STRIP == 0 && low[i / STRIP] > least)
+            i += STRIP - 1;
+        else if (score[i] == least && !mask[i] && pos[i] < first)
+            first = pos[worst = i];
+    }
+    return worst;
 }
 
 void kept_select_slots(const float *score, const int32_t *pos, int n, int keep, uint8_t *mask,
@@ -120,7 +139,9 @@ void kept_select_slots(const float *score, const int32_t *pos, int n, int keep, 
     if (keep <= 0 || m == 0)
         return;
     if (keep == m - 1) {
-        drop_one(score, pos, n, mask, (int32_t *)(void *)work);
+        const int worst = kept_select_worst(score, pos, mask, n, (float *)(void *)work);
+        memset(mask, 1, (size_t)n);
+        mask[worst] = 0;
         return;
     }
     m = 0;

@@ -28,4 +28,9 @@ uint64_t kept_kth_largest(const uint64_t *key, int n, int k);
 void kept_select_slots(const float *score, const int32_t *pos, int n, int keep, uint8_t *mask,
                        uint64_t *work);
 
+/* The slot that goes first of those without a mark in mask [n], -1 if all have one. Scores
+ * are finite. low [n/16 + 1]. */
+int kept_select_worst(const float *score, const int32_t *pos, const uint8_t *mask, int n,
+                      float *low);
+
 #endif

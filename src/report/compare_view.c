@@ -100,7 +100,8 @@ kept_status kept_report_compare(const json_t *comparison, FILE *out, int n_flips
             kept_view_number(comparison, "nll_margin"),
             100 * kept_view_number(comparison, "level"));
     if (json_array_size(rows) > 1)
-        fprintf(out, "; %zu verdicts, corrected by Holm", json_array_size(rows));
+        fprintf(out, "; %zu verdicts, corrected by Holm%s", json_array_size(rows),
+                kept_view_true(comparison, "ladder") ? " over ladders of budgets" : "");
     fputc('\n', out);
     json_array_foreach(rows, i, r)
     {

@@ -24,6 +24,13 @@ kept_status kept_report_lmeval(const json_t *result, const char *folder, kept_er
 kept_status kept_report_json(const json_t *result, FILE *out);
 /* A comparison (bench/compare.h) as text, with up to n_flips flips of each row. */
 kept_status kept_report_compare(const json_t *comparison, FILE *out, int n_flips);
+/* A look at a study (store/watch.h), its tasks with "per_s" where a rate was seen: a screen; a
+ * line.
+ */
+void kept_report_watch(const json_t *look, FILE *out);
+void kept_report_watch_line(const json_t *look, FILE *out);
+/* Advice (bench/advise.h) as text. */
+kept_status kept_report_advice(const json_t *advice, FILE *out);
 kept_status kept_report_guarantees(const json_t *list, FILE *out, double epsilon, double delta);
 /* The page of `kept report`: one HTML file that needs nothing else. All borrowed. */
 typedef struct kept_page {

@@ -185,21 +185,22 @@ kept_status kept_store_check(kept_store *s, kept_error *err)
 
 static kept_status open_file(kept_store *s, kept_store_mode mode, kept_error *err)
 {
-    const int flags = mode == KEPT_STORE_READ    ? SQLITE_OPEN_READONLY
+    const bool reads = mode == KEPT_STORE_READ || mode == KEPT_STORE_WATCH;
+    const int flags = reads                      ? SQLITE_OPEN_READONLY
                       : mode == KEPT_STORE_WRITE ? SQLITE_OPEN_READWRITE
                                                  : SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE;
     if (mode != KEPT_STORE_CREATE && access(s->path, F_OK))
         return kept_fail(err, KEPT_IO, "%s: %s", s->path, strerror(errno));
     /* SQLite opens a file that cannot be written read-only and says so only at the first write. */
-    if (mode != KEPT_STORE_READ && !access(s->path, F_OK) && access(s->path, W_OK))
+    if (!reads && !access(s->path, F_OK) && access(s->path, W_OK))
         return kept_store_fail(s, SQLITE_READONLY, err);
     int rc = sqlite3_open_v2(s->path, &s->db, flags, NULL);
     if (rc != SQLITE_OK)
         return kept_store_fail(s, rc, err);
     sqlite3_extended_result_codes(s->db, 1);
     sqlite3_busy_timeout(s->db, BUSY_MS);
-    kept_status st = kept_schema_ready(s, mode != KEPT_STORE_READ, err);
-    if (!st && file_bytes(s) <= CHECK_MAX)
+    kept_status st = kept_schema_ready(s, !reads, err);
+    if (!st && mode != KEPT_STORE_WATCH && file_bytes(s) <= CHECK_MAX)
         st = kept_store_check(s, err);
     return st;
 }

@@ -26,6 +26,7 @@ typedef struct kept_store kept_store;
 
 typedef enum kept_store_mode {
     KEPT_STORE_READ,  /* must be there */
+    KEPT_STORE_WATCH, /* as READ, without reading the whole file to check it: watch.h */
     KEPT_STORE_WRITE, /* must be there */
     KEPT_STORE_CREATE /* made where it is not */
 } kept_store_mode;
