@@ -108,6 +108,15 @@ static double stored(const uint8_t *half, int codec, bool v, const int at[3], do
     const uint16_t *sc = (const uint16_t *)(const void *)(half + codes), *el = (const void *)half;
     int c = d / 64 * 64, w = D - c < 64 ? D - c : 64;
 
+    if (codec >= KEPT_THIN75) { /* three, two, one quarter of the channels, then which */
+        int n = D * (KEPT_THIN25 - codec + 1) / 4, i = 0;
+        const uint8_t *list = half + 128 * n;
+
+        while (i < n && list[i] != d)
+            i++;
+        *step = 0;
+        return i < n ? f16_value(el[(s / 32 * n + i) * 32 + s % 32]) : 0;
+    }
     if (bits == 16) {
         uint16_t h = el[v ? 64 * c + s * w + d - c : (s / 32 * D + d) * 32 + s % 32];
 
@@ -233,7 +242,9 @@ static void check_half(const uint8_t *page, const uint8_t *f16, kept_codecs c, b
             square += was[s * D + d] * was[s * D + d];
             stored(half, codec, v, (const int[3]){D, s, d}, &step);
             most = fmax(most, fabs(was[s * D + d]));
-            if (!kept_codec_get(codec)->rotated && codec > KEPT_BF16)
+            if (codec >= KEPT_THIN75 && is[s * D + d] != 0)
+                CHECK(e == 0);
+            else if (!kept_codec_get(codec)->rotated && codec > KEPT_BF16 && codec < KEPT_THIN75)
                 worst = fmax(worst, fabs(e) - 0.5001 * step - 1e-6 * most);
             if (codec == KEPT_BF16)
                 worst = fmax(worst, fabs(e) - 0.00391 * fabs(was[s * D + d]));
@@ -253,6 +264,30 @@ static void check_half(const uint8_t *page, const uint8_t *f16, kept_codecs c, b
     if (kept_codec_get(codec)->rotated)
         CHECK(error <= square);
     free(was), free(is);
+}
+
+/* The channels that a thin page leaves out: none of them is larger than one that it holds, and as
+ * many as it should hold are there, ascending. */
+static void check_channels(const uint8_t *page, const uint8_t *f16, int codec, int D)
+{
+    const int n = D * (KEPT_THIN25 - codec + 1) / 4;
+    const uint8_t *list = page + 128 * n;
+    double *x = malloc(64 * 256 * sizeof *x), sum[256] = {0}, least = INFINITY, most = -INFINITY;
+    bool in[256] = {false};
+
+    read_half(f16, (kept_codecs){0, 0}, false, D, x);
+    for (int i = 0; i < 64 * D; i++)
+        sum[i % D] += x[i] * x[i];
+    for (int i = 0; i < n; i++) {
+        CHECK(list[i] < D && (!i || list[i] > list[i - 1]));
+        in[list[i]] = true;
+    }
+    for (int d = 0; d < D; d++) {
+        least = in[d] ? fmin(least, sum[d]) : least;
+        most = in[d] ? most : fmax(most, sum[d]);
+    }
+    CHECK(least >= most);
+    free(x);
 }
 
 /* kept_codec_read and unpack agree with the oracle's reading. */
@@ -296,18 +331,22 @@ static void packing(void)
         for (int codec = 0; codec < KEPT_N_CODECS; codec++)
             for (int kind = 0; kind < N_KINDS; kind++) {
                 int D = sizes[i];
-                kept_codecs c = {(uint8_t)codec, (uint8_t)(codec < KEPT_CHAN4 ? codec : KEPT_TOK2)};
+                kept_codecs c = {(uint8_t)codec, (uint8_t)(codec < KEPT_CHAN4    ? codec
+                                                           : codec < KEPT_THIN75 ? KEPT_TOK2
+                                                                                 : KEPT_F16)};
                 size_t bytes;
                 const char *why;
 
                 if (!kept_codec_fits(c, D, &why)) {
-                    CHECK(D % 32 && kept_codec_get(c.v)->grouped && why);
+                    CHECK(why &&
+                          ((D % 32 && kept_codec_get(c.v)->grouped) ||
+                           (codec >= KEPT_THIN75 && D * (KEPT_THIN25 - codec + 1) / 4 % 16)));
                     continue;
                 }
                 bytes = kept_codec_page_bytes(c, D);
                 CHECK(bytes % 64 == 0);
                 uint8_t *f16 = new_page(kept_page_bytes(D)), *page = new_page(bytes);
-                kept_packed p = {page, c, D};
+                kept_packed p = {page, c, D, NULL};
                 int before = test_failed;
 
                 test_failed = 0;
@@ -317,6 +356,8 @@ static void packing(void)
                 CHECK(page[bytes] == 0x5a); /* not past the end */
                 check_half(page, f16, c, false, (const int[2]){D, kind});
                 check_half(page, f16, c, true, (const int[2]){D, kind});
+                if (codec >= KEPT_THIN75)
+                    check_channels(page, f16, codec, D);
                 check_read(p);
                 if (test_failed)
                     fprintf(stderr, "  %s, head size %d, kind %d\n", kept_codec_get(codec)->name, D,
@@ -329,8 +370,10 @@ static void packing(void)
 /* Bits per number, scales included, at head size 128: 16-bit scales per 128, 32 or (twice) 32. */
 static void sizes_of_pages(void)
 {
-    static const double want[KEPT_N_CODECS] = {16,    16,    8.125, 4.125, 4.5, 4.125,
-                                               3.125, 2.125, 5,     3,     5,   3};
+    static const double want[KEPT_N_CODECS] = {16, 16, 8.125, 4.125, 4.5, 4.125, 3.125, 2.125, 5, 3,
+                                               5, 3,
+                                               /* and a byte a channel of each page, in lines */
+                                               12.125, 8.0625, 4.0625};
 
     for (int codec = 0; codec < KEPT_N_CODECS; codec++)
         CHECK_NEAR((double)kept_codec_half_bytes(codec, false, 128) * 8 / (64 * 128), want[codec],
@@ -343,9 +386,13 @@ static void sizes_of_pages(void)
 static void rows(void)
 {
     for (int i = 0; i < N_SIZES; i++)
-        for (int codec = 0; codec < KEPT_CHAN4; codec++) {
+        for (int codec = 0; codec < KEPT_N_CODECS; codec++) {
             int D = sizes[i];
-            kept_codecs c = {(uint8_t)codec, (uint8_t)codec};
+            const bool thin = codec >= KEPT_THIN75;
+            kept_codecs c = {(uint8_t)codec, (uint8_t)(thin ? KEPT_Q8 : codec)};
+
+            if (kept_codec_get(codec)->channel)
+                continue;
             float k[256], v[256], *all = malloc(64 * 256 * 4), *moved = malloc(64 * 256 * 4);
             uint8_t *f16 = new_page(kept_page_bytes(D)), *a, *b;
 
@@ -357,21 +404,25 @@ static void rows(void)
             b = new_page(kept_codec_page_bytes(c, D));
             CHECK(kept_codec_has_rows(c));
             fill_f16(f16, D, GAUSS);
-            kept_codec_pack((kept_packed){a, c, D}, f16);
+            kept_codec_pack((kept_packed){a, c, D, NULL}, f16);
             /* writing every row is packing the page */
             memset(b, 0, kept_codec_page_bytes(c, D));
+            if (thin) /* which channels a page holds was decided when it was packed */
+                memcpy(b + 128 * kept_codec_channels(codec, D), kept_codec_channels_of(a, codec, D),
+                       (size_t)kept_codec_channels(codec, D));
             for (int s = 63; s >= 0; s--) {
                 kept_kern_get("ref")->get(f16, D, s, 1, k, v);
-                kept_codec_put((kept_packed){b, c, D}, s, k, v);
+                kept_codec_put((kept_packed){b, c, D, NULL}, s, k, v);
             }
             CHECK(!memcmp(a, b, kept_codec_page_bytes(c, D)));
             /* reversing by moves is reversing */
             for (int s = 0; s < 64; s++)
-                kept_codec_move((kept_packed){b, c, D}, s, (kept_packed){a, c, D}, 63 - s);
+                kept_codec_move((kept_packed){b, c, D, NULL}, s, (kept_packed){a, c, D, NULL},
+                                63 - s);
             for (int half = 0; half < 2; half++) {
-                kept_codec_read((kept_packed){a, c, D}, 0, 64, half ? NULL : all,
+                kept_codec_read((kept_packed){a, c, D, NULL}, 0, 64, half ? NULL : all,
                                 half ? all : NULL);
-                kept_codec_read((kept_packed){b, c, D}, 0, 64, half ? NULL : moved,
+                kept_codec_read((kept_packed){b, c, D, NULL}, 0, 64, half ? NULL : moved,
                                 half ? moved : NULL);
                 for (int s = 0; s < 64; s++)
                     CHECK(!memcmp(all + s * D, moved + (63 - s) * D, (size_t)D * 4));
@@ -417,7 +468,7 @@ static struct problem make(int D, int G, int nq, const kept_codecs *codecs, int 
                 k[d] = x.q[d] * 0.5f, v[d] = gauss();
             kept_kern_get("ref")->put(f16, D, 17, k, v);
         }
-        kept_codec_pack((kept_packed){page, codecs[i], D}, f16);
+        kept_codec_pack((kept_packed){page, codecs[i], D, NULL}, f16);
         read_half(page, codecs[i], false, D, x.k + (size_t)(i * 64 * D));
         read_half(page, codecs[i], true, D, x.v + (size_t)(i * 64 * D));
         at += kept_codec_page_bytes(codecs[i], D);
@@ -555,7 +606,7 @@ static void attention(void)
 
     for (int i = 0, turn = 0; i < N_SIZES; i++)
         for (int k = 0; k < KEPT_N_CODECS; k++) {
-            const int v = k >= KEPT_CHAN4 ? k - 2 : k;
+            const int v = k >= KEPT_THIN75 ? KEPT_F16 : k >= KEPT_CHAN4 ? k - 2 : k;
             const kept_codecs c = {(uint8_t)k, (uint8_t)v}, f = {0, 0};
             const kept_codecs odd = {(uint8_t)k, (uint8_t)(v == KEPT_Q8 ? KEPT_ROT3 : KEPT_Q8)};
 
@@ -569,11 +620,33 @@ static void attention(void)
         }
 }
 
+/* Who packs may say which channels stay. */
+static void given_channels(void)
+{
+    enum { D = 64, N = 32 };
+    uint8_t list[N], *f16 = new_page(kept_page_bytes(D));
+    const kept_codecs c = {KEPT_THIN50, KEPT_F16};
+    uint8_t *page = new_page(kept_codec_page_bytes(c, D));
+    double *was = malloc(64 * D * sizeof *was), *is = malloc(64 * D * sizeof *is);
+
+    for (int i = 0; i < N; i++)
+        list[i] = (uint8_t)(2 * i + (i > 9));
+    fill_f16(f16, D, GAUSS);
+    kept_codec_pack((kept_packed){page, c, D, list}, f16);
+    CHECK(!memcmp(kept_codec_channels_of(page, c.k, D), list, N));
+    read_half(f16, (kept_codecs){0, 0}, false, D, was);
+    read_half(page, c, false, D, is);
+    for (int i = 0; i < 64 * D; i++)
+        CHECK(is[i] == (memchr(list, i % D, N) ? was[i] : 0));
+    free(f16), free(page), free(was), free(is);
+}
+
 int main(void)
 {
     kept_kern_enter();
     RUN(sizes_of_pages);
     RUN(packing);
+    RUN(given_channels);
     RUN(rows);
     RUN(attention);
     TEST_END();
