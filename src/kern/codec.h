@@ -79,7 +79,7 @@ typedef struct kept_codec_info {
     bool rotated, grouped, zero; /* grouped: scales for 32 channels each */
     bool channel;                /* scales per channel of 32 slots: K only, rows cannot move */
     const int8_t
-        *level; /* [16], 2^bits in use; NULL: the code is its own signed byte, or a float */
+        *level;       /* [16], 2^bits in use; NULL: the code is its own signed byte, or a float */
     uint8_t quarters; /* of the channels that are held; 0: all. K only, rows move between pages of
                          the same channels */
 } kept_codec_info;
