@@ -57,6 +57,7 @@ static void maps_hold_what_was_kept(void)
     CHECK_INT(kept_store_map(s, 1, label, 0, json_string_value(json_object_get(v, "resolved")),
                              &map, &bytes, NULL),
               KEPT_OK);
+    free(map);
     CHECK_INT(kept_store_map(s, 1, label, 5, "full", &map, &bytes, NULL), KEPT_NOT_FOUND);
     CHECK_INT(kept_store_map(s, 1, label, 0, json_string_value(json_object_get(v, "resolved")),
                              &map, &bytes, NULL),
