@@ -9,15 +9,6 @@
 
 /* ---- tables --------------------------------------------------------------------------------- */
 
-static void write_attribute(FILE *out, const char *name, const char *text, int n)
-{
-    char buf[512];
-    snprintf(buf, sizeof buf, "%.*s", n, text);
-    fprintf(out, " %s=\"", name);
-    kept_html_text(out, buf);
-    fputc('"', out);
-}
-
 static void write_verdict(const kept_page *p, int task, const kept_row *r, FILE *out)
 {
     const json_t *v = kept_html_verdict(p, task, r->variant);
@@ -42,9 +33,8 @@ static void write_row(const kept_page *p, int task, const kept_row *r, int n_col
     const kept_spec_parts spec = kept_html_spec(variant);
     fprintf(out, "<tr data-variant=\"%d\"%s>", r->variant,
             kept_view_true(r->cell, "front") ? " class=\"front\"" : "");
-    fputs("<th scope=\"row\"", out);
-    write_attribute(out, "title", kept_view_text(variant, "resolved"), 500);
-    fprintf(out, ">%s", kept_view_true(r->cell, "front") ? "<span class=\"star\">*</span>" : "");
+    fprintf(out, "<th scope=\"row\">%s",
+            kept_view_true(r->cell, "front") ? "<span class=\"star\">*</span>" : "");
     kept_html_text(out, r->variant < 2 ? r->name : spec.stem_len ? r->name : "?");
     fputs("</th>", out);
     write_verdict(p, task, r, out);
