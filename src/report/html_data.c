@@ -121,31 +121,25 @@ static int by_held(const void *a, const void *b)
     return x->held != y->held ? (x->held < y->held) - (x->held > y->held) : x->variant - y->variant;
 }
 
-static bool same_stem(const json_t *a, const json_t *b)
-{
-    const kept_spec_parts x = kept_html_spec(a), y = kept_html_spec(b);
-    return x.stem_len == y.stem_len && !memcmp(x.stem, y.stem, (size_t)x.stem_len);
-}
-
 /* Rows of the strategy of `first` on a task, largest first; none if an earlier row has it. */
-static int collect(const kept_page *p, int task, int first, const double *held, rung *rungs)
+static int collect(const kept_html *p, int task, int first, rung *rungs)
 {
     const json_t *variants = json_object_get(p->result, "variants");
     const json_t *own = kept_view_at(variants, first);
-    const int n = (int)json_array_size(variants);
     int m = 0;
-    for (int v = 2; v < n; v++) {
-        if (!isfinite(held[task * KEPT_MAX_ROWS + v]) || !same_stem(own, kept_view_at(variants, v)))
+    for (int v = 2; v < p->n_variants; v++) {
+        const double held = kept_view_number(kept_html_cell(p, task, v), "held_pct");
+        if (!isfinite(held) || !kept_html_same_stem(own, kept_view_at(variants, v)))
             continue;
         if (v < first)
             return 0;
-        rungs[m++] = (rung){v, held[task * KEPT_MAX_ROWS + v]};
+        rungs[m++] = (rung){v, held};
     }
     qsort(rungs, (size_t)m, sizeof *rungs, by_held);
     return m;
 }
 
-static json_t *ladder(const kept_page *p, int task, const rung *rungs, int n)
+static json_t *ladder(const kept_html *p, int task, const rung *rungs, int n)
 {
     json_t *o = json_object(), *steps = json_array();
     int cliff = -1;
@@ -161,30 +155,16 @@ static json_t *ladder(const kept_page *p, int task, const rung *rungs, int n)
     return o;
 }
 
-json_t *kept_html_ladders(const kept_page *p)
+json_t *kept_html_ladders(const kept_html *p)
 {
-    const json_t *cells = json_object_get(p->result, "cells"), *c;
-    const int n = (int)json_array_size(json_object_get(p->result, "variants"));
-    const size_t n_tasks = json_array_size(json_object_get(p->result, "tasks"));
-    double *held = kept_calloc(n_tasks * KEPT_MAX_ROWS + 1, sizeof *held);
     rung *rungs = kept_calloc(KEPT_MAX_ROWS, sizeof *rungs);
     json_t *out = json_array();
-    size_t i;
-    for (i = 0; held && i < n_tasks * KEPT_MAX_ROWS; i++)
-        held[i] = NAN;
-    json_array_foreach(cells, i, c)
-    {
-        const double t = kept_view_number(c, "task"), v = kept_view_number(c, "variant");
-        if (held && t >= 0 && t < (double)n_tasks && v >= 0 && v < KEPT_MAX_ROWS)
-            held[(size_t)t * KEPT_MAX_ROWS + (size_t)v] = kept_view_number(c, "held_pct");
-    }
-    for (int t = 0; held && rungs && t < (int)n_tasks; t++)
-        for (int v = 2; v < n; v++) {
-            const int m = collect(p, t, v, held, rungs);
+    for (int t = 0; rungs && t < p->n_tasks; t++)
+        for (int v = 2; v < p->n_variants; v++) {
+            const int m = collect(p, t, v, rungs);
             if (m > 1)
                 json_array_append_new(out, ladder(p, t, rungs, m));
         }
-    free(held);
     free(rungs);
     return out;
 }
@@ -318,7 +298,7 @@ static kept_status write_block(FILE *out, const char *id, const json_t *x)
     return s;
 }
 
-kept_status kept_html_write_data(const kept_page *p, FILE *out)
+kept_status kept_html_write_data(const kept_html *p, FILE *out)
 {
     const char *left_out = "";
     json_t *doc = fitting(p->result, &left_out), *extra = json_object();

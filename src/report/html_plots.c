@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-static bool any_cell(const kept_page *p, const char *key)
+static bool any_cell(const kept_html *p, const char *key)
 {
     const json_t *c;
     size_t i;
@@ -18,32 +18,32 @@ static bool any_cell(const kept_page *p, const char *key)
     return false;
 }
 
-static bool has_cells(const kept_page *p)
+static bool has_cells(const kept_html *p)
 {
     return any_cell(p, "change");
 }
 
-static bool has_speed(const kept_page *p)
+static bool has_speed(const kept_html *p)
 {
     return any_cell(p, "speed_ratio");
 }
 
-static bool has_turns(const kept_page *p)
+static bool has_turns(const kept_html *p)
 {
     return any_cell(p, "by_turn");
 }
 
-static bool has_distance(const kept_page *p)
+static bool has_distance(const kept_html *p)
 {
     return any_cell(p, "by_distance");
 }
 
-static bool has_times(const kept_page *p)
+static bool has_times(const kept_html *p)
 {
     return any_cell(p, "prefill_ns");
 }
 
-static bool has_depths(const kept_page *p)
+static bool has_depths(const kept_html *p)
 {
     const json_t *s;
     size_t i;
@@ -55,22 +55,25 @@ static bool has_depths(const kept_page *p)
     return false;
 }
 
-static bool has_ladders(const kept_page *p)
+/* Two budgets of one strategy. */
+static bool has_ladders(const kept_html *p)
 {
-    json_t *list = kept_html_ladders(p);
-    const bool any = json_array_size(list) > 0;
-    json_decref(list);
-    return any;
+    const json_t *variants = json_object_get(p->result, "variants");
+    for (int v = 2; v < p->n_variants; v++)
+        for (int w = v + 1; w < p->n_variants; w++)
+            if (kept_html_same_stem(kept_view_at(variants, v), kept_view_at(variants, w)))
+                return true;
+    return false;
 }
 
-static bool has_maps(const kept_page *p)
+static bool has_maps(const kept_html *p)
 {
     return json_array_size(json_object_get(p->prompts, "maps")) > 0;
 }
 
 static const struct figure {
     const char *id, *title, *caption;
-    bool (*has)(const kept_page *p);
+    bool (*has)(const kept_html *p);
     const char *needs; /* what gives it data */
     const char *size;  /* class: a third of the width, half, all of it */
 } figures[] = {
@@ -113,7 +116,7 @@ static const struct figure {
      has_maps, "--study FILE", "wide"},
 };
 
-void kept_html_write_plots(const kept_page *p, FILE *out)
+void kept_html_write_plots(const kept_html *p, FILE *out)
 {
     for (size_t i = 0; i < sizeof figures / sizeof *figures; i++) {
         const struct figure *f = &figures[i];
@@ -134,7 +137,7 @@ void kept_html_write_plots(const kept_page *p, FILE *out)
     }
 }
 
-void kept_html_write_flips(const kept_page *p, FILE *out)
+void kept_html_write_flips(const kept_html *p, FILE *out)
 {
     const json_t *r;
     size_t i, n = 0;
