@@ -207,6 +207,40 @@ static void schema_1_becomes_this_one(void)
     CHECK_INT(ask(study_path, "SELECT count(*) FROM kept_map"), 0);
 }
 
+/* Changes one hash of the remembered sizes. */
+static void tamper(int index)
+{
+    char sql[200];
+    snprintf(sql, sizeof sql,
+             "UPDATE memo SET text = json_set(text, '$[%d][0]', '0123456789abcdef') RETURNING 1",
+             index);
+    CHECK_INT(ask(study_path, sql), 1);
+}
+
+/* Prompts are not tokenized again; sizes that are not this program's are found out. */
+static void sizes_are_remembered(void)
+{
+    counts c = {.stop_at = 60};
+    fresh();
+    json_decref(run_on(study_path, options(N_SAMPLES), &c, KEPT_CANCELLED));
+    CHECK_INT(ask(study_path, "SELECT count(*) FROM memo"), 1);
+    CHECK_INT(ask(study_path, "SELECT json_array_length(text) FROM memo"), N_SAMPLES);
+    c = (counts){0};
+    equals_base(run_on(study_path, options(N_SAMPLES), &c, KEPT_OK));
+    fresh();
+    c = (counts){.stop_at = 1};
+    json_decref(run_on(study_path, options(N_SAMPLES), &c, KEPT_CANCELLED));
+    tamper(0); /* looked at: all are made anew */
+    c = (counts){0};
+    equals_base(run_on(study_path, options(N_SAMPLES), &c, KEPT_OK));
+    fresh();
+    c = (counts){.stop_at = 1};
+    json_decref(run_on(study_path, options(N_SAMPLES), &c, KEPT_CANCELLED));
+    tamper(5); /* not looked at before the sample is run */
+    c = (counts){0};
+    json_decref(run_on(study_path, options(N_SAMPLES), &c, KEPT_FORMAT));
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 4)
@@ -219,6 +253,7 @@ int main(int argc, char **argv)
     RUN(a_full_disk_loses_nothing);
     RUN(a_read_only_file_is_refused);
     RUN(schema_1_becomes_this_one);
+    RUN(sizes_are_remembered);
     rig_close();
     TEST_END();
 }

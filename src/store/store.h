@@ -20,7 +20,7 @@
 
 #include "bench/run.h"
 
-#define KEPT_STORE_SCHEMA 2
+#define KEPT_STORE_SCHEMA 3
 
 typedef struct kept_store kept_store;
 
