@@ -1,6 +1,7 @@
 /* result: the document's head and the record of one sample as JSON (docs/result-format.md). What
  * was not measured is null, never 0.
  */
+#include "bench/doc.h"
 #include "bench/job.h"
 
 #include "policy/strategy.h"
@@ -37,8 +38,7 @@ static int utf8_length(const unsigned char *s)
     return n;
 }
 
-/* Text as JSON; bytes that are not UTF-8 (an answer cut inside a character) become U+FFFD. */
-static json_t *text(const char *s)
+json_t *kept_doc_clean(const char *s)
 {
     json_t *out = NULL;
     const unsigned char *in = (const unsigned char *)(s ? s : "");
@@ -54,6 +54,11 @@ static json_t *text(const char *s)
         out = json_stringn(clean, (size_t)(to - clean));
     free(clean);
     return out;
+}
+
+static json_t *text(const char *s)
+{
+    return kept_doc_clean(s);
 }
 
 /* ---- head ----------------------------------------------------------------------------------- */

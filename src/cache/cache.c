@@ -220,18 +220,36 @@ int32_t kept_cache_private_page(kept_cache *c, int32_t id)
     return to;
 }
 
-kept_status kept_cache_pack(kept_cache *c, int layer, int head, kept_codecs form, int skip)
+/* Channels that a page packed into a thin form must hold: those of the head's other pages of that
+ * form, so that rows can move between them; NULL: there are none yet. */
+static const uint8_t *channels_of(const kept_cache *c, const int32_t *ids, int n, kept_codecs form)
+{
+    const kept_pool *p = c->pool;
+    for (int i = 0; i < n && kept_codec_get(form.k)->quarters; i++)
+        if (p->form[ids[i]].k == form.k)
+            return kept_codec_channels_of(kept_pool_page(p, ids[i]), form.k, p->head_size);
+    return NULL;
+}
+
+kept_status kept_cache_pack(kept_cache *c, int layer, int head, kept_codecs form, int skip,
+                            const uint8_t *channels)
 {
     kept_pool *p = c->pool;
     int32_t *ids = kept_cache_list(c, layer, head, 0);
-    const int n = kept_cache_n(c, layer, head) / KEPT_PAGE_SLOTS - skip;
+    const int full = kept_cache_n(c, layer, head) / KEPT_PAGE_SLOTS, n = full - skip;
+    const uint8_t *held = channels_of(c, ids, full, form);
+    channels = held ? held : channels;
     for (int i = 0; i < n && !kept_codec_is_f16(form); i++) {
         if (!kept_codec_is_f16(p->form[ids[i]]))
             continue;
         const int32_t to = kept_pool_take_page(p, form);
         if (to < 0)
             return KEPT_FULL;
-        kept_codec_pack(kept_pool_get_page(p, to), kept_pool_page(p, ids[i]));
+        kept_packed page = kept_pool_get_page(p, to);
+        page.channels = channels;
+        kept_codec_pack(page, kept_pool_page(p, ids[i]));
+        if (kept_codec_get(form.k)->quarters)
+            channels = kept_codec_channels_of(page.at, form.k, p->head_size);
         memcpy(p->pos + (size_t)to * KEPT_PAGE_SLOTS, p->pos + (size_t)ids[i] * KEPT_PAGE_SLOTS,
                KEPT_POS_BYTES);
         c->held_bytes += kept_pool_bytes_of(p, to);

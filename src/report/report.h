@@ -3,6 +3,7 @@
 #define REPORT_REPORT_H
 
 #include "base/base.h"
+#include "store/store.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -43,6 +44,17 @@ typedef struct kept_page {
     const json_t *prompts;    /* of kept_page_prompts; NULL: none */
     const char *source;       /* what the page calls the study, usually its file's name */
 } kept_page;
+/* Where the prompts of a page come from. */
+typedef struct kept_page_study {
+    kept_store *store;
+    int64_t setting;         /* 0: any */
+    const kept_model *model; /* its vocabulary; NULL: no prompts, kept positions only */
+    const char *note;        /* why there are no prompts, NULL: there are */
+} kept_page_study;
+/* What a page shows of prompts and kept positions: an object for kept_page.prompts. IO, FORMAT,
+ * NOMEM. */
+kept_status kept_page_prompts(const kept_page_study *study, const json_t *result,
+                              const json_t *comparison, json_t **out, kept_error *err);
 /* False: this kept was built without the script that draws plots. */
 bool kept_page_ready(void);
 /* Writes the page whole or not at all. UNSUPPORTED: not ready. IO, NOMEM. */
