@@ -416,9 +416,9 @@ static void windows(void)
 static void biases(void)
 {
     for (int i = 0; i < 40; i++) {
-        struct problem x = make(sizes[i % 7], groups[i % 8], lengths[i % 11] + i / 8,
-                                lengths[i % 11] < 16 ? 1 : queries[(i + i / 8) % 4],
-                                i % 5 == 4 ? PEAKED : PLAIN);
+        struct problem x =
+            make(sizes[i % 7], groups[i % 8], lengths[i % 11] + i / 8,
+                 lengths[i % 11] < 16 ? 1 : queries[(i + i / 8) % 4], i % 5 == 4 ? PEAKED : PLAIN);
 
         x.window = i % 4 == 3 ? 1 + x.n / 2 : 0;
         add_bias(&x);

@@ -63,10 +63,10 @@ typedef struct kept_attn_tile {
     /* [n_pages] -> [64] what is added to the scores of a page's slots, in base 2 and finite: a slot
      * that stands for c tokens has log2(c). NULL: nothing, at no cost. */
     const float *const *bias;
-    float *m, *l;       /* out [rows] running maximum (base 2; -INFINITY: nothing visible), sum */
-    float *acc;         /* out [rows][D] sum of 2^(s-m) * v */
-    kept_f16 *p;        /* out [n_pages][rows][64] 2^(s - p_max), or NULL */
-    float *p_max;       /* out [n_pages][rows] maximum that p of this page is relative to */
+    float *m, *l; /* out [rows] running maximum (base 2; -INFINITY: nothing visible), sum */
+    float *acc;   /* out [rows][D] sum of 2^(s-m) * v */
+    kept_f16 *p;  /* out [n_pages][rows][64] 2^(s - p_max), or NULL */
+    float *p_max; /* out [n_pages][rows] maximum that p of this page is relative to */
 } kept_attn_tile;
 
 typedef struct kept_kern {

@@ -103,6 +103,7 @@ static head_ref head_at(kept_engine *e, int layer, int i, struct ggml_tensor *ds
 typedef struct tile {
     kept_attn_tile a;
     int32_t place[KEPT_SEG_PAGES];
+    const float *bias[KEPT_SEG_PAGES];
     kept_codecs form[KEPT_SEG_PAGES];
 } tile;
 
@@ -121,6 +122,18 @@ static void place_pages(const kept_engine *e, tile *x, const int32_t *ids)
     x->a.page_bytes = 64;
     x->a.pages = x->place;
     x->a.codec = packed ? x->form : NULL;
+}
+
+/* Biases of the pages of x, the first of which is number `page` of the head. */
+static void place_biases(const head_ref *r, tile *x, int page)
+{
+    const kept_seq *s = r->job->seq;
+    if (s->bias_plane < 0)
+        return;
+    const int32_t *blocks = kept_cache_blocks(s->cache, r->layer, r->h, s->bias_plane) + page;
+    for (int i = 0; i < x->a.n_pages; i++)
+        x->bias[i] = kept_pool_block(r->e->pool, blocks[i]);
+    x->a.bias = x->bias;
 }
 
 /* Fills x for queries [t0, t0+n_q) against segment seg. False: nothing of it is visible. */
@@ -151,6 +164,7 @@ static bool tile_at(const head_ref *r, int t0, int n_q, int seg, tile *x)
     };
     const int32_t *ids = kept_cache_pages(r->job->seq->cache, r->layer, r->h) + page;
     place_pages(e, x, ids);
+    place_biases(r, x, page);
     if (info->windowed[r->layer]) {
         int32_t *pos = e->pos_scratch + (size_t)r->ith * KEPT_SEG_PAGES * KEPT_PAGE_SLOTS;
         for (int p = 0; p < t->n_pages; p++)
