@@ -22,11 +22,11 @@ extern "C" {
 /* One head about to be cut. A place is an index into the arrays of view.heads[head], which are in
  * the order of positions; view.heads[head].guard marks protected slots, which are all kept. */
 typedef struct kept_merging {
-    int head;           /* KV head of the view; only this one is shown */
-    int n_kept, n_gone; /* both at least 1 */
-    const int32_t *kept; /* [n_kept] places, ascending */
-    const int32_t *gone; /* [n_gone] places, ascending */
-    const float *score;  /* [n] by place: what the slots were chosen by, finite */
+    int head;              /* KV head of the view; only this one is shown */
+    int n_kept, n_gone;    /* both at least 1 */
+    const int32_t *kept;   /* [n_kept] places, ascending */
+    const int32_t *gone;   /* [n_gone] places, ascending */
+    const float *score;    /* [n] by place: what the slots were chosen by, finite */
     const float *old_bias; /* [n] by place, natural log: of earlier merges, 0 without any */
     /* What kept slot number j will hold: rows on entry as they are. Rows that are not changed keep
      * their bits; rows made not finite count as not changed; numbers are cut to the range of F16,
@@ -44,10 +44,10 @@ typedef struct kept_merging {
  * what the score asked for is not there. */
 typedef struct kept_merge {
     kept_part part;
-    int needs;             /* KEPT_NEED_KEYS, KEYS0, VALUES */
-    kept_plane_of *plane;  /* NULL: none */
-    kept_recent_of *recent; /* NULL: none */
-    bool (*biases)(const double *options); /* NULL: writes none */
+    int needs;                                                /* KEPT_NEED_KEYS, KEYS0, VALUES */
+    kept_plane_of *plane;                                     /* NULL: none */
+    kept_recent_of *recent;                                   /* NULL: none */
+    bool (*biases)(const double *options);                    /* NULL: writes none */
     void (*merge)(const kept_view *v, const kept_merging *m); /* NULL: what is dropped is gone */
 } kept_merge;
 
@@ -56,8 +56,11 @@ typedef struct kept_merge {
  * m->key as it was on entry. Overwrites v->scratch. to and cosine are [n_gone]. */
 KEPT_API void kept_merge_nearest(const kept_view *v, const kept_merging *m, int32_t *to,
                                  float *cosine);
-/* The kept slot whose position is nearest to that of each gone slot, the earlier on ties. */
-KEPT_API void kept_merge_neighbour(const kept_view *v, const kept_merging *m, int32_t *to);
+/* The kept slot whose position is nearest to that of each gone slot, the earlier on ties, among
+ * those of its chunk of `span` positions (0: all); without `guarded` protected slots take nothing.
+ * -1: there is none. */
+KEPT_API void kept_merge_neighbour(const kept_view *v, const kept_merging *m, int span,
+                                   bool guarded, int32_t *to);
 
 #ifdef __cplusplus
 }

@@ -50,16 +50,21 @@ static float *gather(const kept_merging *m, const float *x, size_t size, float *
 
 /* ---- what it changed ----------------------------------------------------------------------- */
 
+static void bound(float *row, size_t size)
+{
+    for (size_t d = 0; d < size; d++)
+        row[d] = row[d] > MOST ? MOST : row[d] < -MOST ? -MOST : row[d];
+}
+
 /* Whether row differs from old; cut to the range of F16. A row that is not finite becomes old. */
 static bool changed(float *row, const float *old, size_t size)
 {
     bool finite = true;
     if (!memcmp(row, old, size * sizeof *row))
         return false;
-    for (size_t d = 0; d < size; d++) {
+    for (size_t d = 0; d < size; d++)
         finite &= isfinite(row[d]) != 0;
-        row[d] = row[d] > MOST ? MOST : row[d] < -MOST ? -MOST : row[d];
-    }
+    bound(row, size);
     if (!finite)
         memcpy(row, old, size * sizeof *row);
     return finite;
@@ -97,6 +102,7 @@ static void collect(const kept_pass *p, int i, const kept_merging *m, kept_merge
         if (m->key0 && changed(m->key0 + to, h->key0 + at, size)) {
             memcpy(m->key + to, m->key0 + to, size * sizeof *m->key);
             turn_to(p, layer, head, m->kept[j], m->key + to);
+            bound(m->key + to, size);
             set |= KEPT_MERGED_KEY;
         }
         if (m->value && changed(m->value + to, h->value + at, size))

@@ -1,7 +1,8 @@
 /* merging: MergingPress (kvpress). The value of each dropped token goes into the kept one whose key
  * has the greatest cosine s to its own:
  *
- *     w_e = max(s, 0) |v_e| / (|v_e| + |v_t|)   if s >= at        v_t <- (v_t + sum w_e v_e) / (1 + sum w_e)
+ *     w_e = max(s, 0) |v_e| / (|v_e| + |v_t|)   if s >= at        v_t <- (v_t + sum w_e v_e) / (1 +
+ * sum w_e)
  */
 #include "kept/policy.h"
 

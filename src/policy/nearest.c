@@ -43,16 +43,31 @@ void kept_merge_nearest(const kept_view *v, const kept_merging *m, int32_t *to, 
     }
 }
 
-void kept_merge_neighbour(const kept_view *v, const kept_merging *m, int32_t *to)
+void kept_merge_neighbour(const kept_view *v, const kept_merging *m, int span, bool guarded,
+                          int32_t *to)
 {
-    const int32_t *pos = v->heads[m->head].pos;
-    for (int g = 0, next = 0; g < m->n_gone; g++) {
-        const int32_t at = pos[m->gone[g]];
-        while (next < m->n_kept && m->kept[next] < m->gone[g])
-            next++;
-        to[g] = next < m->n_kept ? next : next - 1;
-        if (next > 0 && next < m->n_kept &&
-            at - pos[m->kept[next - 1]] <= pos[m->kept[next]] - at)
-            to[g] = next - 1;
+    const kept_view_head *h = &v->heads[m->head];
+    int before = -1, next = 0; /* the last kept slot before a gone one, the first after it */
+    for (int g = 0; g < m->n_gone; g++) {
+        const int32_t at = h->pos[m->gone[g]];
+        int32_t best = INT32_MAX;
+        for (; next < m->n_kept; next++) {
+            if (!guarded && h->guard[m->kept[next]])
+                continue;
+            if (m->kept[next] > m->gone[g])
+                break;
+            before = next;
+        }
+        to[g] = -1;
+        for (int side = 0; side < 2; side++) {
+            const int j = side ? next : before;
+            if (j < 0 || j == m->n_kept)
+                continue;
+            const int32_t there = h->pos[m->kept[j]], off = side ? there - at : at - there;
+            if (off < best && (!span || there / span == at / span)) {
+                best = off;
+                to[g] = j;
+            }
+        }
     }
 }

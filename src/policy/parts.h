@@ -15,6 +15,7 @@
     X(full)                                                                                        \
     X(random)                                                                                      \
     X(recency)                                                                                     \
+    X(ladder)                                                                                      \
     X(h2o)                                                                                         \
     X(tova)                                                                                        \
     X(snapkv)                                                                                      \
@@ -89,7 +90,8 @@
 #define KEPT_MERGE_LIST(X)                                                                         \
     X(drop)                                                                                        \
     X(merging)                                                                                     \
-    X(cam)
+    X(cam)                                                                                         \
+    X(summary)
 
 /* X(identifier): const kept_controller kept_control_IDENTIFIER, in controller.c */
 #define KEPT_CONTROL_LIST(X)                                                                       \
