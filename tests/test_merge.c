@@ -257,8 +257,9 @@ static int most_similar(const world *w, int pos)
 {
     int best = -1;
     for (int j = 0; j < w->r.n; j++)
-        if (w->now.live[j] && (best < 0 || cosine(key_of(w, j), key_of(w, pos), w->D) >
-                                               cosine(key_of(w, best), key_of(w, pos), w->D) + 1e-9))
+        if (w->now.live[j] &&
+            (best < 0 || cosine(key_of(w, j), key_of(w, pos), w->D) >
+                             cosine(key_of(w, best), key_of(w, pos), w->D) + 1e-9))
             best = j;
     return best;
 }

@@ -24,7 +24,7 @@ enum { N_DISTANCES = sizeof distance_end / sizeof *distance_end };
 static const char *const plain[] = {
     "kv_bytes",        "meta_bytes",   "peak_bytes",    "byte_steps",  "n_evicted",
     "prefill_ns",      "score_ns",     "compact_ns",    "mass_recall", "mass_recall_core",
-    "evidence_recall", "evidence_any", "oracle_regret",
+    "evidence_recall", "evidence_any", "oracle_regret", "read_bytes",
 };
 enum { N_PLAIN = sizeof plain / sizeof *plain };
 
@@ -52,7 +52,7 @@ typedef struct distance {
 
 typedef struct tally {
     int n, failed, regressions, improvements, n_diff, n_steps, n_pairs, n_full_steps;
-    mean plain[N_PLAIN], held, held_pct, kv_pct, peak_pct, byte_steps_pct;
+    mean plain[N_PLAIN], held, held_pct, kv_pct, peak_pct, byte_steps_pct, read_pct;
     mean score, kl, top1, n_new, diverged, nll, full_nll;
     double kl_max;
     distance by_distance[N_DISTANCES];
@@ -108,6 +108,7 @@ static void add_bytes(tally *t, const json_t *o, const json_t *full)
     add(&t->peak_pct, 100 * kept_doc_number(o, "peak_bytes") / kept_doc_number(full, "peak_bytes"));
     add(&t->byte_steps_pct,
         100 * kept_doc_number(o, "byte_steps") / kept_doc_number(full, "byte_steps"));
+    add(&t->read_pct, 100 * kept_doc_number(o, "read_bytes") / kept_doc_number(full, "read_bytes"));
 }
 
 static void add_answer(tally *t, const json_t *sample, const json_t *o, const json_t *full)
@@ -301,11 +302,27 @@ static json_t *cell_json(tally *t, int task, int variant, bool generate)
     kept_doc_put(c, "kv_pct", mean_of(&t->kv_pct));
     kept_doc_put(c, "peak_pct", mean_of(&t->peak_pct));
     kept_doc_put(c, "byte_steps_pct", mean_of(&t->byte_steps_pct));
+    kept_doc_put(c, "read_pct", mean_of(&t->read_pct));
     put_quality(c, t, generate);
     if (!generate)
         put_distances(c, t);
     put_speed(c, t);
     return c;
+}
+
+/* The samples of one task: each row looks at nothing else. */
+static json_t *samples_of(const json_t *result, int task)
+{
+    json_t *out = json_array(), *s;
+    size_t i;
+    json_array_foreach(json_object_get(result, "samples"), i, s)
+    {
+        if (kept_doc_number(s, "task") == task && json_array_append(out, s)) {
+            json_decref(out);
+            return NULL;
+        }
+    }
+    return out;
 }
 
 static json_t *make_cell(const json_t *samples, int task, int variant, bool generate)
@@ -320,8 +337,7 @@ static json_t *make_cell(const json_t *samples, int task, int variant, bool gene
     const json_t *s;
     size_t i;
     bool ok = t.diff && t.cluster && t.scores && t.score_cluster && t.ids && t.all_ids;
-    json_array_foreach(samples, i, s) if (ok && kept_doc_number(s, "task") == task) ok =
-        tally_sample(&t, s, variant);
+    json_array_foreach(samples, i, s) ok = ok && tally_sample(&t, s, variant);
     json_t *c = ok ? cell_json(&t, task, variant, generate) : NULL;
     if (c)
         json_object_set_new(c, "control", kept_control_cell(samples, task, variant));
@@ -387,7 +403,6 @@ static void mark_front(json_t *const *row, int n, bool generate, double *gain, d
 json_t *kept_result_cells(const json_t *result)
 {
     const json_t *tasks = json_object_get(result, "tasks"), *task;
-    const json_t *samples = json_object_get(result, "samples");
     int n = (int)json_array_size(json_object_get(result, "variants"));
     json_t *cells = json_array(), *row[KEPT_MAX_ROWS];
     double gain[KEPT_MAX_ROWS], cost[KEPT_MAX_ROWS];
@@ -397,11 +412,13 @@ json_t *kept_result_cells(const json_t *result)
     json_array_foreach(tasks, i, task)
     {
         const char *kind = json_string_value(json_object_get(task, "kind"));
-        bool generate = kind && !strcmp(kind, "generate"), ok = true;
-        for (int v = 0; v < n; v++) {
+        json_t *samples = samples_of(result, (int)i);
+        bool generate = kind && !strcmp(kind, "generate"), ok = samples;
+        for (int v = 0; ok && v < n; v++) {
             row[v] = make_cell(samples, (int)i, v, generate);
-            ok = ok && row[v] && !json_array_append_new(cells, row[v]);
+            ok = row[v] && !json_array_append_new(cells, row[v]);
         }
+        json_decref(samples);
         if (!ok) {
             json_decref(cells);
             return NULL;

@@ -50,6 +50,8 @@ kept_status kept_cache_new(kept_pool *p, const kept_kern *kern, int n_layers, in
 void kept_cache_trim(kept_cache *c, int layer, int head, int n_pages)
 {
     cache_head *h = kept_cache_head(c, layer, head);
+    if (h->n_pages > n_pages)
+        kept_cache_drop_notes(c, layer, head, n_pages, h->n_pages);
     for (int l = 0; l <= c->n_planes; l++) {
         int32_t *ids = kept_cache_list(c, layer, head, l);
         for (int i = h->n_pages - 1; i >= n_pages; i--) {
@@ -79,6 +81,7 @@ void kept_cache_free(kept_cache *c)
             kept_cache_trim(c, layer, head, 0);
     assert(c->held_pages == 0 && c->held_blocks == 0);
     c->pool->n_caches--;
+    free(c->notes);
     free(c);
 }
 
@@ -235,18 +238,36 @@ int32_t kept_cache_private_page(kept_cache *c, int32_t id)
     return to;
 }
 
-kept_status kept_cache_pack(kept_cache *c, int layer, int head, kept_codecs form, int skip)
+/* Channels that a page packed into a thin form must hold: those of the head's other pages of that
+ * form, so that rows can move between them; NULL: there are none yet. */
+static const uint8_t *channels_of(const kept_cache *c, const int32_t *ids, int n, kept_codecs form)
+{
+    const kept_pool *p = c->pool;
+    for (int i = 0; i < n && kept_codec_get(form.k)->quarters; i++)
+        if (p->form[ids[i]].k == form.k)
+            return kept_codec_channels_of(kept_pool_page(p, ids[i]), form.k, p->head_size);
+    return NULL;
+}
+
+kept_status kept_cache_pack(kept_cache *c, int layer, int head, kept_codecs form, int skip,
+                            const uint8_t *channels)
 {
     kept_pool *p = c->pool;
     int32_t *ids = kept_cache_list(c, layer, head, 0);
-    const int n = kept_cache_n(c, layer, head) / KEPT_PAGE_SLOTS - skip;
+    const int full = kept_cache_n(c, layer, head) / KEPT_PAGE_SLOTS, n = full - skip;
+    const uint8_t *held = channels_of(c, ids, full, form);
+    channels = held ? held : channels;
     for (int i = 0; i < n && !kept_codec_is_f16(form); i++) {
         if (!kept_codec_is_f16(p->form[ids[i]]))
             continue;
         const int32_t to = kept_pool_take_page(p, form);
         if (to < 0)
             return KEPT_FULL;
-        kept_codec_pack(kept_pool_get_page(p, to), kept_pool_page(p, ids[i]));
+        kept_packed page = kept_pool_get_page(p, to);
+        page.channels = channels;
+        kept_codec_pack(page, kept_pool_page(p, ids[i]));
+        if (kept_codec_get(form.k)->quarters)
+            channels = kept_codec_channels_of(page.at, form.k, p->head_size);
         memcpy(p->pos + (size_t)to * KEPT_PAGE_SLOTS, p->pos + (size_t)ids[i] * KEPT_PAGE_SLOTS,
                KEPT_POS_BYTES);
         c->held_bytes += kept_pool_bytes_of(p, to);
@@ -254,6 +275,7 @@ kept_status kept_cache_pack(kept_cache *c, int layer, int head, kept_codecs form
         kept_pool_drop_page(p, ids[i]);
         ids[i] = to;
         c->packed = true;
+        kept_cache_spoil_note(c, layer, head, i);
     }
     return KEPT_OK;
 }
@@ -286,7 +308,7 @@ kept_status kept_cache_reserve(kept_cache *c, int layer, int head, int n)
     const int want = kept_pages_for(h->n + n);
     const size_t take = (size_t)pages_to_take(c, layer, head, n, &copy);
     if (take > kept_pool_free_pages(c->pool) ||
-        (take - copy) * (size_t)c->n_planes > c->pool->n_free_blocks)
+        (take - copy) * (size_t)(c->n_planes + c->n_notes) > c->pool->n_free_blocks)
         return KEPT_FULL;
     const int first = h->n / KEPT_PAGE_SLOTS, used = h->n % KEPT_PAGE_SLOTS;
     int32_t *pages = kept_cache_list(c, layer, head, 0);
@@ -298,6 +320,9 @@ kept_status kept_cache_reserve(kept_cache *c, int layer, int head, int n)
         for (int p = 0; p < c->n_planes; p++)
             kept_cache_list(c, layer, head, 1 + p)[i] = kept_pool_take_block(c->pool);
     }
+    for (int i = first; i < h->n_pages; i++)
+        kept_cache_spoil_note(c, layer, head, i);
+    kept_cache_take_notes(c, layer, head, h->n_pages, want);
     c->held_pages += (size_t)(want - h->n_pages);
     c->held_bytes += (size_t)(want - h->n_pages) * c->pool->page_bytes;
     c->held_blocks += (size_t)(want - h->n_pages) * (size_t)c->n_planes;
@@ -402,6 +427,7 @@ kept_status kept_cache_set_row(kept_cache *c, int layer, int head, int slot, con
     kept_pool *p = c->pool;
     assert(slot >= 0 && slot < kept_cache_n(c, layer, head));
     int32_t *id = &kept_cache_list(c, layer, head, 0)[slot / KEPT_PAGE_SLOTS];
+    kept_cache_spoil_note(c, layer, head, slot / KEPT_PAGE_SLOTS);
     if (p->refs[*id] > 1) {
         if (!kept_pool_free_pages(p))
             return KEPT_FULL;

@@ -3,8 +3,9 @@
  *
  *     c = sum c_i    k = sum c_i k_i / c    v = sum c_i v_i / c    bias = log c
  *
- * The bias gives it the weight of c tokens in the softmax: summaries of equal tokens change nothing.
- * A summary that is dropped later joins another with its count: chunks become coarser chunks.
+ * The bias gives it the weight of c tokens in the softmax: summaries of equal tokens change
+ * nothing. A summary that is dropped later joins another with its count: chunks become coarser
+ * chunks.
  */
 #include "kept/policy.h"
 
@@ -65,7 +66,8 @@ static bool biases(const double *options)
 static const char *const key_names[] = {"unrotated", "rotated", "own", NULL};
 static const kept_option options[] = {
     {"span", 0, 0, 1048576, true, NULL,
-     "positions of a chunk: a token joins the nearest kept one of its chunk; 0: the nearest of all"},
+     "positions of a chunk: a token joins the nearest kept one of its chunk; 0: the nearest of "
+     "all"},
     {"keys", BEFORE_ROTATION, 0, 2, true, key_names,
      "mean of keys before rotation, turned to the position of the kept one; of keys as stored; or "
      "its own key"},

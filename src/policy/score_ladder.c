@@ -1,8 +1,8 @@
 /* ladder: positions on a grid that gets coarser with age. Position p lies on grids up to 2^z, the
- * largest power of two that divides it; its score is 2^z / age^gamma. The best of these thin out the
- * past evenly (gamma 0) or in proportion to age (gamma 1: as many of the last 100 tokens as of the
- * last 100 to 200), and a token goes when its age has outgrown its grid. For merges that summarise:
- * spans around a kept token are compressed again and again as they grow old.
+ * largest power of two that divides it; its score is 2^z / age^gamma. The best of these thin out
+ * the past evenly (gamma 0) or in proportion to age (gamma 1: as many of the last 100 tokens as of
+ * the last 100 to 200), and a token goes when its age has outgrown its grid. For merges that
+ * summarise: spans around a kept token are compressed again and again as they grow old.
  */
 #include "kept/policy.h"
 
