@@ -37,6 +37,25 @@ static void documents_go_out_and_in(void)
     CHECK_INT(c.resumed, 3);
 }
 
+/* The hash of a sample is that of its tokens, prefix and suffix. */
+static void tokens_are_the_prompt(kept_store *s, const kept_store_prompt *key, const json_t *sample)
+{
+    int32_t *tokens = NULL;
+    int n_prefix = 0, n = 0;
+    char hash[17];
+    const kept_store_prompt none = {1, 0, "0123456789abcdef"};
+    CHECK_INT(kept_store_tokens(s, key, &tokens, &n_prefix, &n, NULL), KEPT_OK);
+    CHECK_INT(n_prefix, json_integer_value(json_object_get(sample, "n_prefix")));
+    CHECK_INT(n - n_prefix, json_integer_value(json_object_get(sample, "n_suffix")));
+    const uint64_t h = kept_hash64(tokens + n_prefix, (size_t)(n - n_prefix) * sizeof *tokens,
+                                   kept_hash64(tokens, (size_t)n_prefix * sizeof *tokens, 0));
+    snprintf(hash, sizeof hash, "%016llx", (unsigned long long)h);
+    CHECK_STR(hash, key->hash);
+    free(tokens);
+    CHECK_INT(kept_store_tokens(s, &none, &tokens, &n_prefix, &n, NULL), KEPT_NOT_FOUND);
+    CHECK(!tokens);
+}
+
 static void maps_hold_what_was_kept(void)
 {
     counts c = {0};
@@ -50,18 +69,16 @@ static void maps_hold_what_was_kept(void)
     const json_t *v = json_array_get(json_object_get(doc, "variants"), 2);
     const json_t *sample = json_array_get(json_object_get(doc, "samples"), 0);
     const json_t *o = json_array_get(json_object_get(sample, "outcomes"), 2);
-    const char *label = json_string_value(
-        json_object_get(json_array_get(json_object_get(doc, "tasks"), 0), "label"));
+    const char *hash = json_string_value(json_object_get(sample, "hash"));
+    const char *spec = json_string_value(json_object_get(v, "resolved"));
+    const kept_store_prompt key = {1, 0, hash}, any = {0, 0, hash}, other = {1, 5, hash};
     const int n_prefix = (int)json_integer_value(json_object_get(sample, "n_prefix"));
     CHECK_INT(kept_store_open(study_path, KEPT_STORE_READ, &s, NULL), KEPT_OK);
-    CHECK_INT(kept_store_map(s, 1, label, 0, json_string_value(json_object_get(v, "resolved")),
-                             &map, &bytes, NULL),
-              KEPT_OK);
+    CHECK_INT(kept_store_map(s, &any, spec, &map, &bytes, NULL), KEPT_OK);
     free(map);
-    CHECK_INT(kept_store_map(s, 1, label, 5, "full", &map, &bytes, NULL), KEPT_NOT_FOUND);
-    CHECK_INT(kept_store_map(s, 1, label, 0, json_string_value(json_object_get(v, "resolved")),
-                             &map, &bytes, NULL),
-              KEPT_OK);
+    CHECK_INT(kept_store_map(s, &other, "full", &map, &bytes, NULL), KEPT_NOT_FOUND);
+    CHECK_INT(kept_store_map(s, &key, spec, &map, &bytes, NULL), KEPT_OK);
+    tokens_are_the_prompt(s, &key, sample);
     CHECK_INT(kept_map_shape(map, bytes, &layers, &heads, NULL), KEPT_OK);
     CHECK(layers == 3 && heads == 2);
     for (int l = 0; l < layers; l++)

@@ -44,4 +44,8 @@ static inline const json_t *kept_doc_outcome(const json_t *sample, int variant)
     return NULL;
 }
 
+/* Text as JSON; bytes that are not UTF-8 (an answer cut inside a character) become U+FFFD. NULL s:
+ * "". NULL: out of memory. result.c. */
+json_t *kept_doc_clean(const char *s);
+
 #endif

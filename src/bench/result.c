@@ -1,6 +1,7 @@
 /* result: the document's head and the record of one sample as JSON (docs/result-format.md). What
  * was not measured is null, never 0.
  */
+#include "bench/doc.h"
 #include "bench/job.h"
 
 #include "policy/strategy.h"
@@ -37,8 +38,7 @@ static int utf8_length(const unsigned char *s)
     return n;
 }
 
-/* Text as JSON; bytes that are not UTF-8 (an answer cut inside a character) become U+FFFD. */
-static json_t *text(const char *s)
+json_t *kept_doc_clean(const char *s)
 {
     json_t *out = NULL;
     const unsigned char *in = (const unsigned char *)(s ? s : "");
@@ -54,6 +54,11 @@ static json_t *text(const char *s)
         out = json_stringn(clean, (size_t)(to - clean));
     free(clean);
     return out;
+}
+
+static json_t *text(const char *s)
+{
+    return kept_doc_clean(s);
 }
 
 /* ---- head ----------------------------------------------------------------------------------- */
@@ -253,6 +258,9 @@ static void set_bytes(json_t *r, const kept_outcome *o)
     json_object_set_new(r, "meta_bytes", integer(o->after.meta_bytes));
     json_object_set_new(r, "peak_bytes", integer(o->last.peak_bytes));
     json_object_set_new(r, "byte_steps", real(o->last.byte_steps));
+    json_object_set_new(r, "read_bytes",
+                        o->last.n_reads ? real((double)o->last.read_bytes / (double)o->last.n_reads)
+                                        : json_null());
     json_object_set_new(r, "n_evicted", integer(o->last.n_evicted));
     json_object_set_new(r, "prefill_ns", integer(o->prefill_ns));
     json_object_set_new(r, "score_ns", integer(o->last.score_ns));
@@ -265,8 +273,9 @@ static void set_bytes(json_t *r, const kept_outcome *o)
     json_object_set_new(r, "oracle_regret", o->n_mass ? real(o->regret) : json_null());
 }
 
-static void set_reply(json_t *r, const kept_reply *a)
+static void set_reply(json_t *r, const kept_reply *a, const char *context)
 {
+    kept_answer_class class;
     json_t *tokens = json_array();
     for (int i = 0; i < a->n_new; i++)
         json_array_append_new(tokens, json_integer(a->tokens[i]));
@@ -274,20 +283,22 @@ static void set_reply(json_t *r, const kept_reply *a)
     json_object_set_new(r, "text", text(a->text));
     json_object_set_new(r, "ended", json_boolean(a->ended));
     json_object_set_new(r, "score", json_real(a->score));
+    if (context && !kept_answer_classify(a->text ? a->text : "", context, &class, NULL))
+        json_object_set_new(r, "class", json_string(kept_answer_class_name(class)));
     json_object_set_new(r, "diverged", a->diverged < 0 ? json_null() : json_integer(a->diverged));
 }
 
 /* The first turn's answer stands in the outcome itself; turns has all where there are several. */
 static void set_answer(json_t *r, const kept_work *w, const kept_outcome *o)
 {
-    set_reply(r, &o->replies[0]);
+    set_reply(r, &o->replies[0], w->sample.context);
     json_object_set_new(r, "score", json_real(o->score));
     if (w->sample.n_turns < 2)
         return;
     json_t *turns = json_array();
     for (int k = 0; k < w->sample.n_turns; k++) {
         json_t *t = json_object();
-        set_reply(t, &o->replies[k]);
+        set_reply(t, &o->replies[k], w->sample.context);
         json_object_set_new(t, "evidence_recall", real(o->replies[k].evidence));
         json_array_append_new(turns, t);
     }

@@ -129,6 +129,7 @@ static void print_strategy(const kept_strategy *s)
            kept_strategy_resolved(s));
     if (s->n_states) {
         print_axis(s, KEPT_AXIS_CONTROLLER);
+        print_axis(s, KEPT_AXIS_READ);
         print_states(s);
         return;
     }
@@ -137,9 +138,11 @@ static void print_strategy(const kept_strategy *s)
         print_acts(s);
         print_needs(s);
     }
-    /* The full cache has no say on the other axes. */
-    for (int a = 0; a < (kept_strategy_is_full(s) ? KEPT_AXIS_SCORE + 1 : KEPT_N_AXES); a++)
-        print_axis(s, (kept_axis)a);
+    /* The full cache has no say on axes of eviction. */
+    for (int a = 0; a < KEPT_N_AXES; a++)
+        if (a == KEPT_AXIS_SCORE || !kept_strategy_is_full(s) ||
+            (!kept_axis_evicts((kept_axis)a) && !kept_strategy_is_plain(s)))
+            print_axis(s, (kept_axis)a);
 }
 
 static int show(const char *text)

@@ -459,7 +459,7 @@ kept_status kept_seq_hint(kept_seq *s, double hint)
 
 kept_status kept_seq_set_reference(kept_seq *s, kept_seq *full, kept_error *err)
 {
-    if (full && (full->engine != s->engine || full == s || full->whole))
+    if (full && (full->engine != s->engine || full == s || full->whole || full->read))
         return kept_fail(err, KEPT_ARGUMENT,
                          "a reference is another sequence of the same engine with a full cache");
     if (s->control)

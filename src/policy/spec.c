@@ -427,6 +427,13 @@ static bool weighs_twice(const kept_strategy *s)
     return true;
 }
 
+static void set_default(kept_strategy *s, kept_axis a)
+{
+    s->part[a] = kept_part_default(a);
+    for (int i = 0; i < s->part[a]->n_options; i++)
+        s->option[a][i] = s->part[a]->options[i].value;
+}
+
 /* Fills the axes that were not named and checks what parts say about each other. */
 static kept_status finish_plain(parser *p, int budget_at)
 {
@@ -437,17 +444,14 @@ static kept_status finish_plain(parser *p, int budget_at)
                             "the spec names no score; write 'full', or for example "
                             "'snapkv+ada@20%%'");
     for (int a = KEPT_AXIS_SCORE + 1; a < KEPT_N_AXES; a++) {
-        const kept_part *part = kept_part_default((kept_axis)a);
         if (s->part[a]) {
-            if (full)
+            if (full && kept_axis_evicts((kept_axis)a))
                 return kept_fail_at(p->err, KEPT_ARGUMENT, p->axis[a].at,
                                     "'full' evicts nothing, so it takes no %s such as '%s'",
                                     kept_axis_name((kept_axis)a), p->axis[a].name);
             continue;
         }
-        s->part[a] = part;
-        for (int i = 0; i < part->n_options; i++)
-            s->option[a][i] = part->options[i].value;
+        set_default(s, (kept_axis)a);
     }
     if (weighs_twice(s))
         return kept_fail_at(p->err, KEPT_ARGUMENT, p->axis[KEPT_AXIS_WEIGHT].at,
@@ -479,6 +483,10 @@ static kept_status finish_state(parser *p, int k, int budget_at, bool *taken)
     inner.i = n->end;
     inner.out = t;
     inner.axis = n->axis;
+    if (t->part[KEPT_AXIS_READ])
+        return kept_fail_at(p->err, KEPT_ARGUMENT, n->axis[KEPT_AXIS_READ].at,
+                            "'%s' holds in every state, so it belongs behind the brackets of '%s'",
+                            n->axis[KEPT_AXIS_READ].name, p->axis[KEPT_AXIS_CONTROLLER].name);
     for (int a = KEPT_AXIS_SCORE + 1; a < KEPT_AXIS_CONTROLLER && !full; a++)
         if (!t->part[a] && s->part[a]) {
             t->part[a] = s->part[a];
@@ -536,6 +544,8 @@ static kept_status finish_states(parser *p, const kept_controller *c, int budget
                             by->name);
     s->budget_kind = last->budget_kind;
     s->budget = last->budget;
+    if (!s->part[KEPT_AXIS_READ])
+        set_default(s, KEPT_AXIS_READ);
     return kept_spec_print(s, p->err);
 }
 
@@ -581,19 +591,4 @@ out:
     else
         *out = p.out;
     return st;
-}
-
-void kept_strategy_free(kept_strategy *s)
-{
-    for (int i = 0; s && i < KEPT_MAX_STATES; i++)
-        kept_strategy_free(s->state[i]);
-    free(s);
-}
-const char *kept_strategy_name(const kept_strategy *s)
-{
-    return s->name;
-}
-const char *kept_strategy_resolved(const kept_strategy *s)
-{
-    return s->resolved;
 }

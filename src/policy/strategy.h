@@ -6,9 +6,9 @@
  *                 budget := NUMBER '%' | NUMBER | SIZE
  * A name is a part of some axis or a recipe (a named spec, see parts.h). Each axis at most once;
  * what is not named takes the axis' default part and options. "full" takes no budget and no part of
- * another axis, every other score needs a budget. '%' is of the full f16 cache's K/V bytes, a bare
- * number is tokens per KV head (protected ones included), a size is K/V bytes of the whole sequence
- * (of its layers that evict).
+ * another axis but read, every other score needs a budget. '%' is of the full f16 cache's K/V
+ * bytes, a bare number is tokens per KV head (protected ones included), a size is K/V bytes of the
+ * whole sequence (of its layers that evict).
  *
  * Axes and their parts here:
  *   score       full random recency h2o tova snapkv knorm keydiff expected-attention
@@ -26,8 +26,10 @@
  *               cache slot, because rotary attention depends on differences only), rerotated (keys
  *               are numbered from 0, and the next token after the longest head's)
  *   controller  fixed (default), adaptive(calm=SPEC,tight=SPEC), balance: see control.h
- * The specs of a controller's states name everything but a controller. What they leave open, the
- * budget included, they take from the spec around them; "full" takes nothing.
+ *   read        all (default), quest, landmarks, rocket: pages that a decode step attends to
+ * The specs of a controller's states name everything but a controller and a way of reading, which
+ * holds in every state. What they leave open, the budget included, they take from the spec around
+ * them; "full" takes nothing.
  * Recipes: window = recency+protect(sinks=0,recent=0), streaming(sinks=4,position=slot|original)
  *          = recency+protect(sinks=$sinks,recent=0)+$position, pyramidkv = snapkv+pyramid,
  *          adakv = snapkv+ada, ... Others join in on axes that the recipe leaves open.
@@ -92,10 +94,21 @@ typedef struct kept_profile {
 void kept_part_profile(const kept_part *part, const double *options, kept_profile *out);
 
 /* ---- what a strategy needs and when it acts: of one with states, what any of them does ------ */
-static inline bool kept_strategy_is_full(const kept_strategy *s)
+static inline bool kept_strategy_is_full(const kept_strategy *s) /* evicts nothing */
 {
     return s->budget_kind == KEPT_BUDGET_NONE;
 }
+/* Whether an axis is about eviction, so that "full" takes no part of it. */
+static inline bool kept_axis_evicts(kept_axis a)
+{
+    return a != KEPT_AXIS_READ;
+}
+/* The full cache as everybody has it: what others are compared with. */
+bool kept_strategy_is_plain(const kept_strategy *s);
+/* Blocks of the note on a page (cache.h) by which s reads; 0: it reads all. */
+int kept_strategy_note_blocks(const kept_strategy *s, int head_size);
+/* Pages that a decode step of s reads of the n pages of a head of a layer, at most n. */
+int kept_strategy_pages_read(const kept_strategy *s, int layer, int n);
 /* First state plane of captured plane i, or with i = n_planes how many there are: a split one has
  * `group`, any other one. */
 static inline int kept_capture_state(const kept_capture *c, int i, int group)

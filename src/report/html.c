@@ -57,6 +57,12 @@ kept_spec_parts kept_html_spec(const json_t *variant)
     return (kept_spec_parts){spec, at ? at + 1 : spec + len, (int)len};
 }
 
+bool kept_html_same_stem(const json_t *a, const json_t *b)
+{
+    const kept_spec_parts x = kept_html_spec(a), y = kept_html_spec(b);
+    return x.stem_len == y.stem_len && !memcmp(x.stem, y.stem, (size_t)x.stem_len);
+}
+
 static void write_file(FILE *out, kept_page_file part)
 {
     size_t n;
@@ -65,7 +71,7 @@ static void write_file(FILE *out, kept_page_file part)
 }
 
 /* A number that no text of the study can know, for the policy that lets only our scripts run. */
-static void write_nonce(const kept_page *p, FILE *out)
+static void write_nonce(const kept_html *p, FILE *out)
 {
     char *text = json_dumps(p->result, JSON_COMPACT), hex[65];
     kept_sha256(text ? text : "", text ? strlen(text) : 0, hex);
@@ -73,7 +79,7 @@ static void write_nonce(const kept_page *p, FILE *out)
     fprintf(out, "%.32s", hex);
 }
 
-static void write_title(const kept_page *p, FILE *out)
+static void write_title(const kept_html *p, FILE *out)
 {
     kept_html_text(out, kept_view_text(json_object_get(p->result, "model"), "name"));
 }
@@ -86,11 +92,11 @@ static void write_plots_script(FILE *out)
     fputs("\n})();", out);
 }
 
-static kept_status write_part(const kept_page *p, const char *name, size_t n, FILE *out)
+static kept_status write_part(const kept_html *p, const char *name, size_t n, FILE *out)
 {
     static const struct {
         const char *name;
-        void (*write)(const kept_page *p, FILE *out);
+        void (*write)(const kept_html *p, FILE *out);
     } parts[] = {
         {"title", write_title},
         {"nonce", write_nonce},
@@ -129,7 +135,7 @@ static kept_status write_part(const kept_page *p, const char *name, size_t n, FI
 
 static kept_status write_page(const void *ctx, FILE *out)
 {
-    const kept_page *p = ctx;
+    const kept_html *p = ctx;
     size_t n;
     const char *at = kept_page_part(KEPT_PAGE_HTML, &n);
     kept_status s = KEPT_OK;
@@ -144,12 +150,61 @@ static kept_status write_page(const void *ctx, FILE *out)
     return s ? s : ferror(out) ? KEPT_IO : KEPT_OK;
 }
 
-kept_status kept_report_page(const kept_page *p, const char *path, kept_error *err)
+static const json_t *at(const kept_html *p, const json_t **table, double t, double v)
 {
-    const kept_view_writer w = {write_page, p};
+    return t >= 0 && t < p->n_tasks && v >= 0 && v < p->n_variants
+               ? table[(int)t * p->n_variants + (int)v]
+               : NULL;
+}
+
+const json_t *kept_html_cell(const kept_html *p, double task, double variant)
+{
+    return at(p, p->cell, task, variant);
+}
+
+const json_t *kept_html_verdict(const kept_html *p, double task, double variant)
+{
+    return at(p, p->row, task, variant);
+}
+
+/* Fills a table from a list whose items name their task and variant by these members. */
+static void fill(const kept_html *p, const json_t **table, const json_t *list,
+                 const char *const keys[2])
+{
+    const json_t *x;
+    size_t i;
+    json_array_foreach(list, i, x)
+    {
+        const double t = kept_view_number(x, keys[0]), v = kept_view_number(x, keys[1]);
+        if (t >= 0 && t < p->n_tasks && v >= 0 && v < p->n_variants)
+            table[(int)t * p->n_variants + (int)v] = x;
+    }
+}
+
+kept_status kept_report_page(const kept_page *page, const char *path, kept_error *err)
+{
+    static const char *const of_cell[] = {"task", "variant"};
+    static const char *const of_row[] = {"task_index", "after_index"};
+    kept_html p = {page->result, page->comparison, page->prompts, page->source, 0, 0, NULL, NULL};
     if (!kept_page_ready())
         return kept_fail(err, KEPT_UNSUPPORTED,
                          "this kept was built without the script that draws plots; "
                          "'scripts/setup.sh plots' in its source gets it, then build again");
-    return kept_view_save(path, &w, err);
+    p.n_tasks = (int)json_array_size(json_object_get(p.result, "tasks"));
+    p.n_variants = (int)json_array_size(json_object_get(p.result, "variants"));
+    const size_t n = (size_t)p.n_tasks * (size_t)p.n_variants + 1;
+    p.cell = kept_calloc(n, sizeof *p.cell);
+    p.row = kept_calloc(n, sizeof *p.row);
+    kept_status s = KEPT_NOMEM;
+    if (p.cell && p.row) {
+        const kept_view_writer w = {write_page, &p};
+        fill(&p, p.cell, json_object_get(p.result, "cells"), of_cell);
+        fill(&p, p.row, json_object_get(p.comparison, "rows"), of_row);
+        s = kept_view_save(path, &w, err);
+    } else {
+        kept_fail(err, s, "out of memory for the page");
+    }
+    free(p.cell);
+    free(p.row);
+    return s;
 }

@@ -27,6 +27,19 @@ typedef enum kept_page_file {
 } kept_page_file;
 const char *kept_page_part(kept_page_file part, size_t *n);
 
+/* A page (report.h) and where its cells and the comparison's rows are. */
+typedef struct kept_html {
+    const json_t *result, *comparison, *prompts;
+    const char *source;
+    int n_tasks, n_variants;
+    const json_t **cell; /* [n_tasks][n_variants], NULL: none */
+    const json_t **row;  /* the same of the comparison */
+} kept_html;
+
+/* Cell or row of the comparison of a task and a variant, NULL: none. */
+const json_t *kept_html_cell(const kept_html *p, double task, double variant);
+const json_t *kept_html_verdict(const kept_html *p, double task, double variant);
+
 /* Text as HTML, also inside of quoted attributes. */
 void kept_html_text(FILE *out, const char *s);
 /* JSON that is safe inside of a script element. NOMEM. */
@@ -38,20 +51,19 @@ typedef struct kept_spec_parts {
     int stem_len; /* bytes of stem; budget is "" for none */
 } kept_spec_parts;
 kept_spec_parts kept_html_spec(const json_t *variant);
+bool kept_html_same_stem(const json_t *a, const json_t *b);
 
-/* Row of the comparison for a cell, NULL: none. */
-const json_t *kept_html_verdict(const kept_page *p, int task, int variant);
-void kept_html_write_verdict(const kept_page *p, FILE *out);
-void kept_html_write_facts(const kept_page *p, FILE *out);
-kept_status kept_html_write_tables(const kept_page *p, FILE *out);
-void kept_html_write_filters(const kept_page *p, FILE *out);
-void kept_html_write_command(const kept_page *p, FILE *out);
-void kept_html_write_plots(const kept_page *p, FILE *out);
-void kept_html_write_flips(const kept_page *p, FILE *out);
+void kept_html_write_verdict(const kept_html *p, FILE *out);
+void kept_html_write_facts(const kept_html *p, FILE *out);
+kept_status kept_html_write_tables(const kept_html *p, FILE *out);
+void kept_html_write_filters(const kept_html *p, FILE *out);
+void kept_html_write_command(const kept_html *p, FILE *out);
+void kept_html_write_plots(const kept_html *p, FILE *out);
+void kept_html_write_flips(const kept_html *p, FILE *out);
 /* All JSON of the page. NOMEM. */
-kept_status kept_html_write_data(const kept_page *p, FILE *out);
+kept_status kept_html_write_data(const kept_html *p, FILE *out);
 /* Mean scores by depth of the evidence as columns; ladders of budgets and where each falls off. */
 json_t *kept_html_depths(const json_t *result);
-json_t *kept_html_ladders(const kept_page *p);
+json_t *kept_html_ladders(const kept_html *p);
 
 #endif

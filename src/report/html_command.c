@@ -81,7 +81,7 @@ static char *flags_of(const json_t *task)
     return text;
 }
 
-static void write_strategies(const kept_page *p, FILE *out)
+static void write_strategies(const kept_html *p, FILE *out)
 {
     const json_t *v;
     size_t i;
@@ -105,7 +105,7 @@ static void write_strategies(const kept_page *p, FILE *out)
     free(text);
 }
 
-static void write_common(const kept_page *p, FILE *out)
+static void write_common(const kept_html *p, FILE *out)
 {
     const json_t *o = json_object_get(p->result, "options");
     const char *model = kept_view_text(json_object_get(p->result, "model"), "asked");
@@ -124,7 +124,7 @@ static void write_common(const kept_page *p, FILE *out)
 }
 
 /* Commands as plain text. */
-static void write_commands(const kept_page *p, FILE *out)
+static void write_commands(const kept_html *p, FILE *out)
 {
     const json_t *tasks = json_object_get(p->result, "tasks");
     const size_t n = json_array_size(tasks);
@@ -153,7 +153,7 @@ static void write_commands(const kept_page *p, FILE *out)
     free(flags);
 }
 
-static void write_hashes(const kept_page *p, FILE *out)
+static void write_hashes(const kept_html *p, FILE *out)
 {
     const json_t *m = json_object_get(p->result, "model"), *task;
     size_t t;
@@ -173,7 +173,7 @@ static void write_hashes(const kept_page *p, FILE *out)
     fputs("</ul>\n", out);
 }
 
-void kept_html_write_command(const kept_page *p, FILE *out)
+void kept_html_write_command(const kept_html *p, FILE *out)
 {
     char *text = NULL;
     size_t n;

@@ -7,8 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MOST_BYTES   1250000 /* of results in a page of 3 MB with 0.9 MB of script */
-#define SAMPLE_BYTES 500000  /* above: samples without their lists of tokens */
+#define MOST_BYTES   800000 /* of results in a page of 3 MB with 0.9 MB of script */
+#define SAMPLE_BYTES 400000 /* above: samples without their lists of tokens */
+#define FLIP_BYTES   200000
 #define DIGITS       9
 #define MOST_DEPTHS  10
 
@@ -61,16 +62,24 @@ static int count_bins(const json_t *samples, int task)
     return n < 1 ? 1 : n > MOST_DEPTHS ? MOST_DEPTHS : n;
 }
 
+/* A line for each row that was answered: task, row, scores by depth, numbers of answers. */
 static void put_depths(json_t *out, int task, const spot *spots, int n_bins)
 {
-    for (int v = 0; v < KEPT_MAX_ROWS; v++)
+    for (int v = 0; v < KEPT_MAX_ROWS; v++) {
+        json_t *scores = json_array(), *counts = json_array();
+        int n = 0;
         for (int b = 0; b < n_bins; b++) {
             const spot *s = &spots[v * MOST_DEPTHS + b];
-            if (s->n)
-                json_array_append_new(out,
-                                      json_pack("[iiifffi]", task, v, n_bins, (double)b / n_bins,
-                                                (b + 1.0) / n_bins, s->sum / s->n, s->n));
+            json_array_append_new(scores,
+                                  s->n ? json_real(round(1e4 * s->sum / s->n) / 1e4) : json_null());
+            json_array_append_new(counts, json_integer(s->n));
+            n += s->n;
         }
+        if (n)
+            json_array_append_new(out, json_pack("[iiOO]", task, v, scores, counts));
+        json_decref(scores);
+        json_decref(counts);
+    }
 }
 
 json_t *kept_html_depths(const json_t *result)
@@ -112,31 +121,25 @@ static int by_held(const void *a, const void *b)
     return x->held != y->held ? (x->held < y->held) - (x->held > y->held) : x->variant - y->variant;
 }
 
-static bool same_stem(const json_t *a, const json_t *b)
-{
-    const kept_spec_parts x = kept_html_spec(a), y = kept_html_spec(b);
-    return x.stem_len == y.stem_len && !memcmp(x.stem, y.stem, (size_t)x.stem_len);
-}
-
 /* Rows of the strategy of `first` on a task, largest first; none if an earlier row has it. */
-static int collect(const kept_page *p, int task, int first, const double *held, rung *rungs)
+static int collect(const kept_html *p, int task, int first, rung *rungs)
 {
     const json_t *variants = json_object_get(p->result, "variants");
     const json_t *own = kept_view_at(variants, first);
-    const int n = (int)json_array_size(variants);
     int m = 0;
-    for (int v = 2; v < n; v++) {
-        if (!isfinite(held[task * KEPT_MAX_ROWS + v]) || !same_stem(own, kept_view_at(variants, v)))
+    for (int v = 2; v < p->n_variants; v++) {
+        const double held = kept_view_number(kept_html_cell(p, task, v), "held_pct");
+        if (!isfinite(held) || !kept_html_same_stem(own, kept_view_at(variants, v)))
             continue;
         if (v < first)
             return 0;
-        rungs[m++] = (rung){v, held[task * KEPT_MAX_ROWS + v]};
+        rungs[m++] = (rung){v, held};
     }
     qsort(rungs, (size_t)m, sizeof *rungs, by_held);
     return m;
 }
 
-static json_t *ladder(const kept_page *p, int task, const rung *rungs, int n)
+static json_t *ladder(const kept_html *p, int task, const rung *rungs, int n)
 {
     json_t *o = json_object(), *steps = json_array();
     int cliff = -1;
@@ -152,30 +155,16 @@ static json_t *ladder(const kept_page *p, int task, const rung *rungs, int n)
     return o;
 }
 
-json_t *kept_html_ladders(const kept_page *p)
+json_t *kept_html_ladders(const kept_html *p)
 {
-    const json_t *cells = json_object_get(p->result, "cells"), *c;
-    const int n = (int)json_array_size(json_object_get(p->result, "variants"));
-    const size_t n_tasks = json_array_size(json_object_get(p->result, "tasks"));
-    double *held = kept_calloc(n_tasks * KEPT_MAX_ROWS + 1, sizeof *held);
     rung *rungs = kept_calloc(KEPT_MAX_ROWS, sizeof *rungs);
     json_t *out = json_array();
-    size_t i;
-    for (i = 0; held && i < n_tasks * KEPT_MAX_ROWS; i++)
-        held[i] = NAN;
-    json_array_foreach(cells, i, c)
-    {
-        const double t = kept_view_number(c, "task"), v = kept_view_number(c, "variant");
-        if (held && t >= 0 && t < (double)n_tasks && v >= 0 && v < KEPT_MAX_ROWS)
-            held[(size_t)t * KEPT_MAX_ROWS + (size_t)v] = kept_view_number(c, "held_pct");
-    }
-    for (int t = 0; held && rungs && t < (int)n_tasks; t++)
-        for (int v = 2; v < n; v++) {
-            const int m = collect(p, t, v, held, rungs);
+    for (int t = 0; rungs && t < p->n_tasks; t++)
+        for (int v = 2; v < p->n_variants; v++) {
+            const int m = collect(p, t, v, rungs);
             if (m > 1)
                 json_array_append_new(out, ladder(p, t, rungs, m));
         }
-    free(held);
     free(rungs);
     return out;
 }
@@ -254,19 +243,36 @@ static json_t *fitting(const json_t *result, const char **left_out)
     return doc;
 }
 
-/* Verdicts and flips, without what the cells have. */
-static json_t *verdicts(const json_t *comparison)
+/* Verdicts with up to `most` flips of each row. */
+static json_t *verdicts(const json_t *comparison, size_t most)
 {
-    static const char *const keys[] = {"task_index", "after_index", "verdict", "more", "flips"};
-    json_t *list = json_array();
-    const json_t *r;
+    static const char *const keys[] = {"task_index", "after_index", "verdict", "more"};
+    json_t *list = json_array(), *r, *f;
     size_t i, k;
     json_array_foreach(json_object_get(comparison, "rows"), i, r)
     {
-        json_t *o = json_object();
+        json_t *o = json_object(), *flips = json_array();
         for (k = 0; k < sizeof keys / sizeof *keys; k++)
             json_object_set(o, keys[k], json_object_get(r, keys[k]));
+        json_array_foreach(json_object_get(r, "flips"), k, f) if (k < most)
+            json_array_append(flips, f);
+        json_object_set_new(o, "n_flips", json_integer((json_int_t)k));
+        json_object_set_new(o, "flips", flips);
         json_array_append_new(list, o);
+    }
+    return list;
+}
+
+/* As many flips of each row as there is room for. */
+static json_t *fitting_verdicts(const json_t *comparison)
+{
+    static const size_t most[] = {SIZE_MAX, 40, 12, 6, 3, 1, 0};
+    json_t *list = NULL;
+    for (size_t i = 0; i < sizeof most / sizeof *most; i++) {
+        json_decref(list);
+        list = verdicts(comparison, most[i]);
+        if (size_of(list) <= FLIP_BYTES)
+            break;
     }
     return list;
 }
@@ -292,7 +298,7 @@ static kept_status write_block(FILE *out, const char *id, const json_t *x)
     return s;
 }
 
-kept_status kept_html_write_data(const kept_page *p, FILE *out)
+kept_status kept_html_write_data(const kept_html *p, FILE *out)
 {
     const char *left_out = "";
     json_t *doc = fitting(p->result, &left_out), *extra = json_object();
@@ -301,7 +307,7 @@ kept_status kept_html_write_data(const kept_page *p, FILE *out)
     json_object_set(extra, "margin", json_object_get(p->comparison, "margin"));
     json_object_set(extra, "nll_margin", json_object_get(p->comparison, "nll_margin"));
     json_object_set_new(extra, "specs", stems(p->result));
-    json_object_set_new(extra, "verdicts", verdicts(p->comparison));
+    json_object_set_new(extra, "verdicts", fitting_verdicts(p->comparison));
     json_object_set_new(extra, "depths", kept_html_depths(p->result));
     json_object_set_new(extra, "ladders", kept_html_ladders(p));
     json_object_set_new(extra, "prompts",

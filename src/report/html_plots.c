@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-static bool any_cell(const kept_page *p, const char *key)
+static bool any_cell(const kept_html *p, const char *key)
 {
     const json_t *c;
     size_t i;
@@ -18,32 +18,32 @@ static bool any_cell(const kept_page *p, const char *key)
     return false;
 }
 
-static bool has_cells(const kept_page *p)
+static bool has_cells(const kept_html *p)
 {
     return any_cell(p, "change");
 }
 
-static bool has_speed(const kept_page *p)
+static bool has_speed(const kept_html *p)
 {
     return any_cell(p, "speed_ratio");
 }
 
-static bool has_turns(const kept_page *p)
+static bool has_turns(const kept_html *p)
 {
     return any_cell(p, "by_turn");
 }
 
-static bool has_distance(const kept_page *p)
+static bool has_distance(const kept_html *p)
 {
     return any_cell(p, "by_distance");
 }
 
-static bool has_times(const kept_page *p)
+static bool has_times(const kept_html *p)
 {
     return any_cell(p, "prefill_ns");
 }
 
-static bool has_depths(const kept_page *p)
+static bool has_depths(const kept_html *p)
 {
     const json_t *s;
     size_t i;
@@ -55,71 +55,74 @@ static bool has_depths(const kept_page *p)
     return false;
 }
 
-static bool has_ladders(const kept_page *p)
+/* Two budgets of one strategy. */
+static bool has_ladders(const kept_html *p)
 {
-    json_t *list = kept_html_ladders(p);
-    const bool any = json_array_size(list) > 0;
-    json_decref(list);
-    return any;
+    const json_t *variants = json_object_get(p->result, "variants");
+    for (int v = 2; v < p->n_variants; v++)
+        for (int w = v + 1; w < p->n_variants; w++)
+            if (kept_html_same_stem(kept_view_at(variants, v), kept_view_at(variants, w)))
+                return true;
+    return false;
 }
 
-static bool has_maps(const kept_page *p)
+static bool has_maps(const kept_html *p)
 {
     return json_array_size(json_object_get(p->prompts, "maps")) > 0;
 }
 
 static const struct figure {
     const char *id, *title, *caption;
-    bool (*has)(const kept_page *p);
+    bool (*has)(const kept_html *p);
     const char *needs; /* what gives it data */
-    bool wide;
+    const char *size;  /* class: a third of the width, half, all of it */
 } figures[] = {
     {"held", "Quality against memory held",
      "Change against the full cache on the same prompts, with its 95 % interval, and what the "
      "cache "
      "holds right after the eviction. The line joins rows that nothing beats in both. The dashed "
      "line is the margin.",
-     has_cells, "--strategy snapkv,h2o --budget 50%,20%", false},
+     has_cells, "--strategy snapkv,h2o --budget 50%,20%", "third"},
     {"peak", "Quality against peak memory",
      "The most bytes the sequence ever held. A strategy that evicts once the prompt is read has "
      "held all of it.",
-     has_cells, "--strategy snapkv,h2o --budget 50%,20%", false},
+     has_cells, "--strategy snapkv,h2o --budget 50%,20%", "third"},
     {"speed", "Quality against decoding speed",
      "Decoding one sequence alone, relative to the full cache timed beside it.", has_speed,
-     "--speed-samples 1", false},
+     "--speed-samples 1", "third"},
     {"budget", "What each budget costs",
      "Every strategy from its largest to its smallest budget, with 95 % intervals. A cross marks "
      "the cliff: the largest budget that is told to be worse than the full cache.",
-     has_ladders, "--budget 50%,30%,20%,10%", true},
+     has_ladders, "--budget 50%,30%,20%,10%", "wide"},
     {"depth", "Where in the prompt the answer stood",
      "Mean score by the depth of the evidence (0 % is the start of the prompt) and prompt length.",
-     has_depths, "--task niah_single --length 2048 --samples 10", true},
+     has_depths, "--task niah_single --length 2048 --samples 10", "wide"},
     {"turn", "Turn by turn",
      "Mean score of the first, second, ... question about one compressed context.", has_turns,
-     "--task facts_sequential", false},
+     "--task facts_sequential", "half"},
     {"again", "Asked again",
      "Mean score by how many turns ago the same was asked (new: never before).", has_turns,
-     "--task facts_requery", false},
+     "--task facts_requery", "half"},
     {"distance", "Drift after the eviction",
      "KL divergence from the full cache by tokens after the eviction; lower is closer.",
-     has_distance, "--text FILE --score-tokens 256", false},
+     has_distance, "--text FILE --score-tokens 256", "half"},
     {"time", "Where the time goes",
      "Choosing and moving at the eviction, and decoding. Reading the prompt is shared by all rows "
      "that do not evict while reading.",
-     has_times, "--speed-samples 1", false},
+     has_times, "--speed-samples 1", "half"},
     {"map", "What each head kept",
      "One prompt, from its first token to its last; a line per layer and KV head. Marks at the top "
      "are the evidence.",
-     has_maps, "--study FILE", true},
+     has_maps, "--study FILE", "wide"},
 };
 
-void kept_html_write_plots(const kept_page *p, FILE *out)
+void kept_html_write_plots(const kept_html *p, FILE *out)
 {
     for (size_t i = 0; i < sizeof figures / sizeof *figures; i++) {
         const struct figure *f = &figures[i];
         const bool has = f->has(p);
-        fprintf(out, "<figure id=\"fig-%s\"%s>\n<h3>%s</h3>\n", f->id,
-                f->wide ? " class=\"wide\"" : "", f->title);
+        fprintf(out, "<figure id=\"fig-%s\" class=\"%s\">\n<h3>%s</h3>\n", f->id, f->size,
+                f->title);
         if (has)
             fprintf(out,
                     "<div class=\"plot\" data-plot=\"%s\" role=\"group\" aria-label=\"%s\"></div>\n"
@@ -134,7 +137,7 @@ void kept_html_write_plots(const kept_page *p, FILE *out)
     }
 }
 
-void kept_html_write_flips(const kept_page *p, FILE *out)
+void kept_html_write_flips(const kept_html *p, FILE *out)
 {
     const json_t *r;
     size_t i, n = 0;

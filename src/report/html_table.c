@@ -9,16 +9,7 @@
 
 /* ---- tables --------------------------------------------------------------------------------- */
 
-static void write_attribute(FILE *out, const char *name, const char *text, int n)
-{
-    char buf[512];
-    snprintf(buf, sizeof buf, "%.*s", n, text);
-    fprintf(out, " %s=\"", name);
-    kept_html_text(out, buf);
-    fputc('"', out);
-}
-
-static void write_verdict(const kept_page *p, int task, const kept_row *r, FILE *out)
+static void write_verdict(const kept_html *p, int task, const kept_row *r, FILE *out)
 {
     const json_t *v = kept_html_verdict(p, task, r->variant);
     const char *text = kept_view_text(v, "verdict");
@@ -35,16 +26,15 @@ static void write_verdict(const kept_page *p, int task, const kept_row *r, FILE 
         fputs("<td class=\"open\">? at the margin</td>", out);
 }
 
-static void write_row(const kept_page *p, int task, const kept_row *r, int n_columns, FILE *out)
+static void write_row(const kept_html *p, int task, const kept_row *r, int n_columns, FILE *out)
 {
     const json_t *variant =
         kept_view_at(json_object_get(p->result, "variants"), (double)r->variant);
     const kept_spec_parts spec = kept_html_spec(variant);
     fprintf(out, "<tr data-variant=\"%d\"%s>", r->variant,
             kept_view_true(r->cell, "front") ? " class=\"front\"" : "");
-    fputs("<th scope=\"row\"", out);
-    write_attribute(out, "title", kept_view_text(variant, "resolved"), 500);
-    fprintf(out, ">%s", kept_view_true(r->cell, "front") ? "<span class=\"star\">*</span>" : "");
+    fprintf(out, "<th scope=\"row\">%s",
+            kept_view_true(r->cell, "front") ? "<span class=\"star\">*</span>" : "");
     kept_html_text(out, r->variant < 2 ? r->name : spec.stem_len ? r->name : "?");
     fputs("</th>", out);
     write_verdict(p, task, r, out);
@@ -84,7 +74,7 @@ static void write_conditions(const json_t *task, double n, FILE *out)
                 : "the question arrives after the eviction");
 }
 
-static kept_status write_task(const kept_page *p, int t, const json_t *task, FILE *out)
+static kept_status write_task(const kept_html *p, int t, const json_t *task, FILE *out)
 {
     const bool generate = kept_view_generate(task);
     int n_columns, n = 0;
@@ -140,7 +130,7 @@ static kept_status write_legend(const json_t *tasks, FILE *out)
     return bad ? KEPT_NOMEM : KEPT_OK;
 }
 
-kept_status kept_html_write_tables(const kept_page *p, FILE *out)
+kept_status kept_html_write_tables(const kept_html *p, FILE *out)
 {
     const json_t *tasks = json_object_get(p->result, "tasks"), *task;
     kept_status s = KEPT_OK;
@@ -152,7 +142,7 @@ kept_status kept_html_write_tables(const kept_page *p, FILE *out)
 /* ---- filters -------------------------------------------------------------------------------- */
 
 /* One checkbox for each value that no earlier variant has. */
-static void write_boxes(const kept_page *p, const char *name, bool budget, FILE *out)
+static void write_boxes(const kept_html *p, const char *name, bool budget, FILE *out)
 {
     const json_t *variants = json_object_get(p->result, "variants"), *v;
     size_t i, k;
@@ -180,7 +170,7 @@ static void write_boxes(const kept_page *p, const char *name, bool budget, FILE 
     }
 }
 
-void kept_html_write_filters(const kept_page *p, FILE *out)
+void kept_html_write_filters(const kept_html *p, FILE *out)
 {
     const json_t *task;
     size_t t;

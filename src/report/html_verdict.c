@@ -31,38 +31,13 @@ static standing standing_of(const json_t *row)
     return !strcmp(v, "non-inferior") ? AS_GOOD : !strcmp(v, "worse") ? WORSE : OPEN;
 }
 
-const json_t *kept_html_verdict(const kept_page *p, int task, int variant)
-{
-    const json_t *r;
-    size_t i;
-    json_array_foreach(json_object_get(p->comparison, "rows"), i, r)
-    {
-        if (kept_view_number(r, "task_index") == task &&
-            kept_view_number(r, "after_index") == variant)
-            return r;
-    }
-    return NULL;
-}
-
-static const json_t *cell_of(const kept_page *p, double task, double variant)
-{
-    const json_t *c;
-    size_t i;
-    json_array_foreach(json_object_get(p->result, "cells"), i, c)
-    {
-        if (kept_view_number(c, "task") == task && kept_view_number(c, "variant") == variant)
-            return c;
-    }
-    return NULL;
-}
-
-static void add_row(const kept_page *p, summary *s, const json_t *r)
+static void add_row(const kept_html *p, summary *s, const json_t *r)
 {
     const int v = (int)kept_view_number(r, "after_index");
     const standing now = standing_of(r);
     const double n = kept_view_number(r, "n");
     overall *o = &s->row[v];
-    const json_t *cell = cell_of(p, kept_view_number(r, "task_index"), v);
+    const json_t *cell = kept_html_cell(p, kept_view_number(r, "task_index"), v);
     o->standing = now > o->standing ? now : o->standing;
     o->held_pct += kept_view_number(cell, "held_pct");
     o->n_tasks++;
@@ -74,7 +49,7 @@ static void add_row(const kept_page *p, summary *s, const json_t *r)
     s->least = s->least < 0 || n < s->least ? (int)n : s->least;
 }
 
-static void summarise(const kept_page *p, summary *s)
+static void summarise(const kept_html *p, summary *s)
 {
     const json_t *r;
     size_t i;
@@ -97,7 +72,7 @@ static void summarise(const kept_page *p, summary *s)
     }
 }
 
-static void write_name(const kept_page *p, int v, FILE *out)
+static void write_name(const kept_html *p, int v, FILE *out)
 {
     fputs("<b class=\"spec\">", out);
     kept_html_text(out,
@@ -110,14 +85,14 @@ static const char *plural(int n)
     return n == 1 ? "" : "s";
 }
 
-static void write_margin(const kept_page *p, FILE *out)
+static void write_margin(const kept_html *p, FILE *out)
 {
     const double points = 100 * kept_view_number(p->comparison, "margin");
     fprintf(out, "%.4g point%s of score or %.4g nats per token", points, points == 1 ? "" : "s",
             kept_view_number(p->comparison, "nll_margin"));
 }
 
-static void write_headline(const kept_page *p, const summary *s, FILE *out)
+static void write_headline(const kept_html *p, const summary *s, FILE *out)
 {
     if (s->best >= 0) {
         fputs(
@@ -139,7 +114,7 @@ static void write_headline(const kept_page *p, const summary *s, FILE *out)
     }
 }
 
-static void write_reason(const kept_page *p, const summary *s, FILE *out)
+static void write_reason(const kept_html *p, const summary *s, FILE *out)
 {
     const int n = (int)json_array_size(json_object_get(p->comparison, "rows"));
     fputs("<p>&ldquo;As good&rdquo; means: ", out);
@@ -174,7 +149,7 @@ static void write_counts(const summary *s, FILE *out)
 }
 
 /* The smallest that is as good, for each task. */
-static void write_tasks(const kept_page *p, FILE *out)
+static void write_tasks(const kept_html *p, FILE *out)
 {
     const json_t *task, *r, *tasks = json_object_get(p->result, "tasks");
     size_t t, i;
@@ -190,7 +165,7 @@ static void write_tasks(const kept_page *p, FILE *out)
             if (kept_view_number(r, "task_index") != (double)t)
                 continue;
             const double v = kept_view_number(r, "after_index");
-            const double held = kept_view_number(cell_of(p, (double)t, v), "held_pct");
+            const double held = kept_view_number(kept_html_cell(p, (double)t, v), "held_pct");
             n++;
             bad += standing_of(r) == WORSE;
             if (standing_of(r) == AS_GOOD && held < least) {
@@ -215,7 +190,7 @@ static void write_tasks(const kept_page *p, FILE *out)
 }
 
 /* The full cache against itself. */
-static void write_floor(const kept_page *p, FILE *out)
+static void write_floor(const kept_html *p, FILE *out)
 {
     const json_t *c;
     double most = 0;
@@ -238,7 +213,7 @@ static void write_floor(const kept_page *p, FILE *out)
         fputs("<p>The full cache run twice differs from itself by exactly 0.</p>\n", out);
 }
 
-void kept_html_write_verdict(const kept_page *p, FILE *out)
+void kept_html_write_verdict(const kept_html *p, FILE *out)
 {
     summary *s = kept_calloc(1, sizeof *s);
     if (kept_view_true(p->result, "partial"))
@@ -282,7 +257,7 @@ static void fact(FILE *out, const char *name, const char *fmt, ...)
     fputs("</dd></div>\n", out);
 }
 
-void kept_html_write_facts(const kept_page *p, FILE *out)
+void kept_html_write_facts(const kept_html *p, FILE *out)
 {
     const json_t *m = json_object_get(p->result, "model"),
                  *x = json_object_get(p->result, "machine");

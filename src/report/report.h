@@ -3,6 +3,7 @@
 #define REPORT_REPORT_H
 
 #include "base/base.h"
+#include "store/store.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -16,6 +17,10 @@ typedef struct kept_view_options {
  * with its Wilson interval and paired change with flips, KL, top-1, mass_recall, evidence_recall,
  * prefill time, decode tokens/s and ratio to the full cache, scoring and compaction time. */
 kept_status kept_report_table(const json_t *result, FILE *out, const kept_view_options *o);
+/* Columns that the table has no room for, task by task: a set of kept_report_column_sets. ARGUMENT:
+ * no such set. */
+kept_status kept_report_columns(const json_t *result, const char *set, FILE *out);
+const char *const *kept_report_column_sets(int *n);
 kept_status kept_report_csv(const json_t *result, FILE *out);
 /* One line for every sample and row. */
 kept_status kept_report_jsonl(const json_t *result, FILE *out);
@@ -39,6 +44,17 @@ typedef struct kept_page {
     const json_t *prompts;    /* of kept_page_prompts; NULL: none */
     const char *source;       /* what the page calls the study, usually its file's name */
 } kept_page;
+/* Where the prompts of a page come from. */
+typedef struct kept_page_study {
+    kept_store *store;
+    int64_t setting;         /* 0: any */
+    const kept_model *model; /* its vocabulary; NULL: no prompts, kept positions only */
+    const char *note;        /* why there are no prompts, NULL: there are */
+} kept_page_study;
+/* What a page shows of prompts and kept positions: an object for kept_page.prompts. IO, FORMAT,
+ * NOMEM. */
+kept_status kept_page_prompts(const kept_page_study *study, const json_t *result,
+                              const json_t *comparison, json_t **out, kept_error *err);
 /* False: this kept was built without the script that draws plots. */
 bool kept_page_ready(void);
 /* Writes the page whole or not at all. UNSUPPORTED: not ready. IO, NOMEM. */

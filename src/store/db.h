@@ -3,7 +3,8 @@
  *   schema.c   tables, and how older files become this one
  *   db.c       opening, statements, error texts, compression
  *   sink.c     a run that writes here
- *   read.c     lists, documents, maps
+ *   read.c     lists, documents
+ *   prompts.c  tokens and kept positions of a prompt
  *   memo.c     what saves work and is no data
  */
 #ifndef STORE_DB_H

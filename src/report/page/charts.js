@@ -10,6 +10,8 @@ const charts = (() => {
     dark: ["#56b4e9", "#ff8c42", "#2fc79a", "#e79bc4", "#f0b93a", "#9ad4ff", "#c8ab4e", "#c4c4c4"],
   };
   const shapes = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left"];
+  const glyphs = ["\u25cf", "\u25a0", "\u25b2", "\u25c6", "\u271a", "\u25bc", "\u25b6", "\u25c0"]; // the same shapes as text
+  const glyphOf = (s, stem) => glyphs[Math.max(0, s.stems.indexOf(stem)) % 8];
   const colourOf = (s, stem) => colours[s.theme][Math.max(0, s.stems.indexOf(stem)) % 8];
   const number = (x) => typeof x === "number" && isFinite(x);
 
@@ -86,21 +88,23 @@ const charts = (() => {
         { data: { values: lines }, mark: { type: "rule", opacity: 0.25 }, encoding: { x, y: { ...y, field: "low" }, y2: { field: "high" }, color: colour } },
         { data: { values: lines }, mark: { type: "line", strokeWidth: 2 }, encoding: { x, y, color: colour } },
         { data: { values: lines }, mark: { type: "point", filled: true, size: 60 }, encoding: { x, y, color: colour, shape, tooltip: tips(s) } },
-        { data: { values: crosses }, mark: { type: "text", text: "\u2715", fontSize: 17, fontWeight: 700, dy: 1, color: s.ink }, encoding: { x, y, tooltip: tips(s) } },
-      ]),
+      ]).concat(crosses.length ? [{ data: { values: crosses }, mark: { type: "text", text: "\u2715", fontSize: 17, fontWeight: 700, dy: 1, color: s.ink }, encoding: { x, y, tooltip: tips(s) } }] : []),
     };
   };
 
-  const heat = (s) => ({ scale: { scheme: s.theme === "dark" ? "cividis" : "cividis", domain: [0, 100] }, title: "score, %" });
+  const heat = (s) => ({ scale: { scheme: "cividis", domain: [0, 100] }, title: "score, %" });
   const percent = (a, b) => Math.round(100 * a) + "\u2013" + Math.round(100 * b) + " %";
   const depth = (s) => {
     const label = s.result.tasks[s.task].label;
     const same = s.result.tasks.map((t, i) => [t, i]).filter(([t]) => t.label === label);
     const values = [];
-    for (const [task, variant, , from, to, score, n] of s.extra.depths) {
+    for (const [task, variant, scores, counts] of s.extra.depths) {
       const c = s.cell(task, variant);
       if (!c || !s.visible(c) || !same.some(([, i]) => i === task)) continue;
-      values.push({ row: s.result.variants[variant].name, length: s.result.tasks[task].length, from: 100 * from, to: 100 * to, depth: percent(from, to), score: 100 * score, n });
+      scores.forEach((score, b) => {
+        const from = b / scores.length, to = (b + 1) / scores.length;
+        if (counts[b]) values.push({ row: s.result.variants[variant].name, length: s.result.tasks[task].length, from: 100 * from, to: 100 * to, depth: percent(from, to), score: 100 * score, n: counts[b] });
+      });
     }
     if (!values.length) return null;
     const order = s.names();
@@ -145,23 +149,31 @@ const charts = (() => {
   const range = (d) => (d.to === null ? ">" + (d.from - 1) : d.from === d.to ? (d.from ? String(d.from) : "new") : d.from + "\u2013" + d.to);
 
   const time = (s) => {
-    const values = [], parts = ["choosing", "moving", "decoding 100 tokens"];
+    const evict = [], decode = [], parts = ["choosing", "moving"];
     for (const c of s.cells(true)) {
-      const ms = [c.score_ns / 1e6, c.compact_ns / 1e6, 1e5 / c.tokens_per_s];
-      parts.forEach((part, i) => { if (number(ms[i])) values.push({ row: s.result.variants[c.variant].name, part, ms: ms[i], at: i }); });
+      const row = s.result.variants[c.variant].name;
+      [c.score_ns, c.compact_ns].forEach((ns, at) => { if (number(ns) && c.variant) evict.push({ row, part: parts[at], ms: ns / 1e6, at }); });
+      if (number(c.tokens_per_s)) decode.push({ row, ms: 1e3 / c.tokens_per_s });
     }
-    if (!values.length) return null;
-    const range = s.theme === "dark" ? ["#f0b93a", "#2fc79a", "#56b4e9"] : ["#e69f00", "#009e73", "#0072b2"];
-    return {
-      data: { values }, height: { step: 15 }, mark: "bar",
+    if (!evict.length && !decode.length) return null;
+    const width = Math.max(70, (s.width - 175) / 2), sort = ["full"].concat(s.names());
+    const range = s.theme === "dark" ? ["#f0b93a", "#56b4e9"] : ["#e69f00", "#0072b2"];
+    const x = (title) => ({ field: "ms", type: "quantitative", title, axis: { tickCount: 4 } });
+    const y = { field: "row", type: "nominal", title: null, sort }, format = ".2f";
+    const left = {
+      data: { values: evict }, width, height: { step: 15 }, mark: "bar", title: "evicting",
       encoding: {
-        y: { field: "row", type: "nominal", title: null, sort: ["full"].concat(s.names()) },
-        x: { field: "ms", type: "quantitative", title: "milliseconds" },
-        color: { field: "part", type: "nominal", sort: parts, scale: { domain: parts, range }, legend: { title: null, orient: "top", columns: 2 } },
-        order: { field: "at" },
-        tooltip: [{ field: "row" }, { field: "part" }, { field: "ms", format: ".1f" }],
+        y, x: x("ms for a prompt"), order: { field: "at" },
+        color: { field: "part", type: "nominal", scale: { domain: parts, range }, legend: { title: null, orient: "bottom" } },
+        tooltip: [{ field: "row" }, { field: "part" }, { field: "ms", format }],
       },
     };
+    const right = {
+      data: { values: decode }, width, height: { step: 15 }, mark: { type: "bar", color: s.soft }, title: "decoding",
+      encoding: { y: { ...y, axis: evict.length ? null : undefined }, x: x("ms for a token"), tooltip: [{ field: "row" }, { field: "ms", format }] },
+    };
+    const both = [].concat(evict.length ? [left] : [], decode.length ? [right] : []);
+    return { hconcat: both, spacing: 14, resolve: { scale: { y: "shared" } }, own: true };
   };
 
   const digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
@@ -187,13 +199,14 @@ const charts = (() => {
             tooltip: [{ field: "head", title: per > 1 ? "layer.head" : "layer" }, { field: "x", title: "from token", format: ".0f" }, { field: "x2", title: "to", format: ".0f" }, { field: "share", title: "kept, %", format: ".0f" }],
           },
         },
-        { data: { values: evidence }, mark: { type: "rect", color: s.bad }, encoding: { x: X, x2: { field: "x2" }, y: { datum: -per * 1.2 }, y2: { datum: -per * 0.2 } } },
-      ],
+      ].concat(evidence.length ? [{ data: { values: evidence }, mark: { type: "rect", color: s.bad }, encoding: { x: X, x2: { field: "x2" }, y: { datum: -per * 1.2 }, y2: { datum: -per * 0.2 } } }] : []),
     };
   };
 
+  // What a cell must have for a figure to be drawn, where not every task has it.
+  const needs = { turn: "by_turn", again: "by_again", distance: "by_distance" };
   return {
-    colourOf,
+    colourOf, glyphOf, needs,
     list: {
       held: against({ field: "held_bytes", unit: 1 / MiB }, "MiB held after the eviction", true),
       peak: against({ field: "peak_bytes", unit: 1 / MiB }, "MiB at the peak", false),

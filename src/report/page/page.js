@@ -48,6 +48,23 @@
 
   // ---- plots ------------------------------------------------------------------------------------
   const views = new Map();
+  // Why there is nothing to draw, and the tasks that have what is missing.
+  const nothing = (name) => {
+    const key = charts.needs[name], has = (t) => key && result.cells.some((c) => c.task === t && c[key] && c[key].length);
+    const p = make("p", null, { class: "none" });
+    if (!key || has(state.task)) {
+      p.append("Nothing to draw for this task and these filters.");
+      return p;
+    }
+    p.append("This task has none. Show ");
+    result.tasks.forEach((t, i) => {
+      if (!has(i)) return;
+      const b = make("button", `${t.label}, ${t.length} tokens`, { type: "button" });
+      b.addEventListener("click", () => { $("task").value = i; update(); });
+      p.append(b, " ");
+    });
+    return p;
+  };
   const draw = async (box) => {
     const name = box.dataset.plot, old = views.get(box);
     const inner = box.querySelector(".view") || box.appendChild(make("div", null, { class: "view" }));
@@ -57,13 +74,13 @@
     views.delete(box);
     inner.replaceChildren();
     if (!spec) {
-      inner.append(make("p", "Nothing to draw for this task and these filters.", { class: "none" }));
+      inner.append(nothing(name));
       return;
     }
     const own = spec.own;
     delete spec.own;
     const sized = own ? {} : { width: Math.max(240, state.width), autosize: { type: "fit-x", contains: "padding" } };
-    const options = { renderer: "svg", actions: false, ast: true, config: config(), tooltip: { theme: "custom" } };
+    const options = { renderer: "svg", actions: false, ast: true, config: config(), tooltip: { theme: "custom" }, logLevel: 1 };
     views.set(box, await vegaEmbed(inner, { ...sized, ...spec }, options));
   };
   let drawing = Promise.resolve(), again = false;
@@ -87,9 +104,18 @@
     all("tr[data-variant]").forEach((r) => { const v = +r.dataset.variant; r.hidden = strategy(v) && !state.visible({ variant: v }); });
     const shown = state.cells().length, of = result.cells.filter((c) => c.task === state.task && c.n > 0 && strategy(c.variant)).length;
     $("shown").textContent = shown === of ? `all ${of} rows` : `${shown} of ${of} rows`;
+    listKey();
     listMaps();
     listFlips();
     drawAll();
+  };
+  const listKey = () => {
+    $("key").replaceChildren(...stems.filter((x) => state.on.strategy.has(x)).map((x) => {
+      const item = make("li"), mark = make("i", charts.glyphOf(state, x));
+      mark.style.color = charts.colourOf(state, x);
+      item.append(mark, make("code", x));
+      return item;
+    }));
   };
   const listMaps = () => {
     const box = document.querySelector('[data-plot="map"]');
@@ -127,22 +153,30 @@
     let k = 0;
     p.parts.forEach((part, i) => {
       if (i || part.at) text.append(make("span", `\u2026 ${part.at - (i ? p.parts[i - 1].at + p.parts[i - 1].tokens.length : 0)} tokens \u2026`, { class: "gap" }));
+      let last = "", span = null;
       part.tokens.forEach((token, j) => {
-        const share = kept ? +kept.share[k] : 0, names = [];
+        const share = kept ? kept.share[k] : "", evidence = isEvidence(part.at + j);
         k++;
-        if (kept && kept.share[k - 1] === "0") names.push("lost");
-        if (isEvidence(part.at + j)) names.push("evidence");
-        const span = make("span", token, names.length ? { class: names.join(" ") } : {});
-        if (share) span.style.setProperty("--k", share / 9);
-        text.append(span);
+        if (span && last === share + evidence) {
+          span.textContent += token;
+          return;
+        }
+        last = share + evidence;
+        const names = [].concat(share === "0" ? ["lost"] : [], evidence ? ["evidence"] : []);
+        span = text.appendChild(make("span", token, names.length ? { class: names.join(" ") } : {}));
+        if (+share) span.style.setProperty("--k", share / 9);
       });
     });
     sheet.append(legend, text);
+    const evidence = text.querySelector(".evidence");
+    if (evidence) text.scrollTop = evidence.offsetTop - text.offsetTop - 120;
   };
   const showFlip = (sheet, flip, variant) => {
     const name = result.variants[variant].name, list = make("dl");
     const line = (a, b) => list.append(make("dt", a), make("dd", b));
     line("Sample", `${flip.index}` + (typeof flip.depth === "number" ? `, evidence at ${Math.round(100 * flip.depth)} % of the prompt` : ""));
+    const p = prompts.find((q) => q.task === state.task && q.index === flip.index);
+    if (p && p.asked) line("Asked", p.asked.replace(/<\|[^|]*\|>/g, " ").trim());
     line("Wanted", (flip.answers || []).join(" | "));
     line(`full (${score(flip.before.value)})`, flip.before.failed ? "(failed)" : flip.before.text);
     line(`${name} (${score(flip.after.value)})`, flip.after.failed ? "(failed)" : flip.after.text);
@@ -205,11 +239,18 @@
   $("save-json").addEventListener("click", () => save("result.json", "application/json", JSON.stringify(result)));
   $("left-out").textContent = extra.left_out === "nothing" ? "The whole result is inside of this page, with 9 digits." :
     `To keep the page small it does without ${extra.left_out}; "kept study export" writes everything.`;
-  $("theme").addEventListener("click", () => { chosen = state.theme === "dark" ? "light" : "dark"; setTheme(); drawAll(); });
-  dark.addEventListener("change", () => { setTheme(); drawAll(); });
+  $("theme").addEventListener("click", () => { chosen = state.theme === "dark" ? "light" : "dark"; setTheme(); listKey(); drawAll(); });
+  dark.addEventListener("change", () => { setTheme(); listKey(); drawAll(); });
   $("all").addEventListener("click", () => { all("#filters input").forEach((b) => { b.checked = true; }); update(); });
   $("filters").addEventListener("change", update);
   $("filters").addEventListener("submit", (e) => e.preventDefault());
+  all("tr[data-variant]").forEach((r) => { r.querySelector("th").title = result.variants[+r.dataset.variant].resolved; });
+  // Many strategies at once are a tangle: begin with those at the top of the first table.
+  if (stems.length > 8) {
+    const first = new Set(all("section.rows tr[data-variant]").map((r) => +r.dataset.variant).filter(strategy).map((v) => extra.specs[v][0]));
+    const top = [...first].slice(0, 8);
+    boxes("strategy").forEach((b) => { b.checked = top.includes(b.value); });
+  }
   setTheme();
   update();
   let width = innerWidth;
