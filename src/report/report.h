@@ -17,6 +17,10 @@ typedef struct kept_view_options {
  * with its Wilson interval and paired change with flips, KL, top-1, mass_recall, evidence_recall,
  * prefill time, decode tokens/s and ratio to the full cache, scoring and compaction time. */
 kept_status kept_report_table(const json_t *result, FILE *out, const kept_view_options *o);
+/* Columns that the table has no room for, task by task: a set of kept_report_column_sets. ARGUMENT:
+ * no such set. */
+kept_status kept_report_columns(const json_t *result, const char *set, FILE *out);
+const char *const *kept_report_column_sets(int *n);
 kept_status kept_report_csv(const json_t *result, FILE *out);
 /* One line for every sample and row. */
 kept_status kept_report_jsonl(const json_t *result, FILE *out);
@@ -51,8 +55,8 @@ typedef struct kept_page_study {
  * NOMEM. */
 kept_status kept_page_prompts(const kept_page_study *study, const json_t *result,
                               const json_t *comparison, json_t **out, kept_error *err);
-/* False: this kept was built without the script that draws plots. */
-bool kept_page_ready(void);
+/* UNSUPPORTED: this kept was built without the script that draws plots. */
+kept_status kept_page_ready(kept_error *err);
 /* Writes the page whole or not at all. UNSUPPORTED: not ready. IO, NOMEM. */
 kept_status kept_report_page(const kept_page *p, const char *path, kept_error *err);
 
