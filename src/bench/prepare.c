@@ -57,7 +57,7 @@ kept_status kept_prepare_variants(kept_job *j, kept_error *err)
         kept_status status = kept_strategy_parse(j->o->specs[i], &s, err);
         if (status)
             return status;
-        if (kept_strategy_is_full(s) || known(j, kept_strategy_name(s))) {
+        if (kept_strategy_is_plain(s) || known(j, kept_strategy_name(s))) {
             kept_strategy_free(s);
             continue;
         }
@@ -220,6 +220,12 @@ kept_status kept_prepare_pool(kept_job *j, kept_error *err)
         const kept_variant *x = &j->variants[v];
         double budget = (double)kept_strategy_budget_slots(x->strategy, m->n_layers, m->n_kv_heads,
                                                            m->head_size, j->max_tokens);
+        kept_status s = kept_strategy_fits(x->strategy, m->head_size, err);
+        if (!s)
+            s = kept_strategy_leaves_some(x->strategy, m->n_layers, m->n_kv_heads, m->head_size,
+                                          j->max_prefix, err);
+        if (s)
+            return s;
         sum += pages(j, budget / heads + after + (x->own_prefill ? j->chunk : 0));
         sum += x->whole ? (double)m->n_kv_heads * j->max_tokens / PAGE_SLOTS : 0;
     }

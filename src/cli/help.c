@@ -32,8 +32,8 @@ static const char plan_page[] =
 static const char ls_page[] =
     "usage: kept ls [AXIS] [--family F] [--cost C] [--needs TEXT] [--without TEXT]\n"
     "Lists what a spec may name, one line each, with what it needs from the engine.\n"
-    "AXIS: score, weight, wrapper, allocator, protection, schedule, position, controller,\n"
-    "recipe.\n\n"
+    "AXIS: score, weight, wrapper, allocator, protection, schedule, position, codec,\n"
+    "controller, recipe.\n\n"
     "  --family F      window, attention, keys, passes (extra forward passes), learned,\n"
     "                  oracle, allocation\n"
     "  --cost C        the dearest thing it does: none, state (a number per slot), rows\n"

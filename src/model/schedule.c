@@ -93,6 +93,7 @@ kept_status kept_seq_evict(kept_seq *s, int32_t full_tokens, kept_error *err)
         return st;
     if (acted)
         settle(s);
+    kept_seq_pack(s, 0, e->model->info.n_layers, 0);
     s->score_ns += s->ahead_ns;
     s->ahead_ns = 0;
     s->round++;
@@ -147,7 +148,10 @@ kept_status kept_seq_end_prefill(kept_seq *s, kept_error *err)
         if (!st)
             forget(s);
     }
-    return st ? st : kept_control_follow(s, err);
+    if (!st)
+        st = kept_control_follow(s, err);
+    kept_seq_pack(s, 0, s->engine->model->info.n_layers, 0);
+    return st;
 }
 
 kept_status kept_seq_end_turn(kept_seq *s, kept_error *err)

@@ -60,6 +60,8 @@ const kept_part *kept_part_default(kept_axis a)
         return &kept_part_prefill;
     case KEPT_AXIS_POSITION:
         return &kept_part_original;
+    case KEPT_AXIS_CODEC:
+        return &kept_part_f16;
     case KEPT_AXIS_CONTROLLER:
         return &kept_control_fixed.part;
     case KEPT_AXIS_SCORE:
@@ -73,7 +75,7 @@ const char *kept_axis_name(kept_axis a)
 {
     static const char *const names[KEPT_N_AXES] = {"score",     "weight",     "wrapper",
                                                    "allocator", "protection", "schedule",
-                                                   "position",  "controller"};
+                                                   "position",  "codec",      "controller"};
     return (unsigned)a < KEPT_N_AXES ? names[a] : "?";
 }
 

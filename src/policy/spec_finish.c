@@ -15,6 +15,15 @@ static bool weighs_twice(const kept_strategy *s)
     return true;
 }
 
+/* What may stand beside "full": a codec, and when the prompt is packed. */
+static bool full_takes(const kept_strategy *s, kept_axis a)
+{
+    const kept_part *when = s->part[KEPT_AXIS_SCHEDULE];
+    return a == KEPT_AXIS_CODEC ||
+           (a == KEPT_AXIS_SCHEDULE && s->part[KEPT_AXIS_CODEC] == &kept_part_store &&
+            (when == &kept_part_prefill || when == &kept_part_chunks || when == &kept_part_layers));
+}
+
 /* Fills the axes that were not named and checks what parts say about each other. */
 static kept_status finish_plain(kept_parser *p, int budget_at)
 {
@@ -27,7 +36,7 @@ static kept_status finish_plain(kept_parser *p, int budget_at)
     for (int a = KEPT_AXIS_SCORE + 1; a < KEPT_N_AXES; a++) {
         const kept_part *part = kept_part_default((kept_axis)a);
         if (s->part[a]) {
-            if (full)
+            if (full && !full_takes(s, (kept_axis)a))
                 return kept_fail_at(p->err, KEPT_ARGUMENT, p->axis[a].at,
                                     "'full' evicts nothing, so it takes no %s such as '%s'",
                                     kept_axis_name((kept_axis)a), p->axis[a].name);
@@ -43,6 +52,8 @@ static kept_status finish_plain(kept_parser *p, int budget_at)
                             "score's own option values off",
                             p->axis[KEPT_AXIS_SCORE].name, p->axis[KEPT_AXIS_WEIGHT].name);
     kept_error why;
+    if (kept_form_check(s, &why))
+        return kept_fail_at(p->err, KEPT_ARGUMENT, p->axis[KEPT_AXIS_CODEC].at, "%s", why.text);
     if (!full && kept_strategy_check(s, &why))
         return kept_fail_at(p->err, KEPT_ARGUMENT, p->axis[KEPT_AXIS_SCHEDULE].at, "%s", why.text);
     if (full && budget_at >= 0)

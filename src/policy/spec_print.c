@@ -148,9 +148,8 @@ static void put_budget(text *t, const kept_strategy *s)
 static void put_parts(text *t, const kept_strategy *s, bool all)
 {
     put_part(t, s->part[KEPT_AXIS_SCORE], s->option[KEPT_AXIS_SCORE], all);
-    /* The full cache evicts nothing: no other axis applies to it. */
-    for (int a = KEPT_AXIS_SCORE + 1; a < KEPT_N_AXES && !kept_strategy_is_full(s); a++)
-        if (all || !is_default(s, (kept_axis)a)) {
+    for (int a = KEPT_AXIS_SCORE + 1; a < KEPT_N_AXES; a++)
+        if (kept_strategy_takes(s, (kept_axis)a) && (all || !is_default(s, (kept_axis)a))) {
             put(t, "+");
             put_part(t, s->part[a], s->option[a], all);
         }

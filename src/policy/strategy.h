@@ -6,9 +6,10 @@
  *                 budget := NUMBER '%' | NUMBER | SIZE
  * A name is a part of some axis or a recipe (a named spec, see parts.h). Each axis at most once;
  * what is not named takes the axis' default part and options. "full" takes no budget and no part of
- * another axis, every other score needs a budget. '%' is of the full f16 cache's K/V bytes, a bare
+ * another axis but a codec (and with it prefill, chunks or layers), every other score needs a
+ * budget. '%' is of the full f16 cache's K/V bytes, a bare
  * number is tokens per KV head (protected ones included), a size is K/V bytes of the whole sequence
- * (of its layers that evict).
+ * (of its layers that evict); both count slots as they are stored.
  *
  * Axes and their parts here:
  *   score       full random recency h2o tova snapkv knorm keydiff expected-attention
@@ -25,6 +26,8 @@
  *               keeps its position, older ones move up until they touch it: equal to positions by
  *               cache slot, because rotary attention depends on differences only), rerotated (keys
  *               are numbered from 0, and the next token after the longest head's)
+ *   codec       f16 (default), store(k=q8,v=q8,residual=0,edge=0,edge-as=f16): forms.c
+ *   codec       f16 (default), store(k=q8,v=q8,residual=0,edge=0,edge-as=f16): see forms.c
  *   controller  fixed (default), adaptive(calm=SPEC,tight=SPEC), balance: see control.h
  * The specs of a controller's states name everything but a controller. What they leave open, the
  * budget included, they take from the spec around them; "full" takes nothing.
@@ -91,11 +94,48 @@ typedef struct kept_profile {
 /* options NULL: the defaults. */
 void kept_part_profile(const kept_part *part, const double *options, kept_profile *out);
 
-/* ---- what a strategy needs and when it acts: of one with states, what any of them does ------ */
+/* ---- forms: forms.c ---------------------------------------------------------------------- */
 static inline bool kept_strategy_is_full(const kept_strategy *s)
 {
     return s->budget_kind == KEPT_BUDGET_NONE;
 }
+/* Whether it, or any of its states, stores slots in another form than F16. */
+bool kept_strategy_packs(const kept_strategy *s);
+/* Whether it is the full F16 cache, which any other is compared with. */
+bool kept_strategy_is_plain(const kept_strategy *s);
+/* Whether axis a says anything about s: the full cache evicts nothing. */
+static inline bool kept_strategy_takes(const kept_strategy *s, kept_axis a)
+{
+    return !kept_strategy_is_full(s) || a == KEPT_AXIS_SCORE ||
+           (kept_strategy_packs(s) && (a == KEPT_AXIS_CODEC || a == KEPT_AXIS_SCHEDULE));
+}
+/* The form of full pages in the l-th of n_layers layers that evict. */
+kept_codecs kept_strategy_form(const kept_strategy *s, int l, int n_layers);
+int kept_strategy_residual(const kept_strategy *s); /* full pages of a head that stay F16 */
+/* ARGUMENT: the codec and another part, or the budget, exclude each other. */
+kept_status kept_form_check(const kept_strategy *s, kept_error *err);
+/* UNSUPPORTED: heads of that size cannot be stored so. */
+kept_status kept_strategy_fits(const kept_strategy *s, int head_size, kept_error *err);
+/* ARGUMENT: of n_tokens the budget holds no more than what stays F16 anyhow. */
+kept_status kept_strategy_leaves_some(const kept_strategy *s, int n_layers, int n_heads,
+                                      int head_size, int32_t n_tokens, kept_error *err);
+/* Slots that a budget of `bytes` over n_layers that evict holds. */
+int64_t kept_form_slots(const kept_strategy *s, int n_layers, int n_heads, int head_size,
+                        double bytes);
+/* Bytes of the pages of n_layers that evict, holding `slots` as evenly as they can be shared. */
+uint64_t kept_strategy_bytes(const kept_strategy *s, int n_layers, int n_heads, int head_size,
+                             uint64_t slots);
+typedef struct kept_packing {
+    kept_cache *cache;
+    int n_layers; /* of the model */
+    const bool *windowed;
+    int n_heads, from, to; /* KV heads of a layer; layers [from, to) are packed */
+    int fresh;             /* slots a head has got since, 0: look at every page */
+} kept_packing;
+/* Packs what s stores in another form. FULL: some pages are still F16. */
+kept_status kept_strategy_pack(const kept_strategy *s, const kept_packing *p);
+
+/* ---- what a strategy needs and when it acts: of one with states, what any of them does ------ */
 /* First state plane of captured plane i, or with i = n_planes how many there are: a split one has
  * `group`, any other one. */
 static inline int kept_capture_state(const kept_capture *c, int i, int group)
