@@ -20,7 +20,7 @@ export KEPT_LLAMA_PREFIX KEPT_LLAMA_ISA KEPT_LLAMA_TSAN
 STEPS := $(if $(filter demo check setup suite methods bench,$(GOALS)),packages) \
          $(if $(filter lint,$(GOALS)),packages lint-packages) $(if $(filter fuzz,$(GOALS)),lint-packages)
 $(BUILD)/deps.mk: FORCE
-	@scripts/setup.sh $(STEPS) llama
+	@scripts/setup.sh $(STEPS) plots llama
 endif
 
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla
@@ -57,15 +57,15 @@ ISA = $(if $(findstring kern/avx512,$<),$(ISA_AVX512),$(if $(findstring kern/avx
       $(if $(findstring avx2vnni,$<),-mavxvnni,$(if $(findstring avx512vnni,$<),-mavx512vnni))
 endif
 
+GEN := $(addprefix $(BUILD)/gen/,models.inc presets.inc page.inc)
 # Objects depend on their flags, so a change of either rebuilds and nothing else does.
 $(BUILD)/flags: FORCE
 	@mkdir -p $(@D); echo '$(CC) $(CFLAGS_ALL) $(APP_LIBS)' | cmp -s - $@ || echo '$(CC) $(CFLAGS_ALL) $(APP_LIBS)' >$@
-$(BUILD)/gen/models.inc: share/models.tsv
-	@mkdir -p $(@D); sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/.*/"&",/' $< >$@
-$(BUILD)/gen/presets.inc: $(wildcard share/presets/*)
-	@mkdir -p $(@D); for f in $^; do echo "$${f##*/}" | cat - $$f | sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/.*/"&\\n"/'; echo ,; done >$@
-$(addprefix $(BUILD)/src/cli/,catalogue.o preset.o) src/cli/catalogue.c.syntax \
-    src/cli/preset.c.syntax: $(BUILD)/gen/models.inc $(BUILD)/gen/presets.inc
+# What is compiled in: the lists of share/, and of `kept report` its page and the script for its plots.
+$(BUILD)/gen/%.inc: scripts/embed.sh $(wildcard share/*.tsv share/presets/* src/report/page/*) $(BUILD)/deps.mk
+	@mkdir -p $(@D); scripts/embed.sh $* $(PLOTS) >$@
+$(addprefix $(BUILD)/src/,cli/catalogue.o cli/preset.o report/page.o) $(addsuffix .c.syntax,$(addprefix \
+    src/,cli/catalogue cli/preset report/page)): $(GEN)
 # One short line a command; V=1 shows the commands themselves.
 run = $(if $(V),,@echo "  $(1) $(2)" &&)
 $(BUILD)/%.o: %.c $(BUILD)/flags
@@ -113,7 +113,7 @@ suite: setup all tests
 methods: setup $(BUILD)/tests/test_spec
 	@scripts/methods.sh
 ## lint       layers, sizes, format, warnings of gcc and clang, headers, strings, and lint itself
-lint: $(BUILD)/gen/models.inc $(BUILD)/gen/presets.inc
+lint: $(GEN)
 	@scripts/lint.sh; status=$$?; scripts/lint_selftest.sh && exit $$status
 syntax: $(addsuffix .syntax,$(wildcard src/*/*.c tests/*.c tests/fuzz/*.c bench/*.c))
 ## format     clang-format every C file in place

@@ -3,6 +3,7 @@
 #
 #   scripts/setup.sh STEP...     packages       Debian packages for building (names what is missing)
 #                                lint-packages  clang and clang-format
+#                                plots          the script that draws the plots of kept report
 #                                llama          libllama + ggml; writes $BUILD/deps.mk for make
 #                                model          the default model, through $BUILD/kept pull
 #                                text           the public-domain text that the demo reads
@@ -24,6 +25,10 @@ sdist=llama_cpp_python-0.3.36.tar.gz
 sdist_package=llama-cpp-python==0.3.36
 sdist_sha256=832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e
 llama_min=0.5
+# vega, vega-lite and vega-embed as one script. The package's binary makes it, so its pin is the script's.
+plots_package=vl-convert-python==1.9.0
+plots_sha256=3425bd951a44d478d0505c6b5d1e8d57656b6e9a4da7bfe88a718ce61d76e572
+plots=$kept_cache/plots/${plots_sha256:0:12}.js
 cpuinfo=${KEPT_CPUINFO:-/proc/cpuinfo} # another file: only for tests
 ggml_min=0.25
 
@@ -82,6 +87,33 @@ step_packages() {
     [ -z "$list" ] || say "not here, and not mine to install: ${list% }" \
         "(Debian: apt-get install ${list% }); going on with what is here"
 }
+
+# ---- plots ----------------------------------------------------------------------------------
+
+# Without it all but `kept report` works, so this never fails.
+step_plots() (
+    [ -s "$plots" ] && return
+    { have python3 && have_pip; } || return 0 # already said by packages
+    lock plots
+    [ -s "$plots" ] && return
+    tmp=$(mktemp -d "$kept_cache/plots.XXXXXX")
+    trap 'rm -rf "$tmp"' EXIT
+    say "getting $plots_package (30 MB), for the plots of kept report"
+    python3 -m pip -q --no-input --disable-pip-version-check --retries 1 --timeout 20 install \
+        --no-deps --no-cache-dir --only-binary :all: --target "$tmp/p" \
+        $plots_package >"$tmp/log" 2>&1 &&
+        PYTHONPATH=$tmp/p python3 -c 'import sys, vl_convert as v
+sys.stdout.buffer.write(v.javascript_bundle().encode())' >"$tmp/js" 2>>"$tmp/log" || {
+        say "could not get $plots_package with pip; kept is built without kept report ($(tail -n 1 "$tmp/log"))"
+        return 0
+    }
+    sha256_is "$tmp/js" $plots_sha256 || {
+        say "$plots_package made another script than this version was tested with (SHA-256 differs); not used"
+        return 0
+    }
+    mkdir -p "${plots%/*}"
+    mv "$tmp/js" "$plots"
+)
 
 # ---- llama ----------------------------------------------------------------------------------
 
@@ -266,6 +298,7 @@ step_llama() {
         echo "DEPS_CFLAGS := $(pkg-config --cflags jansson libcrypto sqlite3 libzstd)"
         echo "DEPS_LIBS := $(pkg-config --libs jansson libcrypto)"
         echo "STORE_LIBS := $(pkg-config --libs sqlite3 libzstd)"
+        echo "PLOTS := $([ ! -s "$plots" ] || echo "$plots")"
     } >"$new"
     if cmp -s "$new" "$BUILD/deps.mk"; then
         rm -f "$new"
@@ -318,13 +351,13 @@ step_text() {
     rm -rf "$dir/deb"
 }
 
-[ $# -gt 0 ] || die "usage: scripts/setup.sh packages|lint-packages|llama|model|text|isa..."
+[ $# -gt 0 ] || die "usage: scripts/setup.sh packages|lint-packages|plots|llama|model|text|isa..."
 for step in "$@"; do
     case $step in
     packages) step_packages missing_packages ;;
     lint-packages) step_packages missing_lint_packages ;;
-    llama | model | text) "step_$step" ;;
+    plots | llama | model | text) "step_$step" ;;
     isa) llama_isa && llama_home && llama_options ;;
-    *) die "unknown step $step; there are packages, lint-packages, llama, model, text and isa" ;;
+    *) die "unknown step $step; there are packages, lint-packages, plots, llama, model, text and isa" ;;
     esac
 done

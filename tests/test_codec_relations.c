@@ -33,9 +33,9 @@ static double key_kl(int codec)
             k[d] = d % 40 == 7 ? 8 + 2 * gauss() : gauss();
         kept_kern_get("ref")->put(f16, 128, s, k, v);
     }
-    kept_codec_pack((kept_packed){page, c, 128}, f16);
-    kept_codec_read((kept_packed){f16, {KEPT_F16, KEPT_F16}, 128}, 0, 64, was, NULL);
-    kept_codec_read((kept_packed){page, c, 128}, 0, 64, is, NULL);
+    kept_codec_pack((kept_packed){page, c, 128, NULL}, f16);
+    kept_codec_read((kept_packed){f16, {KEPT_F16, KEPT_F16}, 128, NULL}, 0, 64, was, NULL);
+    kept_codec_read((kept_packed){page, c, 128, NULL}, 0, 64, is, NULL);
     for (int q = 0; q < 50; q++) {
         double a[64], b[64], sum_a = 0, sum_b = 0;
 
@@ -68,6 +68,7 @@ static void relations(void)
     CHECK(20 * kl[KEPT_Q8] < kl[KEPT_Q4]);
     CHECK(kl[KEPT_Q4] < kl[KEPT_Q4G]); /* rotation, at fewer bits, against groups of 32 */
     CHECK(kl[KEPT_ROT4] < kl[KEPT_ROT3] && kl[KEPT_ROT3] < kl[KEPT_ROT2]);
+    CHECK(kl[KEPT_THIN75] < kl[KEPT_THIN50] && kl[KEPT_THIN50] < kl[KEPT_THIN25]);
     CHECK(kl[KEPT_CHAN2] < kl[KEPT_TOK2] && kl[KEPT_CHAN4] < kl[KEPT_TOK4]);
 }
 

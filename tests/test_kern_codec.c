@@ -6,8 +6,7 @@
  * queries, F16 and bf16 pages) as in test_kern. Integers: a query of 8 bits moves a score by step *
  * |k| / sqrt(12) if roundings are random; four times that is allowed. Weights of 8 bits are off by
  * 1/255/sqrt(12) of the page's largest: 64 of them by .009 of it times a value's length. */
-#include "test.h"
-#include "kern/kern.h"
+#include "codec_oracle.h"
 
 #define LOG2E 1.4426950408889634
 
@@ -25,145 +24,6 @@ static float gauss(void)
     double u = uniform() + 1e-12, v = uniform();
 
     return (float)(sqrt(-2 * log(u)) * cos(6.283185307179586 * v));
-}
-
-/* ---- the oracle's reading of a page ------------------------------------------------------------
- */
-
-/* Number `d` of slot `s` in a plane of `bits`: V planes lie at `in` bytes a channel of a block of
- * `per` bytes a channel. */
-static int field(const uint8_t *plane, int bits, bool v, const int at[3], int in, int per)
-{
-    int D = at[0], s = at[1], d = at[2], c = d / 32 * 32, w = D - c < 32 ? D - c : 32;
-    int n = 32 / bits, along = v ? s : d, word = along / n, shift = along % n / 4 * bits;
-
-    if (v)
-        plane += c * per + in * w + word * w * 4 + (d - c) * 4 + s % 4;
-    else
-        plane += s / 16 * ((D + n - 1) / n * 64) + word * 64 + s % 16 * 4 + d % 4;
-    return *plane >> shift & ((1 << bits) - 1);
-}
-
-static int code_of(const uint8_t *half, int bits, bool v, int D, int s, int d)
-{
-    const int at[3] = {D, s, d};
-
-    if (bits != 3)
-        return field(half, bits, v, at, 0, 8 * bits);
-    return field(half, 2, v, at, 0, 24) |
-           field(v ? half : half + 4 * (D / 16) * 64, 1, v, at, 16, 24) << 2;
-}
-
-static double f16_value(uint16_t h)
-{
-    int e = h >> 10 & 31, m = h & 1023;
-    double x = e ? ldexp(1024 + m, e - 25) : ldexp(m, -24);
-
-    return h & 0x8000 ? -x : x;
-}
-static double bf16_value(uint16_t h)
-{
-    uint32_t u = (uint32_t)h << 16;
-    float f;
-
-    memcpy(&f, &u, 4);
-    return f;
-}
-
-/* Lloyd-Max levels (Max 1960), as integers of 63 parts of the largest. */
-static double lloyd(int bits, int code)
-{
-    static const double l2[] = {.453, 1.510}, l3[] = {.245, .756, 1.344, 2.152};
-    static const double l4[] = {.128, .388, .657, .942, 1.256, 1.618, 2.069, 2.733};
-    const double *l = bits == 2 ? l2 : bits == 3 ? l3 : l4;
-    int half = 1 << (bits - 1), i = code >= half ? code - half : half - 1 - code;
-    double x = nearbyint(63 * l[i] / l[half - 1]);
-
-    return code >= half ? x : -x;
-}
-
-static double level_of(int codec, int code)
-{
-    switch (codec) {
-    case KEPT_Q8:
-        return code < 128 ? code : code - 256;
-    case KEPT_Q4:
-    case KEPT_Q4G:
-        return code - 8;
-    case KEPT_ROT4:
-    case KEPT_ROT3:
-    case KEPT_ROT2:
-        return lloyd(kept_codec_get(codec)->bits, code);
-    default:
-        return code;
-    }
-}
-
-/* x[D] in the basis it is stored in. scale and zero: those of the number, for error bounds. */
-static double stored(const uint8_t *half, int codec, bool v, const int at[3], double *step)
-{
-    int D = at[0], s = at[1], d = at[2], bits = kept_codec_get(codec)->bits, g = d / 32;
-    size_t codes = bits == 3 ? (v ? (size_t)D * 24 : (size_t)(4 * (D / 16 + (D + 31) / 32) * 64))
-                             : (size_t)(64 * D * bits / 8);
-    const uint16_t *sc = (const uint16_t *)(const void *)(half + codes), *el = (const void *)half;
-    int c = d / 64 * 64, w = D - c < 64 ? D - c : 64;
-
-    if (bits == 16) {
-        uint16_t h = el[v ? 64 * c + s * w + d - c : (s / 32 * D + d) * 32 + s % 32];
-
-        *step = 0;
-        return codec == KEPT_F16 ? f16_value(h) : bf16_value(h);
-    }
-    double code = level_of(codec, code_of(half, bits, v, D, s, d)), zero = 0;
-    switch (codec) {
-    case KEPT_Q4G:
-        *step = bf16_value(sc[g * 64 + s]);
-        break;
-    case KEPT_TOK4:
-    case KEPT_TOK2:
-        *step = f16_value(sc[g * 64 + s]);
-        zero = f16_value(sc[(D / 32 + g) * 64 + s]);
-        break;
-    case KEPT_CHAN4:
-    case KEPT_CHAN2:
-        *step = f16_value(sc[s / 32 * D + d]);
-        zero = f16_value(sc[(2 + s / 32) * D + d]);
-        break;
-    default:
-        *step = bf16_value(sc[s]);
-    }
-    return code * *step + zero;
-}
-
-/* Turns x[D] by the transpose of the rotation (its inverse), written out. */
-static void turn_back(double *x, int D)
-{
-    int block = D & -D;
-    double y[256];
-
-    for (int d = 0; d < D; d++) {
-        y[d] = 0;
-        for (int j = 0; j < block; j++)
-            y[d] += (__builtin_popcount((unsigned)(d % block & j)) & 1 ? -1 : 1) *
-                    x[d / block * block + j];
-        y[d] *= (double)kept_codec_signs[d] / sqrt(block);
-    }
-    memcpy(x, y, (size_t)D * sizeof *x);
-}
-
-/* x[64][D]: the values of a half. */
-static void read_half(const uint8_t *page, kept_codecs c, bool v, int D, double *x)
-{
-    int codec = v ? c.v : c.k;
-    const uint8_t *half = page + (v ? kept_codec_half_bytes(c.k, false, D) : 0);
-    double step;
-
-    for (int s = 0; s < 64; s++) {
-        for (int d = 0; d < D; d++)
-            x[s * D + d] = stored(half, codec, v, (const int[3]){D, s, d}, &step);
-        if (kept_codec_get(codec)->rotated)
-            turn_back(x + s * D, D);
-    }
 }
 
 /* ---- packing -----------------------------------------------------------------------------------
@@ -233,7 +93,9 @@ static void check_half(const uint8_t *page, const uint8_t *f16, kept_codecs c, b
             square += was[s * D + d] * was[s * D + d];
             stored(half, codec, v, (const int[3]){D, s, d}, &step);
             most = fmax(most, fabs(was[s * D + d]));
-            if (!kept_codec_get(codec)->rotated && codec > KEPT_BF16)
+            if (codec >= KEPT_THIN75 && is[s * D + d] != 0)
+                CHECK(e == 0);
+            else if (!kept_codec_get(codec)->rotated && codec > KEPT_BF16 && codec < KEPT_THIN75)
                 worst = fmax(worst, fabs(e) - 0.5001 * step - 1e-6 * most);
             if (codec == KEPT_BF16)
                 worst = fmax(worst, fabs(e) - 0.00391 * fabs(was[s * D + d]));
@@ -253,6 +115,30 @@ static void check_half(const uint8_t *page, const uint8_t *f16, kept_codecs c, b
     if (kept_codec_get(codec)->rotated)
         CHECK(error <= square);
     free(was), free(is);
+}
+
+/* The channels that a thin page leaves out: none of them is larger than one that it holds, and as
+ * many as it should hold are there, ascending. */
+static void check_channels(const uint8_t *page, const uint8_t *f16, int codec, int D)
+{
+    const int n = D * (KEPT_THIN25 - codec + 1) / 4;
+    const uint8_t *list = page + 128 * n;
+    double *x = malloc(64 * 256 * sizeof *x), sum[256] = {0}, least = INFINITY, most = -INFINITY;
+    bool in[256] = {false};
+
+    read_half(f16, (kept_codecs){0, 0}, false, D, x);
+    for (int i = 0; i < 64 * D; i++)
+        sum[i % D] += x[i] * x[i];
+    for (int i = 0; i < n; i++) {
+        CHECK(list[i] < D && (!i || list[i] > list[i - 1]));
+        in[list[i]] = true;
+    }
+    for (int d = 0; d < D; d++) {
+        least = in[d] ? fmin(least, sum[d]) : least;
+        most = in[d] ? most : fmax(most, sum[d]);
+    }
+    CHECK(least >= most);
+    free(x);
 }
 
 /* kept_codec_read and unpack agree with the oracle's reading. */
@@ -296,18 +182,22 @@ static void packing(void)
         for (int codec = 0; codec < KEPT_N_CODECS; codec++)
             for (int kind = 0; kind < N_KINDS; kind++) {
                 int D = sizes[i];
-                kept_codecs c = {(uint8_t)codec, (uint8_t)(codec < KEPT_CHAN4 ? codec : KEPT_TOK2)};
+                kept_codecs c = {(uint8_t)codec, (uint8_t)(codec < KEPT_CHAN4    ? codec
+                                                           : codec < KEPT_THIN75 ? KEPT_TOK2
+                                                                                 : KEPT_F16)};
                 size_t bytes;
                 const char *why;
 
                 if (!kept_codec_fits(c, D, &why)) {
-                    CHECK(D % 32 && kept_codec_get(c.v)->grouped && why);
+                    CHECK(why &&
+                          ((D % 32 && kept_codec_get(c.v)->grouped) ||
+                           (codec >= KEPT_THIN75 && D * (KEPT_THIN25 - codec + 1) / 4 % 16)));
                     continue;
                 }
                 bytes = kept_codec_page_bytes(c, D);
                 CHECK(bytes % 64 == 0);
                 uint8_t *f16 = new_page(kept_page_bytes(D)), *page = new_page(bytes);
-                kept_packed p = {page, c, D};
+                kept_packed p = {page, c, D, NULL};
                 int before = test_failed;
 
                 test_failed = 0;
@@ -317,6 +207,8 @@ static void packing(void)
                 CHECK(page[bytes] == 0x5a); /* not past the end */
                 check_half(page, f16, c, false, (const int[2]){D, kind});
                 check_half(page, f16, c, true, (const int[2]){D, kind});
+                if (codec >= KEPT_THIN75)
+                    check_channels(page, f16, codec, D);
                 check_read(p);
                 if (test_failed)
                     fprintf(stderr, "  %s, head size %d, kind %d\n", kept_codec_get(codec)->name, D,
@@ -329,8 +221,10 @@ static void packing(void)
 /* Bits per number, scales included, at head size 128: 16-bit scales per 128, 32 or (twice) 32. */
 static void sizes_of_pages(void)
 {
-    static const double want[KEPT_N_CODECS] = {16,    16,    8.125, 4.125, 4.5, 4.125,
-                                               3.125, 2.125, 5,     3,     5,   3};
+    static const double want[KEPT_N_CODECS] = {16, 16, 8.125, 4.125, 4.5, 4.125, 3.125, 2.125, 5, 3,
+                                               5, 3,
+                                               /* and a byte a channel of each page, in lines */
+                                               12.125, 8.0625, 4.0625};
 
     for (int codec = 0; codec < KEPT_N_CODECS; codec++)
         CHECK_NEAR((double)kept_codec_half_bytes(codec, false, 128) * 8 / (64 * 128), want[codec],
@@ -343,9 +237,13 @@ static void sizes_of_pages(void)
 static void rows(void)
 {
     for (int i = 0; i < N_SIZES; i++)
-        for (int codec = 0; codec < KEPT_CHAN4; codec++) {
+        for (int codec = 0; codec < KEPT_N_CODECS; codec++) {
             int D = sizes[i];
-            kept_codecs c = {(uint8_t)codec, (uint8_t)codec};
+            const bool thin = codec >= KEPT_THIN75;
+            kept_codecs c = {(uint8_t)codec, (uint8_t)(thin ? KEPT_Q8 : codec)};
+
+            if (kept_codec_get(codec)->channel)
+                continue;
             float k[256], v[256], *all = malloc(64 * 256 * 4), *moved = malloc(64 * 256 * 4);
             uint8_t *f16 = new_page(kept_page_bytes(D)), *a, *b;
 
@@ -357,21 +255,25 @@ static void rows(void)
             b = new_page(kept_codec_page_bytes(c, D));
             CHECK(kept_codec_has_rows(c));
             fill_f16(f16, D, GAUSS);
-            kept_codec_pack((kept_packed){a, c, D}, f16);
+            kept_codec_pack((kept_packed){a, c, D, NULL}, f16);
             /* writing every row is packing the page */
             memset(b, 0, kept_codec_page_bytes(c, D));
+            if (thin) /* which channels a page holds was decided when it was packed */
+                memcpy(b + 128 * kept_codec_channels(codec, D), kept_codec_channels_of(a, codec, D),
+                       (size_t)kept_codec_channels(codec, D));
             for (int s = 63; s >= 0; s--) {
                 kept_kern_get("ref")->get(f16, D, s, 1, k, v);
-                kept_codec_put((kept_packed){b, c, D}, s, k, v);
+                kept_codec_put((kept_packed){b, c, D, NULL}, s, k, v);
             }
             CHECK(!memcmp(a, b, kept_codec_page_bytes(c, D)));
             /* reversing by moves is reversing */
             for (int s = 0; s < 64; s++)
-                kept_codec_move((kept_packed){b, c, D}, s, (kept_packed){a, c, D}, 63 - s);
+                kept_codec_move((kept_packed){b, c, D, NULL}, s, (kept_packed){a, c, D, NULL},
+                                63 - s);
             for (int half = 0; half < 2; half++) {
-                kept_codec_read((kept_packed){a, c, D}, 0, 64, half ? NULL : all,
+                kept_codec_read((kept_packed){a, c, D, NULL}, 0, 64, half ? NULL : all,
                                 half ? all : NULL);
-                kept_codec_read((kept_packed){b, c, D}, 0, 64, half ? NULL : moved,
+                kept_codec_read((kept_packed){b, c, D, NULL}, 0, 64, half ? NULL : moved,
                                 half ? moved : NULL);
                 for (int s = 0; s < 64; s++)
                     CHECK(!memcmp(all + s * D, moved + (63 - s) * D, (size_t)D * 4));
@@ -417,7 +319,7 @@ static struct problem make(int D, int G, int nq, const kept_codecs *codecs, int 
                 k[d] = x.q[d] * 0.5f, v[d] = gauss();
             kept_kern_get("ref")->put(f16, D, 17, k, v);
         }
-        kept_codec_pack((kept_packed){page, codecs[i], D}, f16);
+        kept_codec_pack((kept_packed){page, codecs[i], D, NULL}, f16);
         read_half(page, codecs[i], false, D, x.k + (size_t)(i * 64 * D));
         read_half(page, codecs[i], true, D, x.v + (size_t)(i * 64 * D));
         at += kept_codec_page_bytes(codecs[i], D);
@@ -555,7 +457,7 @@ static void attention(void)
 
     for (int i = 0, turn = 0; i < N_SIZES; i++)
         for (int k = 0; k < KEPT_N_CODECS; k++) {
-            const int v = k >= KEPT_CHAN4 ? k - 2 : k;
+            const int v = k >= KEPT_THIN75 ? KEPT_F16 : k >= KEPT_CHAN4 ? k - 2 : k;
             const kept_codecs c = {(uint8_t)k, (uint8_t)v}, f = {0, 0};
             const kept_codecs odd = {(uint8_t)k, (uint8_t)(v == KEPT_Q8 ? KEPT_ROT3 : KEPT_Q8)};
 
@@ -569,11 +471,33 @@ static void attention(void)
         }
 }
 
+/* Who packs may say which channels stay. */
+static void given_channels(void)
+{
+    enum { D = 64, N = 32 };
+    uint8_t list[N], *f16 = new_page(kept_page_bytes(D));
+    const kept_codecs c = {KEPT_THIN50, KEPT_F16};
+    uint8_t *page = new_page(kept_codec_page_bytes(c, D));
+    double *was = malloc(64 * D * sizeof *was), *is = malloc(64 * D * sizeof *is);
+
+    for (int i = 0; i < N; i++)
+        list[i] = (uint8_t)(2 * i + (i > 9));
+    fill_f16(f16, D, GAUSS);
+    kept_codec_pack((kept_packed){page, c, D, list}, f16);
+    CHECK(!memcmp(kept_codec_channels_of(page, c.k, D), list, N));
+    read_half(f16, (kept_codecs){0, 0}, false, D, was);
+    read_half(page, c, false, D, is);
+    for (int i = 0; i < 64 * D; i++)
+        CHECK(is[i] == (memchr(list, i % D, N) ? was[i] : 0));
+    free(f16), free(page), free(was), free(is);
+}
+
 int main(void)
 {
     kept_kern_enter();
     RUN(sizes_of_pages);
     RUN(packing);
+    RUN(given_channels);
     RUN(rows);
     RUN(attention);
     TEST_END();

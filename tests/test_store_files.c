@@ -37,6 +37,25 @@ static void documents_go_out_and_in(void)
     CHECK_INT(c.resumed, 3);
 }
 
+/* The hash of a sample is that of its tokens, prefix and suffix. */
+static void tokens_are_the_prompt(kept_store *s, const kept_store_prompt *key, const json_t *sample)
+{
+    int32_t *tokens = NULL;
+    int n_prefix = 0, n = 0;
+    char hash[17];
+    const kept_store_prompt none = {1, 0, "0123456789abcdef"};
+    CHECK_INT(kept_store_tokens(s, key, &tokens, &n_prefix, &n, NULL), KEPT_OK);
+    CHECK_INT(n_prefix, json_integer_value(json_object_get(sample, "n_prefix")));
+    CHECK_INT(n - n_prefix, json_integer_value(json_object_get(sample, "n_suffix")));
+    const uint64_t h = kept_hash64(tokens + n_prefix, (size_t)(n - n_prefix) * sizeof *tokens,
+                                   kept_hash64(tokens, (size_t)n_prefix * sizeof *tokens, 0));
+    snprintf(hash, sizeof hash, "%016llx", (unsigned long long)h);
+    CHECK_STR(hash, key->hash);
+    free(tokens);
+    CHECK_INT(kept_store_tokens(s, &none, &tokens, &n_prefix, &n, NULL), KEPT_NOT_FOUND);
+    CHECK(!tokens);
+}
+
 static void maps_hold_what_was_kept(void)
 {
     counts c = {0};
@@ -50,17 +69,16 @@ static void maps_hold_what_was_kept(void)
     const json_t *v = json_array_get(json_object_get(doc, "variants"), 2);
     const json_t *sample = json_array_get(json_object_get(doc, "samples"), 0);
     const json_t *o = json_array_get(json_object_get(sample, "outcomes"), 2);
-    const char *label = json_string_value(
-        json_object_get(json_array_get(json_object_get(doc, "tasks"), 0), "label"));
+    const char *hash = json_string_value(json_object_get(sample, "hash"));
+    const char *spec = json_string_value(json_object_get(v, "resolved"));
+    const kept_store_prompt key = {1, 0, hash}, any = {0, 0, hash}, other = {1, 5, hash};
     const int n_prefix = (int)json_integer_value(json_object_get(sample, "n_prefix"));
     CHECK_INT(kept_store_open(study_path, KEPT_STORE_READ, &s, NULL), KEPT_OK);
-    CHECK_INT(kept_store_map(s, 1, label, 0, json_string_value(json_object_get(v, "resolved")),
-                             &map, &bytes, NULL),
-              KEPT_OK);
-    CHECK_INT(kept_store_map(s, 1, label, 5, "full", &map, &bytes, NULL), KEPT_NOT_FOUND);
-    CHECK_INT(kept_store_map(s, 1, label, 0, json_string_value(json_object_get(v, "resolved")),
-                             &map, &bytes, NULL),
-              KEPT_OK);
+    CHECK_INT(kept_store_map(s, &any, spec, &map, &bytes, NULL), KEPT_OK);
+    free(map);
+    CHECK_INT(kept_store_map(s, &other, "full", &map, &bytes, NULL), KEPT_NOT_FOUND);
+    CHECK_INT(kept_store_map(s, &key, spec, &map, &bytes, NULL), KEPT_OK);
+    tokens_are_the_prompt(s, &key, sample);
     CHECK_INT(kept_map_shape(map, bytes, &layers, &heads, NULL), KEPT_OK);
     CHECK(layers == 3 && heads == 2);
     for (int l = 0; l < layers; l++)
@@ -189,6 +207,40 @@ static void schema_1_becomes_this_one(void)
     CHECK_INT(ask(study_path, "SELECT count(*) FROM kept_map"), 0);
 }
 
+/* Changes one hash of the remembered sizes. */
+static void tamper(int index)
+{
+    char sql[200];
+    snprintf(sql, sizeof sql,
+             "UPDATE memo SET text = json_set(text, '$[%d][0]', '0123456789abcdef') RETURNING 1",
+             index);
+    CHECK_INT(ask(study_path, sql), 1);
+}
+
+/* Prompts are not tokenized again; sizes that are not this program's are found out. */
+static void sizes_are_remembered(void)
+{
+    counts c = {.stop_at = 60};
+    fresh();
+    json_decref(run_on(study_path, options(N_SAMPLES), &c, KEPT_CANCELLED));
+    CHECK_INT(ask(study_path, "SELECT count(*) FROM memo"), 1);
+    CHECK_INT(ask(study_path, "SELECT json_array_length(text) FROM memo"), N_SAMPLES);
+    c = (counts){0};
+    equals_base(run_on(study_path, options(N_SAMPLES), &c, KEPT_OK));
+    fresh();
+    c = (counts){.stop_at = 1};
+    json_decref(run_on(study_path, options(N_SAMPLES), &c, KEPT_CANCELLED));
+    tamper(0); /* looked at: all are made anew */
+    c = (counts){0};
+    equals_base(run_on(study_path, options(N_SAMPLES), &c, KEPT_OK));
+    fresh();
+    c = (counts){.stop_at = 1};
+    json_decref(run_on(study_path, options(N_SAMPLES), &c, KEPT_CANCELLED));
+    tamper(5); /* not looked at before the sample is run */
+    c = (counts){0};
+    json_decref(run_on(study_path, options(N_SAMPLES), &c, KEPT_FORMAT));
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 4)
@@ -201,6 +253,7 @@ int main(int argc, char **argv)
     RUN(a_full_disk_loses_nothing);
     RUN(a_read_only_file_is_refused);
     RUN(schema_1_becomes_this_one);
+    RUN(sizes_are_remembered);
     rig_close();
     TEST_END();
 }

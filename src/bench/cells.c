@@ -308,6 +308,21 @@ static json_t *cell_json(tally *t, int task, int variant, bool generate)
     return c;
 }
 
+/* The samples of one task: each row looks at nothing else. */
+static json_t *samples_of(const json_t *result, int task)
+{
+    json_t *out = json_array(), *s;
+    size_t i;
+    json_array_foreach(json_object_get(result, "samples"), i, s)
+    {
+        if (kept_doc_number(s, "task") == task && json_array_append(out, s)) {
+            json_decref(out);
+            return NULL;
+        }
+    }
+    return out;
+}
+
 static json_t *make_cell(const json_t *samples, int task, int variant, bool generate)
 {
     const size_t n = json_array_size(samples) + 1;
@@ -320,8 +335,7 @@ static json_t *make_cell(const json_t *samples, int task, int variant, bool gene
     const json_t *s;
     size_t i;
     bool ok = t.diff && t.cluster && t.scores && t.score_cluster && t.ids && t.all_ids;
-    json_array_foreach(samples, i, s) if (ok && kept_doc_number(s, "task") == task) ok =
-        tally_sample(&t, s, variant);
+    json_array_foreach(samples, i, s) ok = ok && tally_sample(&t, s, variant);
     json_t *c = ok ? cell_json(&t, task, variant, generate) : NULL;
     if (c)
         json_object_set_new(c, "control", kept_control_cell(samples, task, variant));
@@ -387,7 +401,6 @@ static void mark_front(json_t *const *row, int n, bool generate, double *gain, d
 json_t *kept_result_cells(const json_t *result)
 {
     const json_t *tasks = json_object_get(result, "tasks"), *task;
-    const json_t *samples = json_object_get(result, "samples");
     int n = (int)json_array_size(json_object_get(result, "variants"));
     json_t *cells = json_array(), *row[KEPT_MAX_ROWS];
     double gain[KEPT_MAX_ROWS], cost[KEPT_MAX_ROWS];
@@ -397,11 +410,13 @@ json_t *kept_result_cells(const json_t *result)
     json_array_foreach(tasks, i, task)
     {
         const char *kind = json_string_value(json_object_get(task, "kind"));
-        bool generate = kind && !strcmp(kind, "generate"), ok = true;
-        for (int v = 0; v < n; v++) {
+        json_t *samples = samples_of(result, (int)i);
+        bool generate = kind && !strcmp(kind, "generate"), ok = samples;
+        for (int v = 0; ok && v < n; v++) {
             row[v] = make_cell(samples, (int)i, v, generate);
-            ok = ok && row[v] && !json_array_append_new(cells, row[v]);
+            ok = row[v] && !json_array_append_new(cells, row[v]);
         }
+        json_decref(samples);
         if (!ok) {
             json_decref(cells);
             return NULL;

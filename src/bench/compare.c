@@ -1,5 +1,6 @@
 /* compare: verdicts on rows, as a document. */
 #include "bench/compare.h"
+#include "bench/doc.h"
 
 #include "bench/family.h"
 #include "bench/pairs.h"
@@ -244,6 +245,8 @@ static kept_status add_row(const kept_compare_options *o, filling *x, int ta, in
     if (!s)
         s = refuse_unpaired(o, &pairs, text(task, "label"), err);
     json_object_set(r, "task", json_object_get(task, "label"));
+    json_object_set_new(r, "task_index", json_integer(tb));
+    json_object_set_new(r, "after_index", json_integer(rows.after));
     json_object_set(r, "length", json_object_get(task, "length"));
     json_object_set(r, "kind", json_object_get(task, "kind"));
     json_object_set(r, "before", json_object_get(row_of(o->before, rows.before), "name"));
@@ -264,6 +267,19 @@ static kept_status add_row(const kept_compare_options *o, filling *x, int ta, in
     x->f.n++;
     json_decref(r);
     return KEPT_OK;
+}
+
+/* Whether a row of one result was run on this task at all: a study may have grown unevenly. */
+static bool was_run(const json_t *doc, int task, int variant)
+{
+    const json_t *sample;
+    size_t i;
+    json_array_foreach(json_object_get(doc, "samples"), i, sample)
+    {
+        if (kept_doc_number(sample, "task") == task && kept_doc_outcome(sample, variant))
+            return true;
+    }
+    return false;
 }
 
 /* ---- the whole ------------------------------------------------------------------------------ */
@@ -349,8 +365,12 @@ static kept_status fill(const kept_compare_options *o, filling *x, const row_pai
     {
         const int ta = task_before(o, t, task);
         for (int i = 0; !s && ta >= 0 && i < n_rows; i++)
-            s = add_row(o, x, ta, (int)t, rows[i], err);
+            if (o->before != o->after || was_run(o->after, (int)t, rows[i].after))
+                s = add_row(o, x, ta, (int)t, rows[i], err);
     }
+    if (!s && !x->f.n)
+        return kept_fail(err, KEPT_ARGUMENT, "%s has no sample of a row that could be compared",
+                         o->after_name);
     return s ? s : kept_family_correct(&x->f, o->level, err);
 }
 

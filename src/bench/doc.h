@@ -27,17 +27,25 @@ static inline void kept_doc_put(json_t *o, const char *key, double x)
 {
     json_object_set_new(o, key, isfinite(x) ? json_real(x) : json_null());
 }
-/* What a sample says of a variant; NULL: nothing. */
+/* What a sample says of a variant; NULL: nothing. Outcomes mostly stand in the place of their
+ * number; without that look a study of many rows would be searched rows times rows. */
 static inline const json_t *kept_doc_outcome(const json_t *sample, int variant)
 {
-    const json_t *o;
+    const json_t *list = json_object_get(sample, "outcomes"), *o;
     size_t i;
-    json_array_foreach(json_object_get(sample, "outcomes"), i, o)
+    o = variant >= 0 ? json_array_get(list, (size_t)variant) : NULL;
+    if (o && kept_doc_number(o, "variant") == variant)
+        return o;
+    json_array_foreach(list, i, o)
     {
         if (kept_doc_number(o, "variant") == variant)
             return o;
     }
     return NULL;
 }
+
+/* Text as JSON; bytes that are not UTF-8 (an answer cut inside a character) become U+FFFD. NULL s:
+ * "". NULL: out of memory. result.c. */
+json_t *kept_doc_clean(const char *s);
 
 #endif

@@ -132,34 +132,62 @@ kept_status kept_map_shape(const uint8_t *map, size_t bytes, int *n_layers, int 
     return read_shape(&r, n_layers, n_heads, err);
 }
 
-kept_status kept_map_head(const uint8_t *map, size_t bytes, int layer, int head, bool *alive,
-                          int cap, int *seen, kept_error *err)
+kept_status kept_map_runs(const uint8_t *map, size_t bytes,
+                          void (*take)(void *ctx, const kept_map_run *run), void *ctx,
+                          kept_error *err)
 {
     reader r = {map, map + bytes, false};
     int layers = 0, heads = 0;
     kept_status s = read_shape(&r, &layers, &heads, err);
-    if (s)
-        return s;
-    if (layer < 0 || layer >= layers || head < 0 || head >= heads)
-        return kept_fail(err, KEPT_ARGUMENT, "there is no layer %d, head %d", layer, head);
-    for (int i = 0; !r.bad; i++) {
-        const bool wanted = i == layer * heads + head;
+    for (int i = 0; !s && i < layers * heads; i++) {
         const uint32_t tokens = read_number(&r), n = read_number(&r);
+        kept_map_run run = {.layer = i / heads, .head = i % heads, .seen = (int)tokens};
         uint64_t p = 0;
-        for (uint32_t k = 0; k < n && !r.bad; k++) {
+        if (r.bad || tokens > INT32_MAX)
+            return damaged(err);
+        take(ctx, &run);
+        for (uint32_t k = 0; k < n; k++) {
             const uint64_t to = p + read_number(&r);
-            for (; wanted && p < to && p < (uint64_t)cap; p++)
-                alive[p] = k % 2;
+            if (r.bad || to > tokens)
+                return damaged(err);
+            run.begin = (int)p;
+            run.end = (int)to;
+            if (k % 2 && run.end > run.begin)
+                take(ctx, &run);
             p = to;
         }
-        if (p != tokens || tokens > INT32_MAX)
-            r.bad = true;
-        if (!wanted)
-            continue;
-        for (; p < (uint64_t)cap; p++)
-            alive[p] = false;
-        *seen = (int)tokens;
-        return r.bad ? damaged(err) : KEPT_OK;
+        if (p != tokens)
+            return damaged(err);
     }
-    return damaged(err);
+    return s;
+}
+
+typedef struct one_head {
+    int layer, head, cap, seen;
+    bool *alive;
+} one_head;
+
+static void take_head(void *ctx, const kept_map_run *run)
+{
+    one_head *h = ctx;
+    if (run->layer != h->layer || run->head != h->head)
+        return;
+    h->seen = run->seen;
+    for (int p = run->begin; p < run->end && p < h->cap; p++)
+        h->alive[p] = true;
+}
+
+kept_status kept_map_head(const uint8_t *map, size_t bytes, int layer, int head, bool *alive,
+                          int cap, int *seen, kept_error *err)
+{
+    one_head h = {layer, head, cap, 0, alive};
+    int layers = 0, heads = 0;
+    kept_status s = kept_map_shape(map, bytes, &layers, &heads, err);
+    if (!s && (layer < 0 || layer >= layers || head < 0 || head >= heads))
+        s = kept_fail(err, KEPT_ARGUMENT, "there is no layer %d, head %d", layer, head);
+    memset(alive, 0, (size_t)cap * sizeof *alive);
+    if (!s)
+        s = kept_map_runs(map, bytes, take_head, &h, err);
+    *seen = h.seen;
+    return s;
 }

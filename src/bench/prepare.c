@@ -2,6 +2,7 @@
  * sample (all samples are tokenized once for that) and the size of the page pool.
  */
 #include "bench/job.h"
+#include "bench/sizes.h"
 
 #include "policy/strategy.h"
 
@@ -82,44 +83,128 @@ static int levels_of(const kept_run_task *t, const kept_sample *s, const kept_to
     return (s->n_turns > 1 && kept_task_turn_mode(t->task) != KEPT_TURNS_OWN) + label;
 }
 
-static kept_status prepare_sample(kept_job *j, int t, int i, kept_error *err)
+static kept_status size_sample(kept_run_task *rt, int i, kept_sample_size *out, kept_error *err)
 {
-    kept_run_task *rt = &j->tasks[t];
     kept_sample sample = {0};
     kept_tokens tokens = {0};
+    *out = (kept_sample_size){.n_new = 0};
     kept_status s = kept_task_get(rt->task, i, &sample, err);
     if (!s)
         s = kept_task_tokenize(rt->task, i, &sample, &tokens, err);
-    if (s)
-        goto out;
-    int n_new = 0;
-    for (int k = 0; k < sample.n_turns; k++)
-        n_new += sample.turns[k].max_new_tokens;
-    bool speed = i < j->o->speed_samples;
-    int after = kept_task_room(rt->task, &sample, &tokens), timed = speed ? j->speed_steps + 2 : 0;
-    int total = tokens.n_prefix + (after > timed ? after : timed) + 1;
-    if (total > j->info->n_ctx_train) {
-        s = kept_fail(err, KEPT_ARGUMENT,
-                      "%s: sample %d needs %d tokens, the model was made for %d; use a shorter "
-                      "length",
-                      kept_task_label(rt->task), i, total, j->info->n_ctx_train);
-        goto out;
+    if (!s) {
+        for (int k = 0; k < sample.n_turns; k++)
+            out->n_new += sample.turns[k].max_new_tokens;
+        memcpy(out->hash, tokens.hash, sizeof out->hash);
+        out->n_prefix = tokens.n_prefix;
+        out->n_suffix = tokens.n_suffix;
+        out->after = kept_task_room(rt->task, &sample, &tokens);
+        out->levels = levels_of(rt, &sample, &tokens);
     }
-    memcpy(rt->hash[i], tokens.hash, sizeof rt->hash[i]);
+    kept_sample_clear(&sample);
+    kept_tokens_clear(&tokens);
+    return s;
+}
+
+static kept_status count_sample(kept_job *j, int t, int i, const kept_sample_size *x,
+                                kept_error *err)
+{
+    kept_run_task *rt = &j->tasks[t];
+    const bool speed = i < j->o->speed_samples;
+    const int timed = speed ? j->speed_steps + 2 : 0;
+    const int total = x->n_prefix + (x->after > timed ? x->after : timed) + 1;
+    if (total > j->info->n_ctx_train)
+        return kept_fail(err, KEPT_ARGUMENT,
+                         "%s: sample %d needs %d tokens, the model was made for %d; use a shorter "
+                         "length",
+                         kept_task_label(rt->task), i, total, j->info->n_ctx_train);
+    memcpy(rt->hash[i], x->hash, sizeof rt->hash[i]);
     j->max_tokens = total > j->max_tokens ? total : j->max_tokens;
-    j->max_prefix = tokens.n_prefix > j->max_prefix ? tokens.n_prefix : j->max_prefix;
-    const int levels = levels_of(rt, &sample, &tokens);
-    j->max_levels = levels > j->max_levels ? levels : j->max_levels;
+    j->max_prefix = x->n_prefix > j->max_prefix ? x->n_prefix : j->max_prefix;
+    j->max_levels = x->levels > j->max_levels ? x->levels : j->max_levels;
     int own = 0;
     for (int v = 0; v < j->n_variants; v++)
         own += j->variants[v].own_prefill;
-    rt->weight[i] = (double)tokens.n_prefix * (1 + own) +
-                    (double)j->n_variants * (tokens.n_suffix + n_new / 2.0) +
+    rt->weight[i] = (double)x->n_prefix * (1 + own) +
+                    (double)j->n_variants * (x->n_suffix + x->n_new / 2.0) +
                     (speed ? 2.0 * j->speed_steps * j->n_variants : 0);
     j->total += rt->weight[i];
-out:
-    kept_sample_clear(&sample);
-    kept_tokens_clear(&tokens);
+    return KEPT_OK;
+}
+
+static kept_status open_task(kept_job *j, kept_run_task *rt, const kept_task_options *o,
+                             kept_error *err)
+{
+    kept_task_close(rt->task);
+    rt->task = NULL;
+    return kept_task_open(o, j->model, &rt->task, err);
+}
+
+/* Whether remembered sizes are those of the prompts that this program makes: looks at the first,
+ * the middle and the last sample. What it does not see is seen when the sample is run. */
+static bool still_true(kept_run_task *rt, const kept_sample_size *size, int n)
+{
+    if (n != kept_task_n_samples(rt->task))
+        return false;
+    for (int k = 0; k < 3; k++) {
+        const int i = k * (n - 1) / 2;
+        kept_sample_size now;
+        if (size_sample(rt, i, &now, NULL) || strcmp(now.hash, size[i].hash) ||
+            now.after != size[i].after || now.n_prefix != size[i].n_prefix)
+            return false;
+    }
+    return true;
+}
+
+/* Opens the task and has the size of every sample, from the sink if it remembers them. */
+static kept_status size_task(kept_job *j, kept_run_task *rt, kept_sample_size **size,
+                             kept_error *err)
+{
+    kept_task_options o = rt->options;
+    int n = 0;
+    char *key = kept_sizes_key(j, rt, err);
+    kept_status s = key ? kept_sizes_recall(j, key, size, &n, err) : KEPT_NOMEM;
+    o.sized = *size;
+    if (!s)
+        s = open_task(j, rt, &o, err);
+    if (!s && *size && !still_true(rt, *size, n)) {
+        free(*size);
+        *size = NULL;
+        s = open_task(j, rt, &rt->options, err);
+    }
+    if (!s && !*size) {
+        n = kept_task_n_samples(rt->task);
+        *size = kept_calloc((size_t)n + 1, sizeof **size);
+        s = *size ? KEPT_OK : kept_fail(err, KEPT_NOMEM, "out of memory");
+        for (int i = 0; !s && i < n; i++)
+            s = size_sample(rt, i, *size + i, err);
+        if (!s)
+            s = kept_sizes_remember(j, key, *size, n, err);
+    }
+    free(key);
+    return s;
+}
+
+static kept_status prepare_task(kept_job *j, int t, kept_error *err)
+{
+    kept_run_task *rt = &j->tasks[t];
+    kept_sample_size *size = NULL;
+    kept_status s = KEPT_OK;
+    if (rt->options.file)
+        s = kept_sha256_file(rt->options.file, rt->file_sha256, err);
+    if (!s)
+        s = size_task(j, rt, &size, err);
+    if (!s) {
+        rt->kind = kept_task_get_kind(rt->task);
+        rt->options.chat &= rt->kind == KEPT_TASK_GENERATE;
+        rt->options.query_aware &= rt->kind == KEPT_TASK_GENERATE;
+        rt->n_samples = kept_task_n_samples(rt->task);
+        rt->weight = kept_calloc((size_t)rt->n_samples, sizeof *rt->weight);
+        rt->hash = kept_calloc((size_t)rt->n_samples, sizeof *rt->hash);
+        s = rt->weight && rt->hash ? KEPT_OK : kept_fail(err, KEPT_NOMEM, "out of memory");
+    }
+    for (int i = 0; !s && i < rt->n_samples; i++)
+        s = count_sample(j, t, i, &size[i], err);
+    free(size);
     return s;
 }
 
@@ -130,29 +215,13 @@ kept_status kept_prepare_tasks(kept_job *j, kept_error *err)
         return kept_fail(err, KEPT_NOMEM, "out of memory");
     size_t n;
     bool template = j->o->auto_chat && !kept_chat_format(j->model, NULL, "?", NULL, 0, &n, NULL);
-    for (int t = 0; t < j->o->n_tasks; t++) {
-        kept_run_task *rt = &j->tasks[t];
-        rt->options = j->o->tasks[t];
-        rt->options.chat |= template;
-        kept_status s = kept_task_open(&rt->options, j->model, &rt->task, err);
-        if (s)
-            return s;
-        rt->kind = kept_task_get_kind(rt->task);
-        rt->options.chat &= rt->kind == KEPT_TASK_GENERATE;
-        rt->options.query_aware &= rt->kind == KEPT_TASK_GENERATE;
-        rt->n_samples = kept_task_n_samples(rt->task);
-        rt->weight = kept_calloc((size_t)rt->n_samples, sizeof *rt->weight);
-        rt->hash = kept_calloc((size_t)rt->n_samples, sizeof *rt->hash);
-        if (!rt->weight || !rt->hash)
-            return kept_fail(err, KEPT_NOMEM, "out of memory");
-        if (rt->options.file && (s = kept_sha256_file(rt->options.file, rt->file_sha256, err)))
-            return s;
-        for (int i = 0; !s && i < rt->n_samples; i++)
-            s = prepare_sample(j, t, i, err);
-        if (s)
-            return s;
+    kept_status s = KEPT_OK;
+    for (int t = 0; !s && t < j->o->n_tasks; t++) {
+        j->tasks[t].options = j->o->tasks[t];
+        j->tasks[t].options.chat |= template;
+        s = prepare_task(j, t, err);
     }
-    return KEPT_OK;
+    return s;
 }
 
 /* ---- pool ----------------------------------------------------------------------------------- */

@@ -1,6 +1,7 @@
 /* result: the document's head and the record of one sample as JSON (docs/result-format.md). What
  * was not measured is null, never 0.
  */
+#include "bench/doc.h"
 #include "bench/job.h"
 
 #include "policy/strategy.h"
@@ -37,8 +38,7 @@ static int utf8_length(const unsigned char *s)
     return n;
 }
 
-/* Text as JSON; bytes that are not UTF-8 (an answer cut inside a character) become U+FFFD. */
-static json_t *text(const char *s)
+json_t *kept_doc_clean(const char *s)
 {
     json_t *out = NULL;
     const unsigned char *in = (const unsigned char *)(s ? s : "");
@@ -54,6 +54,11 @@ static json_t *text(const char *s)
         out = json_stringn(clean, (size_t)(to - clean));
     free(clean);
     return out;
+}
+
+static json_t *text(const char *s)
+{
+    return kept_doc_clean(s);
 }
 
 /* ---- head ----------------------------------------------------------------------------------- */
@@ -346,6 +351,18 @@ static json_t *turns_json(const kept_sample *s)
     return turns;
 }
 
+/* Ascending positions as [begin, end) pairs. */
+static json_t *runs_json(const int32_t *at, int n)
+{
+    json_t *list = json_array();
+    for (int i = 0, k; i < n; i = k) {
+        for (k = i + 1; k < n && at[k] == at[k - 1] + 1;)
+            k++;
+        json_array_append_new(list, json_pack("[ii]", at[i], at[k - 1] + 1));
+    }
+    return list;
+}
+
 json_t *kept_result_sample(const kept_work *w)
 {
     json_t *r = json_object(), *list = json_array();
@@ -367,6 +384,7 @@ json_t *kept_result_sample(const kept_work *w)
         json_object_set_new(r, "short_nll", reals(w->short_nll, w->n_suffix - 1));
     json_object_set_new(r, "n_cut", json_integer(w->tokens.n_cut));
     json_object_set_new(r, "n_evidence", json_integer(w->tokens.n_evidence));
+    json_object_set_new(r, "evidence", runs_json(w->tokens.evidence, w->tokens.n_evidence));
     json_object_set_new(r, "depth", depth_json(first));
     json_object_set_new(r, "answers", answers_json(first));
     if (w->sample.n_turns > 1)

@@ -59,6 +59,10 @@ typedef struct kept_run_sink {
     void (*alive)(void *ctx);                     /* called often; keeps what is taken */
     /* The sample with the outcomes of this run's variants; NULL in *sample: not there. */
     kept_status (*get)(void *ctx, int task, int index, json_t **sample, kept_error *err);
+    /* Texts that save work when a run goes on; both may be NULL. recall: *text malloc'ed, NULL if
+     * there is none under this key. */
+    kept_status (*recall)(void *ctx, const char *key, char **text, kept_error *err);
+    kept_status (*remember)(void *ctx, const char *key, const char *text, kept_error *err);
     int rank,
         n_ranks; /* this process starts with the samples whose number is rank modulo n_ranks */
 } kept_run_sink;

@@ -304,6 +304,11 @@ static kept_status work_init(kept_work *w, kept_error *err)
         s = kept_task_tokenize(t, w->index, &w->sample, &w->tokens, err);
     if (s)
         return s;
+    if (strcmp(w->tokens.hash, w->job->tasks[w->task].hash[w->index]))
+        return kept_fail(err, KEPT_FORMAT,
+                         "%s: sample %d has another prompt than the study says; was the program "
+                         "changed? Use another study file",
+                         kept_task_label(t), w->index);
     w->n_prefix = w->tokens.n_prefix;
     w->suffix = w->tokens.suffix;
     w->n_suffix = w->tokens.n_suffix;

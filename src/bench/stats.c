@@ -107,17 +107,18 @@ static double expanded_tail(double level, int g)
  * bits: an index is off by at most g / 2^32 of its probability. */
 static double resampled_mean(const double *sum, const double *count, int g, kept_rng *rng)
 {
-    double s = 0, k = 0;
+    double s[2] = {0, 0}, k = 0; /* two sums, or each addition waits for the one before it */
     for (int i = 0; i < g; i += 2) {
         const uint64_t bits = kept_rng_u64(rng);
         const uint32_t a = (uint32_t)(((bits & UINT32_MAX) * (uint64_t)g) >> 32);
         const uint32_t b = (uint32_t)(((bits >> 32) * (uint64_t)g) >> 32);
         const bool both = i + 1 < g;
-        s += sum[a] + (both ? sum[b] : 0);
+        s[0] += sum[a];
+        s[1] += both ? sum[b] : 0;
         if (count)
             k += count[a] + (both ? count[b] : 0);
     }
-    return s / (count ? k : g);
+    return (s[0] + s[1]) / (count ? k : g);
 }
 
 void kept_bootstrap(const kept_paired *x, int rounds, uint64_t seed, const double level[2],

@@ -81,9 +81,12 @@ void kept_cache_commit(kept_cache *c, int layer, int head, int n);
 kept_status kept_cache_retain(kept_cache *c, int layer, int head, const uint8_t *keep);
 
 /* Packs the full F16 pages of a head into form, except the last `skip` ones; a shared page gets a
- * packed copy of its own. FULL: no room for the next packed page; the pages before it are packed.
- */
-kept_status kept_cache_pack(kept_cache *c, int layer, int head, kept_codecs form, int skip);
+ * packed copy of its own. channels: of a thin K, which channels stay ([kept_codec_channels],
+ * ascending; NULL: those that weigh most in the first page), unless the head has pages of that
+ * form, whose channels then count. FULL: no room for the next packed page; the pages before it are
+ * packed. */
+kept_status kept_cache_pack(kept_cache *c, int layer, int head, kept_codecs form, int skip,
+                            const uint8_t *channels);
 
 /* State of one slot of one plane. */
 float kept_cache_state(const kept_cache *c, int layer, int head, int plane, int slot);

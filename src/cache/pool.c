@@ -157,7 +157,7 @@ size_t kept_pool_free_pages(const kept_pool *p)
 
 kept_packed kept_pool_get_page(const kept_pool *p, int32_t id)
 {
-    return (kept_packed){kept_pool_page(p, id), p->form[id], p->head_size};
+    return (kept_packed){kept_pool_page(p, id), p->form[id], p->head_size, NULL};
 }
 
 size_t kept_pool_free_blocks(const kept_pool *p)

@@ -27,6 +27,7 @@ int kept_cmd_run(int argc, char **argv);
 int kept_cmd_selftest(int argc, char **argv);
 int kept_cmd_power(int argc, char **argv);
 int kept_cmd_compare(int argc, char **argv);
+int kept_cmd_report(int argc, char **argv);
 int kept_cmd_watch(int argc, char **argv);
 int kept_cmd_advise(int argc, char **argv);
 int kept_cmd_study(int argc, char **argv);

@@ -279,6 +279,15 @@ static int add_spec(kept_run_args *a, const char *spec)
     return list_add(&a->specs, spec, strlen(spec)) ? -1 : kept_failed("run", "out of memory");
 }
 
+/* A spec that is whole without a budget: "full", with a codec or without. */
+static bool takes_budget(const char *spec)
+{
+    kept_strategy *s = NULL;
+    const bool whole = !kept_strategy_parse(spec, &s, NULL);
+    kept_strategy_free(s);
+    return !whole;
+}
+
 static int cross_budgets(kept_run_args *a)
 {
     int code = -1;
@@ -291,7 +300,7 @@ static int cross_budgets(kept_run_args *a)
         const char *spec = a->strategies.text[i];
         if (!strcmp(spec, "all"))
             continue;
-        if (strchr(spec, '@') || !strcmp(spec, "full")) {
+        if (strchr(spec, '@') || !takes_budget(spec)) {
             code = add_spec(a, spec);
             continue;
         }

@@ -33,18 +33,21 @@ static const int8_t even4[16] = {-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 
 static const int8_t plain4[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
 static const kept_codec_info infos[KEPT_N_CODECS] = {
-    [KEPT_F16] = {"f16", 16, false, false, false, false, NULL},
-    [KEPT_BF16] = {"bf16", 16, false, false, false, false, NULL},
-    [KEPT_Q8] = {"q8", 8, false, false, false, false, NULL},
-    [KEPT_Q4] = {"q4", 4, true, false, false, false, even4},
-    [KEPT_Q4G] = {"q4g", 4, false, true, false, false, even4},
-    [KEPT_ROT4] = {"rot4", 4, true, false, false, false, lloyd4},
-    [KEPT_ROT3] = {"rot3", 3, true, false, false, false, lloyd3},
-    [KEPT_ROT2] = {"rot2", 2, true, false, false, false, lloyd2},
-    [KEPT_TOK4] = {"tok4", 4, false, true, true, false, plain4},
-    [KEPT_TOK2] = {"tok2", 2, false, true, true, false, plain4},
-    [KEPT_CHAN4] = {"chan4", 4, false, false, true, true, plain4},
-    [KEPT_CHAN2] = {"chan2", 2, false, false, true, true, plain4},
+    [KEPT_F16] = {"f16", 16, false, false, false, false, NULL, 0},
+    [KEPT_BF16] = {"bf16", 16, false, false, false, false, NULL, 0},
+    [KEPT_Q8] = {"q8", 8, false, false, false, false, NULL, 0},
+    [KEPT_Q4] = {"q4", 4, true, false, false, false, even4, 0},
+    [KEPT_Q4G] = {"q4g", 4, false, true, false, false, even4, 0},
+    [KEPT_ROT4] = {"rot4", 4, true, false, false, false, lloyd4, 0},
+    [KEPT_ROT3] = {"rot3", 3, true, false, false, false, lloyd3, 0},
+    [KEPT_ROT2] = {"rot2", 2, true, false, false, false, lloyd2, 0},
+    [KEPT_TOK4] = {"tok4", 4, false, true, true, false, plain4, 0},
+    [KEPT_TOK2] = {"tok2", 2, false, true, true, false, plain4, 0},
+    [KEPT_CHAN4] = {"chan4", 4, false, false, true, true, plain4, 0},
+    [KEPT_CHAN2] = {"chan2", 2, false, false, true, true, plain4, 0},
+    [KEPT_THIN75] = {"thin75", 16, false, false, false, false, NULL, 3},
+    [KEPT_THIN50] = {"thin50", 16, false, false, false, false, NULL, 2},
+    [KEPT_THIN25] = {"thin25", 16, false, false, false, false, NULL, 1},
 };
 /* The largest Lloyd-Max level in units of the standard deviation. */
 static const float lloyd_top[5] = {0, 0, 1.510f, 2.152f, 2.733f};
@@ -62,6 +65,10 @@ bool kept_codec_fits(kept_codecs c, int head_size, const char **why)
         said = "the head size is not a multiple of 16 up to 256";
     else if (infos[c.v].channel)
         said = "scales per channel are for keys";
+    else if (infos[c.v].quarters)
+        said = "channels are dropped of keys";
+    else if (kept_codec_channels(c.k, head_size) % 16)
+        said = "that part of the head size is not a multiple of 16";
     else if ((infos[c.k].grouped || infos[c.v].grouped) && head_size % 32)
         said = "groups of 32 channels do not fill the head size";
     if (why)
@@ -71,7 +78,19 @@ bool kept_codec_fits(kept_codecs c, int head_size, const char **why)
 
 static bool is_float(int codec)
 {
-    return codec == KEPT_F16 || codec == KEPT_BF16;
+    return infos[codec].bits == 16;
+}
+
+int kept_codec_channels(int codec, int head_size)
+{
+    const int quarters = infos[codec].quarters;
+
+    return quarters ? head_size * quarters / 4 : head_size;
+}
+
+const uint8_t *kept_codec_channels_of(const uint8_t *half, int codec, int head_size)
+{
+    return half + (size_t)(2 * P64) * (size_t)kept_codec_channels(codec, head_size);
 }
 
 static size_t n_scales(int codec, int head_size)
@@ -84,8 +103,11 @@ static size_t n_scales(int codec, int head_size)
 
 size_t kept_codec_half_bytes(int codec, bool v, int head_size)
 {
-    size_t codes = kept_words_bytes(infos[codec].bits, v, head_size);
+    int n = kept_codec_channels(codec, head_size);
+    size_t codes = kept_words_bytes(infos[codec].bits, v, n);
 
+    if (infos[codec].quarters)
+        codes += (size_t)n;
     return (codes + 2 * n_scales(codec, head_size) + 63) / 64 * 64;
 }
 
@@ -331,12 +353,17 @@ static void decode_half(const uint8_t *half, int codec, bool v, int D, float *x)
 
     if (is_float(codec)) {
         const uint16_t *from = (const uint16_t *)(const void *)half;
+        const int n = kept_codec_channels(codec, D);
+        const uint8_t *at = n < D ? kept_codec_channels_of(half, codec, D) : NULL;
 
+        if (at)
+            memset(x, 0, (size_t)(P64 * D) * sizeof *x);
         for (int s = 0; s < P64; s++)
-            for (int d = 0; d < D; d++) {
-                uint16_t h = from[element(v, D, s, d)];
+            for (int d = 0; d < n; d++) {
+                uint16_t h = from[element(v, n, s, d)];
 
-                x[s * D + d] = codec == KEPT_F16 ? kept_f16_to_f32(h) : kept_bf16_to_f32(h);
+                x[s * D + (at ? at[d] : d)] =
+                    codec == KEPT_BF16 ? kept_bf16_to_f32(h) : kept_f16_to_f32(h);
             }
         return;
     }
@@ -360,17 +387,53 @@ static void encode_half(uint8_t *half, int codec, bool v, int D, float *x)
     kept_words_store(half, code, infos[codec].bits, v, D);
 }
 
-static void encode_floats(uint8_t *half, int codec, bool v, int D, const float *x)
+/* One number as the float codecs store it. */
+static uint16_t float_bits(int codec, float x)
 {
+    float y = bounded(x);
+
+    if (codec == KEPT_BF16)
+        return (uint16_t)(bf16_of(fabsf(y), false) | (y < 0 ? 0x8000 : 0));
+    return kept_f32_to_f16(codec == KEPT_F16 ? x : y);
+}
+
+/* The n of D channels of x[64][D] with the largest sum of squares, ascending. */
+static void choose_channels(const float *x, int D, int n, uint8_t *out)
+{
+    double sum[KEPT_MAX_HEAD_SIZE] = {0};
+    bool stays[KEPT_MAX_HEAD_SIZE] = {false};
+
+    for (int i = 0; i < P64 * D; i++)
+        sum[i % D] += (double)bounded(x[i]) * (double)bounded(x[i]);
+    for (int k = 0; k < n; k++) {
+        int best = -1;
+
+        for (int d = 0; d < D; d++)
+            if (!stays[d] && (best < 0 || sum[d] > sum[best]))
+                best = d;
+        stays[best] = true;
+    }
+    for (int d = 0; d < D; d++)
+        if (stays[d])
+            *out++ = (uint8_t)d;
+}
+
+static void encode_floats(uint8_t *half, int codec, bool v, int D, const float *x,
+                          const uint8_t *channels)
+{
+    const int n = kept_codec_channels(codec, D);
     uint16_t *to = (uint16_t *)(void *)half;
+    uint8_t *at = n < D ? half + (size_t)(2 * P64) * (size_t)n : NULL;
 
+    if (at)
+        memset(at, 0, ((size_t)n + 63) / 64 * 64);
+    if (at && channels)
+        memcpy(at, channels, (size_t)n);
+    else if (at)
+        choose_channels(x, D, n, at);
     for (int s = 0; s < P64; s++)
-        for (int d = 0; d < D; d++) {
-            float y = bounded(x[s * D + d]), m = fabsf(y);
-            uint16_t b = (uint16_t)(bf16_of(m, false) | (y < 0 ? 0x8000 : 0));
-
-            to[element(v, D, s, d)] = codec == KEPT_F16 ? kept_f32_to_f16(x[s * D + d]) : b;
-        }
+        for (int d = 0; d < n; d++)
+            to[element(v, n, s, d)] = float_bits(codec, x[s * D + (at ? at[d] : d)]);
 }
 
 void kept_codec_pack(kept_packed to, const uint8_t *f16)
@@ -389,7 +452,7 @@ void kept_codec_pack(kept_packed to, const uint8_t *f16)
         }
         decode_half(f16 + (v ? half : 0), KEPT_F16, v, D, x);
         if (is_float(codec))
-            encode_floats(at, codec, v, D, x);
+            encode_floats(at, codec, v, D, x, to.channels);
         else
             encode_half(at, codec, v, D, x);
     }
@@ -411,7 +474,7 @@ void kept_codec_unpack(uint8_t *f16, kept_packed from)
 
     for (int v = 0; v < 2; v++) {
         read_half(from, v, x);
-        encode_floats(f16 + (v ? kept_page_bytes(D) / 2 : 0), KEPT_F16, v, D, x);
+        encode_floats(f16 + (v ? kept_page_bytes(D) / 2 : 0), KEPT_F16, v, D, x, NULL);
     }
 }
 
@@ -453,13 +516,11 @@ static void put_half(uint8_t *half, int codec, bool v, const kept_packed *p, int
     memcpy(x, from, (size_t)D * sizeof *x);
     if (is_float(codec)) {
         uint16_t *to = (uint16_t *)(void *)half;
+        const int n = kept_codec_channels(codec, D);
+        const uint8_t *at = n < D ? kept_codec_channels_of(half, codec, D) : NULL;
 
-        for (int d = 0; d < D; d++) {
-            float y = bounded(x[d]);
-            uint16_t b = (uint16_t)(bf16_of(fabsf(y), false) | (y < 0 ? 0x8000 : 0));
-
-            to[element(v, D, slot, d)] = codec == KEPT_F16 ? kept_f32_to_f16(x[d]) : b;
-        }
+        for (int d = 0; d < n; d++)
+            to[element(v, n, slot, d)] = float_bits(codec, x[at ? at[d] : d]);
         return;
     }
     encode_row(codec, D, x, code, scales_of(half, codec, v, D) + slot);
@@ -481,9 +542,11 @@ static void move_half(uint8_t *to, int dst, const uint8_t *from, int src, int co
     const uint16_t *sf = scales_of((uint8_t *)(uintptr_t)from, codec, v, D);
 
     if (is_float(codec)) {
-        for (int d = 0; d < D; d++)
-            ((uint16_t *)(void *)to)[element(v, D, dst, d)] =
-                ((const uint16_t *)(const void *)from)[element(v, D, src, d)];
+        const int n = kept_codec_channels(codec, D);
+
+        for (int d = 0; d < n; d++)
+            ((uint16_t *)(void *)to)[element(v, n, dst, d)] =
+                ((const uint16_t *)(const void *)from)[element(v, n, src, d)];
         return;
     }
     kept_words_get(code, from, infos[codec].bits, v, D, src);

@@ -19,6 +19,9 @@
  *     chan4/2  4/2   c                              f16 scale and zero per channel and 32 slots,
  *                                                   K only
  *     f16, bf16      as an unpacked page, the latter with bfloat16 in place of F16
+ *     thin75/50/25   as an unpacked page of three, two, one quarter of the channels, K only; then
+ *                    [r] bytes, which channels these are, ascending. The others are 0. (ThinK,
+ *                    arXiv 2407.21018: who packs says which channels stay.)
  *
  * A row is one slot's vector. Rotated: the row's signs are flipped by a fixed table and it is
  * turned by a Hadamard matrix over blocks of the largest power of two that divides D, which spreads
@@ -59,6 +62,9 @@ typedef enum kept_codec {
     KEPT_TOK2,
     KEPT_CHAN4,
     KEPT_CHAN2,
+    KEPT_THIN75,
+    KEPT_THIN50,
+    KEPT_THIN25,
     KEPT_N_CODECS
 } kept_codec;
 
@@ -73,7 +79,9 @@ typedef struct kept_codec_info {
     bool rotated, grouped, zero; /* grouped: scales for 32 channels each */
     bool channel;                /* scales per channel of 32 slots: K only, rows cannot move */
     const int8_t
-        *level; /* [16], 2^bits in use; NULL: the code is its own signed byte, or a float */
+        *level;       /* [16], 2^bits in use; NULL: the code is its own signed byte, or a float */
+    uint8_t quarters; /* of the channels that are held; 0: all. K only, rows move between pages of
+                         the same channels */
 } kept_codec_info;
 
 const kept_codec_info *kept_codec_get(int codec);
@@ -82,6 +90,8 @@ bool kept_codec_fits(kept_codecs c, int head_size, const char **why);
 /* Bytes of a page, a multiple of 64, and of its K half. */
 size_t kept_codec_page_bytes(kept_codecs c, int head_size);
 size_t kept_codec_half_bytes(int codec, bool v, int head_size);
+/* Channels that a half holds. */
+int kept_codec_channels(int codec, int head_size);
 /* Rows of such a page can be written and moved one by one. */
 bool kept_codec_has_rows(kept_codecs c);
 static inline bool kept_codec_is_f16(kept_codecs c)
@@ -94,7 +104,13 @@ typedef struct kept_packed {
     uint8_t *at;
     kept_codecs c;
     int head_size;
+    /* For packing a thin K: [kept_codec_channels] the channels that stay, ascending; NULL: those
+     * with the largest sum of squares in the page, the lower one among equals. */
+    const uint8_t *channels;
 } kept_packed;
+
+/* Which channels a thin half holds. */
+const uint8_t *kept_codec_channels_of(const uint8_t *half, int codec, int head_size);
 
 /* Packs a full F16 page; infinities become 65504, NaN 0. They do not overlap. */
 void kept_codec_pack(kept_packed to, const uint8_t *f16);

@@ -238,6 +238,21 @@ static const float *queries_for(struct queries *x, int n, int D, int codec)
     return q;
 }
 
+/* Scores against a page that holds some of the channels: those of the queries, side by side. */
+static void thin_scores(const struct packed *k, int codec, int n, const float *q, float *s)
+{
+    ALIGNED float some[MAX_ROWS * Q_STRIDE];
+    const int kept = kept_codec_channels(codec, k->D);
+    const uint8_t *at = kept_codec_channels_of(k->at, codec, k->D);
+    struct half h = {k->at, (const kept_f16 *)(const void *)(k->at + k->ahead)};
+
+    for (int r = 0; r < n; r++)
+        for (int d = 0; d < kept; d++)
+            some[r * Q_STRIDE + d] = q[r * Q_STRIDE + at[d]];
+    for (int r = 0; r < n; r += ROWS)
+        qk_few(n - r < ROWS ? n - r : ROWS, &h, kept, some + r * Q_STRIDE, s + r * P64);
+}
+
 /* Scores of all rows against page i. */
 static void page_scores(const kept_attn_tile *a, int i, struct queries *x, struct rows *rows,
                         float *wide)
@@ -249,7 +264,9 @@ static void page_scores(const kept_attn_tile *a, int i, struct queries *x, struc
     for (int r = 0; r < n && packed_scores[codec]; r += PK_ROWS)
         packed_scores[codec](n - r < PK_ROWS ? n - r : PK_ROWS, &k, &x->ints, r,
                              q + (size_t)r * Q_STRIDE, rows->s + r * P64);
-    if (!packed_scores[codec]) {
+    if (kept_codec_get(codec)->quarters) {
+        thin_scores(&k, codec, n, q, rows->s);
+    } else if (!packed_scores[codec]) {
         struct half h = {k.at, (const kept_f16 *)(const void *)(k.at + k.ahead)};
 
         widen_any(wide, a, i, false, &h);

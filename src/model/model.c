@@ -37,6 +37,34 @@ out:
     return s;
 }
 
+kept_status kept_vocab_load(const char *path, kept_model **out, kept_error *err)
+{
+    *out = NULL;
+    kept_ggml_start();
+    kept_status s = kept_gguf_check(path, err);
+    if (s != KEPT_OK)
+        return s;
+    kept_model *m = kept_calloc(1, sizeof *m);
+    struct gguf_init_params p = {.no_alloc = true};
+    struct gguf_context *g = gguf_init_from_file(path, p);
+    if (m)
+        m->path = strdup(path);
+    if (!m || !m->path)
+        s = kept_fail(err, KEPT_NOMEM, "out of memory opening %.200s", path);
+    else if (!g)
+        s = kept_fail(err, KEPT_FORMAT, "%.200s: ggml cannot read it", path);
+    else
+        s = kept_hparams_read(m, g, err);
+    gguf_free(g);
+    if (s == KEPT_OK)
+        s = kept_vocab_open(m, err);
+    if (s == KEPT_OK)
+        *out = m;
+    else
+        kept_model_free(m);
+    return s;
+}
+
 void kept_model_free(kept_model *m)
 {
     if (!m)

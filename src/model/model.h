@@ -88,6 +88,10 @@ void kept_weights_free(struct kept_model *m);
 kept_status kept_vocab_open(struct kept_model *m, kept_error *err);
 void kept_vocab_free(struct kept_model *m);
 
+/* A model without its weights, for kept_tokenize, kept_detokenize and kept_model_sha256 alone;
+ * errors as kept_model_open. Free with kept_model_free. model.c. */
+kept_status kept_vocab_load(const char *path, kept_model **out, kept_error *err);
+
 /* Loads ggml's backends once per process (thread-safe), silences ggml's and libllama's logging. */
 void kept_ggml_start(void);
 

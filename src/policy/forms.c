@@ -161,7 +161,7 @@ kept_status kept_strategy_pack(const kept_strategy *s, const kept_packing *p)
         for (int h = 0; h < p->n_heads && l >= p->from; h++) {
             if (p->fresh && kept_cache_n(p->cache, l, h) % P64 >= p->fresh)
                 continue; /* no page has been filled */
-            kept_status st = kept_cache_pack(p->cache, l, h, form, skip);
+            kept_status st = kept_cache_pack(p->cache, l, h, form, skip, NULL);
             if (st)
                 return st;
         }

@@ -15,14 +15,15 @@ const kept_part kept_part_f16 = {
 };
 
 /* In the order of kept_codec; scales per channel are for keys. */
-static const char *const key_codecs[] = {"f16",  "bf16", "q8",   "q4",    "q4g",   "rot4", "rot3",
-                                         "rot2", "tok4", "tok2", "chan4", "chan2", NULL};
+static const char *const key_codecs[] = {"f16",    "bf16",   "q8",     "q4",   "q4g",   "rot4",
+                                         "rot3",   "rot2",   "tok4",   "tok2", "chan4", "chan2",
+                                         "thin75", "thin50", "thin25", NULL};
 static const char *const value_codecs[] = {"f16",  "bf16", "q8",   "q4",   "q4g", "rot4",
                                            "rot3", "rot2", "tok4", "tok2", NULL};
 static const char *const edge_codecs[] = {"f16", "q8", NULL};
 
 static const kept_option store_options[] = {
-    {"k", KEPT_Q8, KEPT_F16, KEPT_CHAN2, true, key_codecs, "what keys are stored as"},
+    {"k", KEPT_Q8, KEPT_F16, KEPT_THIN25, true, key_codecs, "what keys are stored as"},
     {"v", KEPT_Q8, KEPT_F16, KEPT_TOK2, true, value_codecs,
      "what values are stored as; like keys if it is not said"},
     {"residual", 0, 0, ANY_POSITION, true, NULL,

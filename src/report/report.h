@@ -3,6 +3,7 @@
 #define REPORT_REPORT_H
 
 #include "base/base.h"
+#include "store/store.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -32,6 +33,29 @@ void kept_report_watch_line(const json_t *look, FILE *out);
 /* Advice (bench/advise.h) as text. */
 kept_status kept_report_advice(const json_t *advice, FILE *out);
 kept_status kept_report_guarantees(const json_t *list, FILE *out, double epsilon, double delta);
+/* The page of `kept report`: one HTML file that needs nothing else. All borrowed. */
+typedef struct kept_page {
+    const json_t *result;
+    const json_t *comparison; /* kept_compare of every strategy with the full cache; NULL: none */
+    const json_t *prompts;    /* of kept_page_prompts; NULL: none */
+    const char *source;       /* what the page calls the study, usually its file's name */
+} kept_page;
+/* Where the prompts of a page come from. */
+typedef struct kept_page_study {
+    kept_store *store;
+    int64_t setting;         /* 0: any */
+    const kept_model *model; /* its vocabulary; NULL: no prompts, kept positions only */
+    const char *note;        /* why there are no prompts, NULL: there are */
+} kept_page_study;
+/* What a page shows of prompts and kept positions: an object for kept_page.prompts. IO, FORMAT,
+ * NOMEM. */
+kept_status kept_page_prompts(const kept_page_study *study, const json_t *result,
+                              const json_t *comparison, json_t **out, kept_error *err);
+/* False: this kept was built without the script that draws plots. */
+bool kept_page_ready(void);
+/* Writes the page whole or not at all. UNSUPPORTED: not ready. IO, NOMEM. */
+kept_status kept_report_page(const kept_page *p, const char *path, kept_error *err);
+
 /* Writes atomically (temporary file and rename): no partial output file ever. IO with errno text.
  */
 kept_status kept_report_save(const json_t *result, const char *path, const char *format,

@@ -1,5 +1,5 @@
 /* save: the document itself, and writing any view to a file that is either whole or not there. */
-#include "report/report.h"
+#include "report/view.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -16,21 +16,26 @@ kept_status kept_report_json(const json_t *result, FILE *out)
     return fputc('\n', out) == EOF ? KEPT_IO : KEPT_OK;
 }
 
-static kept_status write_view(const json_t *result, const char *format, FILE *f)
+typedef struct view {
+    const json_t *result;
+    const char *format;
+} view;
+
+static kept_status write_view(const void *ctx, FILE *f)
 {
-    if (!strcmp(format, "json"))
-        return kept_report_json(result, f);
-    if (!strcmp(format, "csv"))
-        return kept_report_csv(result, f);
-    if (!strcmp(format, "jsonl"))
-        return kept_report_jsonl(result, f);
-    if (!strcmp(format, "table"))
-        return kept_report_table(result, f, NULL);
+    const view *v = ctx;
+    if (!strcmp(v->format, "json"))
+        return kept_report_json(v->result, f);
+    if (!strcmp(v->format, "csv"))
+        return kept_report_csv(v->result, f);
+    if (!strcmp(v->format, "jsonl"))
+        return kept_report_jsonl(v->result, f);
+    if (!strcmp(v->format, "table"))
+        return kept_report_table(v->result, f, NULL);
     return KEPT_ARGUMENT;
 }
 
-kept_status kept_report_save(const json_t *result, const char *path, const char *format,
-                             kept_error *err)
+kept_status kept_view_save(const char *path, const kept_view_writer *w, kept_error *err)
 {
     size_t len = strlen(path) + 32;
     char *temp = kept_calloc(len, 1);
@@ -39,7 +44,7 @@ kept_status kept_report_save(const json_t *result, const char *path, const char 
     snprintf(temp, len, "%s.%ld.tmp", path, (long)getpid());
     errno = 0;
     FILE *f = fopen(temp, "w");
-    kept_status s = f ? write_view(result, format, f) : KEPT_IO;
+    kept_status s = f ? w->write(w->ctx, f) : KEPT_IO;
     int why = errno;
     if (f && fclose(f) && !s) {
         s = KEPT_IO;
@@ -52,7 +57,16 @@ kept_status kept_report_save(const json_t *result, const char *path, const char 
     if (s && f)
         unlink(temp);
     free(temp);
-    if (s == KEPT_ARGUMENT)
-        return kept_fail(err, s, "unknown format '%s'", format);
-    return s ? kept_fail(err, s, "%s: %s", path, why ? strerror(why) : kept_status_text(s)) : s;
+    if (s == KEPT_IO)
+        return kept_fail(err, s, "%s: %s", path, why ? strerror(why) : kept_status_text(s));
+    return s ? kept_fail(err, s, "%s: %s", path, kept_status_text(s)) : s;
+}
+
+kept_status kept_report_save(const json_t *result, const char *path, const char *format,
+                             kept_error *err)
+{
+    const view v = {result, format};
+    const kept_view_writer w = {write_view, &v};
+    kept_status s = kept_view_save(path, &w, err);
+    return s == KEPT_ARGUMENT ? kept_fail(err, s, "unknown format '%s'", format) : s;
 }

@@ -9,17 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define COLUMNS      120
-#define MAX_COLUMNS  24
-#define SIGNS_NEEDED 6 /* 2 / 2^6 < 0.05: same-sign differences that two-sided tests need */
-
-typedef struct row {
-    const json_t *cell;
-    const char *name;
-    int variant;
-    double gain, cost;
-    char text[MAX_COLUMNS][KEPT_VIEW_TEXT];
-} row;
+#define COLUMNS 120
 
 typedef struct table {
     const json_t *result, *task;
@@ -27,55 +17,9 @@ typedef struct table {
     const kept_view_options *o;
     bool generate;
     const kept_column *columns;
-    int n_columns, n_rows, name_width, width[MAX_COLUMNS];
-    row *rows; /* [n_rows] */
+    int n_columns, n_rows, name_width, width[KEPT_VIEW_COLUMNS];
+    kept_row *rows; /* [n_rows] */
 } table;
-
-/* ---- rows ----------------------------------------------------------------------------------- */
-
-static int rank(const row *r)
-{
-    return r->variant < 2 ? r->variant : kept_view_true(r->cell, "front") ? 2 : 3;
-}
-
-static int compare_rows(const void *a, const void *b)
-{
-    const row *x = a, *y = b;
-    if (rank(x) != rank(y))
-        return rank(x) - rank(y);
-    if (x->gain != y->gain)
-        return x->gain > y->gain ? -1 : 1;
-    if (x->cost != y->cost)
-        return x->cost < y->cost ? -1 : 1;
-    return x->variant - y->variant;
-}
-
-static bool collect_rows(table *t, int task)
-{
-    const json_t *cells = json_object_get(t->result, "cells"), *c;
-    const json_t *variants = json_object_get(t->result, "variants");
-    size_t i;
-    t->rows = kept_calloc(json_array_size(cells) + 1, sizeof *t->rows);
-    if (!t->rows)
-        return false;
-    json_array_foreach(cells, i, c)
-    {
-        if (kept_view_number(c, "task") != task)
-            continue;
-        row *r = &t->rows[t->n_rows++];
-        double gain = kept_view_number(c, "score"), nll = kept_view_number(c, "nll");
-        double cost = kept_view_number(c, "held_bytes"), v = kept_view_number(c, "variant");
-        r->cell = c;
-        r->variant = v >= 0 ? (int)v : 0;
-        r->name = kept_view_text(json_array_get(variants, (size_t)r->variant), "name");
-        r->gain = isfinite(gain) ? gain : isfinite(nll) ? -nll : -HUGE_VAL;
-        r->cost = isfinite(cost) ? cost : HUGE_VAL;
-        for (int k = 0; k < t->n_columns; k++)
-            t->columns[k].write(c, r->text[k]);
-    }
-    qsort(t->rows, (size_t)t->n_rows, sizeof *t->rows, compare_rows);
-    return true;
-}
 
 /* ---- layout --------------------------------------------------------------------------------- */
 
@@ -121,7 +65,7 @@ static void print_name(const table *t, const char *name, bool front)
         fprintf(t->out, "\n  %*s", t->name_width, "");
 }
 
-static void print_row(const table *t, const row *r)
+static void print_row(const table *t, const kept_row *r)
 {
     bool front = kept_view_true(r->cell, "front");
     bool bold = front && t->o && t->o->colour;
@@ -296,25 +240,6 @@ static void print_failures(const table *t)
     }
 }
 
-static void print_resolution(const table *t, int n)
-{
-    if (n < SIGNS_NEEDED)
-        fprintf(t->out,
-                "  With %d sample%s nothing here can be told from chance (95%% needs at least %d "
-                "that all point one way).\n",
-                n, n == 1 ? "" : "s", SIGNS_NEEDED);
-    else if (t->generate)
-        fprintf(t->out,
-                "  ! told from chance (p < 0.05, per row). With %d samples no change below %.1f "
-                "points can be; a row without !\n    is not shown to equal full.\n",
-                n, 100.0 * SIGNS_NEEDED / n);
-    else
-        fprintf(t->out,
-                "  ! told from chance (p < 0.05, per row, sign flips over %d samples); a "
-                "row without ! is not shown to equal full.\n",
-                n);
-}
-
 /* What a controller did with its row. */
 static void print_control(const table *t)
 {
@@ -340,10 +265,11 @@ static void print_control(const table *t)
 static kept_status print_task(const json_t *result, int task, FILE *out, const kept_view_options *o)
 {
     table t = {.result = result, .out = out, .o = o};
+    char resolution[400];
     t.task = json_array_get(json_object_get(result, "tasks"), (size_t)task);
     t.generate = !strcmp(kept_view_text(t.task, "kind"), "generate");
     t.columns = kept_view_columns(t.generate, &t.n_columns);
-    if (!collect_rows(&t, task))
+    if (!(t.rows = kept_view_rows(result, task, &t.n_rows)))
         return KEPT_NOMEM;
     double n = t.n_rows ? kept_view_number(t.rows[0].cell, "n") : 0;
     print_conditions(&t, n);
@@ -358,7 +284,8 @@ static kept_status print_task(const json_t *result, int task, FILE *out, const k
             print_turns(&t);
         fputs("  * no other row is both smaller and better.\n", out);
         print_floor(&t);
-        print_resolution(&t, (int)n);
+        kept_view_resolution(t.generate, (int)n, resolution, sizeof resolution);
+        fprintf(out, "  %s\n", resolution);
         print_control(&t);
         print_failures(&t);
     } else {

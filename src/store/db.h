@@ -3,8 +3,9 @@
  *   schema.c   tables, and how older files become this one
  *   db.c       opening, statements, error texts, compression
  *   sink.c     a run that writes here
- *   read.c     lists, documents, maps
- *   merge.c    documents come in
+ *   read.c     lists, documents
+ *   prompts.c  tokens and kept positions of a prompt
+ *   memo.c     what saves work and is no data
  */
 #ifndef STORE_DB_H
 #define STORE_DB_H
@@ -54,6 +55,10 @@ kept_status kept_store_fail(kept_store *s, int rc, kept_error *err);
 
 /* schema.c: makes an empty file a study, brings an older one up to date, refuses others. */
 kept_status kept_schema_ready(kept_store *s, bool writable, kept_error *err);
+
+/* memo.c: recall and remember of a sink; ctx is the store. */
+kept_status kept_memo_get(void *ctx, const char *key, char **text, kept_error *err);
+kept_status kept_memo_put(void *ctx, const char *key, const char *text, kept_error *err);
 
 /* zstd; *out malloc'ed. NOMEM, FORMAT. */
 kept_status kept_pack(const void *data, size_t n, void **out, size_t *n_out, kept_error *err);

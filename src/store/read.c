@@ -308,35 +308,3 @@ kept_status kept_store_import(kept_store *s, const json_t *doc, int64_t *n, kept
     json_decref(prompts);
     return st;
 }
-
-/* ---- maps ----------------------------------------------------------------------------------- */
-
-kept_status kept_store_map(kept_store *s, int64_t setting, const char *task_label, int index,
-                           const char *resolved, uint8_t **map, size_t *bytes, kept_error *err)
-{
-    kept_query q;
-    void *out = NULL;
-    *map = NULL;
-    kept_query_open(&q, s, err,
-                    "SELECT m.zstd FROM kept_map m JOIN cell c ON c.id = m.cell"
-                    " JOIN sample p ON p.id = m.sample JOIN task t ON t.id = c.task"
-                    " JOIN variant v ON v.id = c.variant WHERE t.setting = ? AND p.idx = ?"
-                    " AND json_extract(t.json, '$.label') = ?"
-                    " AND json_extract(v.json, '$.resolved') = ? ORDER BY v.id",
-                    "iiss", setting, (int64_t)index, task_label, resolved);
-    kept_status st = KEPT_OK;
-    if (kept_query_row(&q))
-        st = kept_unpack(sqlite3_column_blob(q.stmt, 0), (size_t)sqlite3_column_bytes(q.stmt, 0),
-                         &out, bytes, err);
-    if (kept_query_close(&q))
-        st = q.status;
-    if (st) {
-        free(out);
-        out = NULL;
-    }
-    if (!st && !out)
-        st = kept_fail(err, KEPT_NOT_FOUND, "%s: no kept positions of sample %d of %s under %s",
-                       s->path, index, task_label, resolved);
-    *map = out;
-    return st;
-}

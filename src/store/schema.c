@@ -35,7 +35,11 @@ static const char second[] =
     "CREATE TABLE claim(task INTEGER NOT NULL REFERENCES task, idx INTEGER NOT NULL,"
     " owner TEXT NOT NULL, until INTEGER NOT NULL, PRIMARY KEY(task, idx)) WITHOUT ROWID;";
 
-static const char *const steps[] = {first, second};
+/* Version 3: sizes of prompts, so that going on need not tokenize them. */
+static const char third[] = "CREATE TABLE memo(key TEXT PRIMARY KEY, text TEXT NOT NULL) WITHOUT "
+                            "ROWID;";
+
+static const char *const steps[] = {first, second, third};
 _Static_assert(sizeof steps / sizeof *steps == KEPT_STORE_SCHEMA, "one step per version");
 
 static kept_status pragma(kept_store *s, const char *sql, int64_t *value, kept_error *err)

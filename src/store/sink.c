@@ -530,6 +530,8 @@ const kept_run_sink *kept_store_sink(kept_store *s, int rank, int n_ranks)
                               .drop = sink_drop,
                               .alive = sink_alive,
                               .get = sink_get,
+                              .recall = kept_memo_get,
+                              .remember = kept_memo_put,
                               .rank = rank,
                               .n_ranks = n_ranks};
     return &s->sink;

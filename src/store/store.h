@@ -20,7 +20,7 @@
 
 #include "bench/run.h"
 
-#define KEPT_STORE_SCHEMA 2
+#define KEPT_STORE_SCHEMA 3
 
 typedef struct kept_store kept_store;
 
@@ -54,8 +54,18 @@ kept_status kept_store_export(kept_store *s, int64_t setting, json_t **doc, kept
 kept_status kept_store_import(kept_store *s, const json_t *doc, int64_t *n, kept_error *err);
 /* Checks every page and index of the file. FORMAT: what is wrong first. */
 kept_status kept_store_check(kept_store *s, kept_error *err);
-/* The map of kept positions (bench/keptmap.h) of an outcome, malloc'ed; NOT_FOUND. */
-kept_status kept_store_map(kept_store *s, int64_t setting, const char *task_label, int index,
-                           const char *resolved, uint8_t **map, size_t *bytes, kept_error *err);
+/* A prompt of a study. */
+typedef struct kept_store_prompt {
+    int64_t setting; /* 0: any */
+    int index;       /* of the sample */
+    const char *hash;
+} kept_store_prompt;
+/* The map of kept positions (bench/keptmap.h) of a prompt under a resolved strategy, malloc'ed;
+ * NOT_FOUND. */
+kept_status kept_store_map(kept_store *s, const kept_store_prompt *p, const char *resolved,
+                           uint8_t **map, size_t *bytes, kept_error *err);
+/* Its tokens [*n], the prefix [*n_prefix] first, malloc'ed; NOT_FOUND: an imported sample. */
+kept_status kept_store_tokens(kept_store *s, const kept_store_prompt *p, int32_t **tokens,
+                              int *n_prefix, int *n, kept_error *err);
 
 #endif

@@ -434,13 +434,12 @@ static kept_status check_sample(kept_task *t, int i, kept_error *err)
 
 kept_status kept_jsonl_open(kept_task *t, const kept_task_options *o, kept_error *err)
 {
-    (void)o;
     const char *slash = strrchr(t->file, '/');
     kept_task_set_label(t, slash ? slash + 1 : t->file);
     kept_status st = kept_buf_read_file(t->file, &t->text, err);
     if (!st)
         st = index_lines(t, err);
-    for (int i = 0; i < t->n_samples && !st; i++)
+    for (int i = 0; i < t->n_samples && !st && !o->sized; i++)
         st = check_sample(t, i, err);
     return st;
 }

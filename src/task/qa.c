@@ -80,7 +80,8 @@ static bool add_doc(struct kept_qa *q, int *cap, char *text)
 static void sort_docs(struct kept_qa *q)
 {
     int n = 0;
-    qsort(q->docs, (size_t)q->n_docs, sizeof *q->docs, compare_texts);
+    if (q->n_docs) /* qsort takes no NULL, though there is nothing to sort */
+        qsort(q->docs, (size_t)q->n_docs, sizeof *q->docs, compare_texts);
     for (int i = 0; i < q->n_docs; i++)
         if (n && !strcmp(q->docs[i], q->docs[n - 1]))
             free(q->docs[i]);

@@ -77,6 +77,7 @@ typedef struct kept_task_options {
     bool query_aware;  /* the question is compressed with the context; text: no effect */
     bool ruler_compat; /* RULER's fixed layout and its room for answers */
     kept_turn_mode turns;
+    bool sized; /* samples are known to fit: opening need not count their tokens (jsonl) */
 } kept_task_options;
 
 typedef struct kept_task kept_task;
