@@ -1,4 +1,5 @@
-/* Caches of packed pages against a naive model: random appends, packing, evictions and forks; the
+/* Caches of packed pages against a naive model: random appends, packing, evictions and forks, with
+ * and without notes on pages; the
  * model knows of every slot only its position, whose row is a function of it. A row that was
  * rounded is still nearer to its own than to any other, whose distance is 1.4 times a row's length:
  * half of a row's length separates right from wrong, whatever was rounded how often. */
@@ -49,6 +50,36 @@ static double distance(const float *x, int32_t pos, int head, int v)
     return sqrt(e / all);
 }
 
+/* Minimum and maximum of every channel, by sorting as a naive reader would. */
+static void describe(const float *key, int n, int head_size, float *note)
+{
+    for (int d = 0; d < head_size; d++) {
+        note[d] = INFINITY, note[head_size + d] = -INFINITY;
+        for (int i = 0; i < n; i++) {
+            note[d] = fminf(note[d], key[i * head_size + d]);
+            note[head_size + d] = fmaxf(note[head_size + d], key[i * head_size + d]);
+        }
+    }
+}
+
+/* Notes of all full pages are what the keys say that the cache returns (k [n][D]). */
+static void check_notes(const model *m, int h, const float *k)
+{
+    static float scratch[64 * D + KEPT_NOTE_BLOCK];
+    float want[2 * D];
+
+    if (!kept_cache_n_notes(m->c))
+        return;
+    kept_cache_refresh_notes(m->c, 0, h, m->n[h] / 64, describe, scratch);
+    for (int p = 0; p < m->n[h] / 64; p++) {
+        const kept_f16 *note = kept_cache_note(m->c, 0, h, p, 0);
+
+        describe(k + (size_t)p * 64 * D, 64, D, want);
+        for (int d = 0; d < 2 * D; d++)
+            CHECK_INT(note[d], kept_f32_to_f16(want[d]));
+    }
+}
+
 static bool thin; /* keys hold some channels, exactly, and no others */
 
 static void check_thin(const float *k, int32_t pos, int head)
@@ -89,6 +120,7 @@ static double check(const model *m)
                 worst = fmax(worst, distance(k + s * D, pos[s], h, 0));
             worst = fmax(worst, distance(v + s * D, pos[s], h, 1));
         }
+        check_notes(m, h, k);
     }
     CHECK(worst < 0.5);
     kept_cache_account(m->c, &a);
@@ -162,6 +194,8 @@ static void fork_to(model *m, const model *from)
     *m = *from;
     m->c = NULL;
     CHECK_INT(kept_cache_fork(from->c, 1, (const int[]){0}, &m->c, &e), KEPT_OK);
+    if (below(2))
+        CHECK_INT(kept_cache_set_notes(m->c, 1), KEPT_OK);
 }
 
 /* Many operations; returns the worst distance seen. */
@@ -176,6 +210,9 @@ static double run(int n_ops, int n_pages, const kept_codecs *forms, int n_forms)
     for (int i = 0; i < N_CACHES; i++)
         CHECK_INT(kept_cache_new(pool, kept_kern_get(NULL), 1, HEADS, 1, MAX, &m[i].c, NULL),
                   KEPT_OK);
+    for (int i = 1; i < N_CACHES; i++)
+        CHECK_INT(kept_cache_set_notes(m[i].c, 1), KEPT_OK);
+    CHECK_INT(kept_cache_set_notes(m[1].c, 1), KEPT_ARGUMENT);
     for (int op = 0; op < n_ops && !test_failed; op++) {
         model *x = &m[below(N_CACHES)];
         uint32_t what = below(100);

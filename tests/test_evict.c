@@ -260,20 +260,25 @@ static void decode_schedule_holds_the_budget(void)
     kept_engine_free(r.engine);
 }
 
-/* A one-shot by-slot sequence forgets how far its keys moved: it cannot be forked by slot again. */
+/* A one-shot by-slot sequence forgets how far its keys moved: it cannot be forked to be moved
+ * again; under its own strategy, which does nothing any more, it can. */
 static void moved_keys_are_not_moved_twice(void)
 {
     kept_strategy *st = parse("streaming@128"), *plain = parse("knorm@64");
+    kept_strategy *again = parse("streaming@64");
     util_run r = start(0);
     kept_seq *s = new_seq(&r, st), *f = NULL;
     CHECK_INT(util_prefill(&r, s, tokens, 256, 256, NULL), KEPT_OK);
     CHECK_INT(kept_seq_end_prefill(s, &r.err), KEPT_OK);
-    CHECK_INT(kept_seq_fork(s, st, NULL, 1, &f, &r.err), KEPT_ARGUMENT);
+    CHECK_INT(kept_seq_fork(s, again, NULL, 1, &f, &r.err), KEPT_ARGUMENT);
+    CHECK_INT(kept_seq_fork(s, st, NULL, 1, &f, &r.err), KEPT_OK);
+    kept_seq_free(f);
     CHECK_INT(kept_seq_fork(s, plain, NULL, 1, &f, &r.err), KEPT_OK);
     kept_seq_free(f);
     kept_seq_free(s);
     kept_strategy_free(st);
     kept_strategy_free(plain);
+    kept_strategy_free(again);
     kept_engine_free(r.engine);
 }
 

@@ -33,8 +33,7 @@ static void check_error(const char *spec, int at, const char *part)
 static void test_spellings(void)
 {
     check_spelling("full+f16", "full", "full");
-    check_spelling("full+q8", "full+store",
-                   "full+prefill+store(k=q8,v=q8,residual=0,edge=0,edge-as=f16)");
+    check_spelling("full+q8", "full+store", "full+store(k=q8,v=q8,residual=0,edge=0,edge-as=f16)");
     check_spelling("chunks+full+kivi2", "full+chunks+store(k=chan2,residual=128)", NULL);
     check_spelling("q4+snapkv@25%", "snapkv+store(k=q4)@25%", NULL);
     check_spelling("full+store(v=rot3,k=q8,edge=2,edge-as=q8)",

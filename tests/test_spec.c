@@ -197,17 +197,21 @@ static void test_spellings(void)
     check_spelling("h2o@20%", "h2o@20%",
                    "h2o(norm=off,gqa=sum,pool=none,kernel=1,pool-first=off)+unweighted+tokens+"
                    "uniform+protect(sinks=4,recent=32,first=0,last=0,"
-                   "template=off)+prefill+original+f16+fixed@20%");
+                   "template=off)+prefill+original+f16+fixed+all@20%");
     check_spelling("decode(every=16)+slot+ada+snapkv(window=64,pool=avg)@64MiB",
                    "snapkv(window=64,pool=avg)+ada+decode(every=16)+slot@64MiB",
                    "snapkv(window=64,gqa=sum,pool=avg,kernel=7,pool-first=off)+unweighted+tokens+"
                    "ada(alpha=0.2)+protect("
                    "sinks=4,recent=32,first=0,last=0,template=off)"
-                   "+decode(every=16,slack=0)+slot+f16+fixed@64MiB");
+                   "+decode(every=16,slack=0)+slot+f16+fixed+all@64MiB");
     check_spelling("window@512", "recency+protect(sinks=0,recent=0)@512", NULL);
     check_spelling("streaming@512", "recency+protect(recent=0)+slot@512", NULL);
     check_spelling("streaming(position=original,sinks=8)+decode(every=16)@512",
                    "recency+protect(sinks=8,recent=0)+decode(every=16)@512", NULL);
+    check_spelling("quest(pages=8)+full", "full+quest(pages=8)",
+                   "full+quest(share=0.125,pages=8,skip=2,gqa=max)");
+    check_spelling("full+all", "full", "full");
+    check_spelling("rocketkv@25%", "snapkv(kernel=63)+rocket(share=0.25)@25%", NULL);
     check_spelling("pyramidkv@12.5%", "snapkv+pyramid@12.5%", NULL);
     check_spelling("adakv+chunks@128", "snapkv+ada+chunks@128", NULL);
     check_spelling("observed-attention@1%", "h2o(norm=on)@1%", NULL);
@@ -227,11 +231,13 @@ static void test_states(void)
 {
     check_spelling("adaptive(calm=full,tight=h2o)@25%", "adaptive(calm=full,tight=h2o)@25%",
                    "adaptive(signal=pressure,high=0.9,low=0.75,every=16,hold=32,sinks=4,window=64,"
-                   "calm=full,tight=" H2O("prefill") ")@25%");
+                   "calm=full,tight=" H2O("prefill") ")+all@25%");
     check_spelling("adaptive(tight=h2o@25%,signal=entropy,low=0.125,calm=full)+decode(every=8)",
                    "adaptive(signal=entropy,low=0.125,calm=full,tight=h2o+decode(every=8))@25%",
                    "adaptive(signal=entropy,high=0.5,low=0.125,every=16,hold=32,sinks=4,window=64,"
-                   "calm=full,tight=" H2O("decode(every=8,slack=0)") ")@25%");
+                   "calm=full,tight=" H2O("decode(every=8,slack=0)") ")+all@25%");
+    check_spelling("quest(share=0.5)+adaptive(calm=full,tight=h2o)@25%",
+                   "adaptive(calm=full,tight=h2o)+quest(share=0.5)@25%", NULL);
     check_spelling("adaptive(signal=kl,high=0.05,calm=knorm@512,tight=pyramidkv)@10%",
                    "adaptive(signal=kl,calm=knorm@512,tight=snapkv+pyramid@10%)", NULL);
     check_spelling("chunks+adaptive(calm=h2o+slot,tight=h2o+decode@5%)@1MiB",
@@ -244,7 +250,7 @@ static void test_states(void)
                    "h2o(norm=off,gqa=sum,pool=none,kernel=1,pool-first=off)+unweighted+tokens+"
                    "uniform+protect(sinks=4,recent=32,first=0,"
                    "last=0,template=off)+prefill+"
-                   "original+f16+balance(signal=entropy,floor=12.5,every=16)@25%");
+                   "original+f16+balance(signal=entropy,floor=12.5,every=16)+all@25%");
 }
 
 static void test_state_errors(void)

@@ -140,6 +140,18 @@ static void controlled_step(void)
     CHECK_INT(allocations(specs, 8), 0);
 }
 
+/* Pages are chosen at every step, of caches that evict too. */
+static void sparse_step(void)
+{
+    static const char *const specs[] = {"full",
+                                        "full+quest(share=0.5,pages=1,skip=1)",
+                                        "full+landmarks(pages=2)",
+                                        "h2o+decode(every=1)+rocket(pages=1)@200",
+                                        "streaming+decode(every=4)+quest(pages=1,skip=0)@200",
+                                        "snapkv+quest(pages=2,gqa=soft)@60%"};
+    CHECK_INT(allocations(specs, 6), 0);
+}
+
 /* The counter counts. */
 static void counter_works(void)
 {
@@ -167,6 +179,7 @@ int main(void)
     RUN(full_step);
     RUN(mixed_batch_step);
     RUN(controlled_step);
+    RUN(sparse_step);
     unlink(path);
     free(path);
     kept_model_free(model);

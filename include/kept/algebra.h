@@ -3,6 +3,7 @@
 #define KEPT_ALGEBRA_H
 
 #include "kept/policy.h"
+#include "kept/read.h"
 
 #ifdef __cplusplus
 extern "C" {

@@ -206,7 +206,7 @@ KEPT_API kept_status kept_seq_new(kept_engine *e, const kept_strategy *strategy,
                                   kept_error *err);
 /* A copy of src under another strategy. Pages are shared by reference count until one side
  * changes them; only the state that strategy needs is copied. extra: captured besides (NULL: none).
- * ARGUMENT: strategy needs something src did not capture. */
+ * ARGUMENT: strategy needs what src did not capture, and is not that of src, which is done. */
 KEPT_API kept_status kept_seq_fork(kept_seq *src, const kept_strategy *strategy,
                                    const kept_capture *extra, uint64_t seed, kept_seq **out,
                                    kept_error *err);

@@ -10,7 +10,8 @@ extern "C" {
 #endif
 
 /* Bytes are what the sequence would hold alone: a page shared with another sequence counts
- * whole. meta: positions, per-slot state, page and block lists, query statistics. */
+ * whole. meta: positions, per-slot state, page and block lists, notes on pages, query statistics.
+ */
 typedef struct kept_account {
     uint64_t kv_bytes;   /* K/V pages held now */
     uint64_t meta_bytes; /* everything else held now */
@@ -19,6 +20,10 @@ typedef struct kept_account {
     uint64_t n_evicted;  /* slots dropped so far, all layers and KV heads */
     uint64_t score_ns;   /* time spent scoring, allocating and selecting */
     uint64_t compact_ns; /* time spent moving slots and returning pages */
+    /* What decode steps (items of one token that is no part of a prompt) read to attend: whole
+     * pages, and the notes by which pages are chosen. A fork counts from 0. */
+    uint64_t read_bytes;
+    uint64_t n_reads; /* such steps */
 } kept_account;
 KEPT_API void kept_seq_account(const kept_seq *s, kept_account *out);
 

@@ -1,10 +1,9 @@
 /* kept/policy.h: all that the author of a score or an allocator includes.
  *
- * A strategy is one part from each axis (score, weight, wrapper, allocator, protection, schedule,
- * position, controller) and a budget. The engine owns state, protection, top-k, compaction and byte
- * accounting; a score only says which slots matter more. A score cannot evict a protected slot,
- * overrun a budget, leak state between sequences or forget to free: it is a pure function of the
- * view it is given.
+ * A strategy is one part from each axis (kept_axis below) and a budget. The engine owns state,
+ * protection, top-k, compaction and byte accounting; a score only says which slots matter more. A
+ * score cannot evict a protected slot, overrun a budget, leak state between sequences or forget to
+ * free: it is a pure function of the view it is given.
  *
  * To add one: src/policy/score_NAME.c, one line in src/policy/parts.h, one row in
  * docs/strategies.md. Nothing else: help, tests and the parser read the tables.
@@ -32,6 +31,7 @@ typedef enum kept_axis {
     KEPT_AXIS_POSITION,
     KEPT_AXIS_CODEC,      /* what a slot is stored as */
     KEPT_AXIS_CONTROLLER, /* which of the above now */
+    KEPT_AXIS_READ,       /* which of the pages held a decode step attends to */
     KEPT_N_AXES
 } kept_axis;
 

@@ -16,8 +16,7 @@ kept_seq *kept_copy_seq(kept_work *w, int v, const kept_strategy *s, const kept_
                         kept_error *err)
 {
     kept_seq *copy = NULL;
-    if (kept_seq_fork(w->out[v].seq, s, extra, w->job->o->seed, &copy, err) && s)
-        (void)kept_seq_fork(w->out[v].seq, NULL, extra, w->job->o->seed, &copy, err);
+    (void)kept_seq_fork(w->out[v].seq, s, extra, w->job->o->seed, &copy, err);
     return copy;
 }
 

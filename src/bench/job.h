@@ -214,8 +214,7 @@ void kept_wake(kept_work *w); /* every variant that did not fail is fed again */
 
 /* ---- branch.c ---- */
 /* A copy of a variant's sequence in its present state, under s: the variant's strategy, or its
- * equal. A strategy that evicts once has already dropped the state it would need again and acts no
- * more: its copy is a plain cache, which is the same work. NULL: no room, reason in err. */
+ * equal. NULL: no room, reason in err. */
 kept_seq *kept_copy_seq(kept_work *w, int variant, const kept_strategy *s,
                         const kept_capture *extra, kept_error *err);
 /* Every active variant goes on with a copy until kept_unbranch drops the copies; KEPT_MAX_LEVELS

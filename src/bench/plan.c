@@ -131,6 +131,7 @@ typedef struct layout {
     uint64_t list_bytes;     /* sized for the whole context when the sequence is made */
     uint64_t stats_bytes;    /* query statistics */
     int n_planes;            /* four bytes per slot each */
+    int n_notes;             /* as many bytes per page each */
 } layout;
 
 static layout layout_of(const kept_strategy *s, const kept_model_info *info, int tokens)
@@ -142,11 +143,13 @@ static layout layout_of(const kept_strategy *s, const kept_model_info *info, int
         (void)kept_strategy_needs(s, &cap, NULL); /* an empty capture has room for one strategy */
         l.n_planes = cap.n_planes + kept_strategy_moves_keys(s);
     }
+    l.n_notes = kept_strategy_note_blocks(s, info->head_size);
     l.windowed_heads = kv * (uint64_t)n_windowed(info);
     l.heads = kv * (uint64_t)info->n_layers - l.windowed_heads;
     uint64_t entries =
         ((uint64_t)tokens + PAGE - 1) / PAGE + 1; /* one to spare, as the cache has */
-    l.list_bytes = (l.heads + l.windowed_heads) * (8 + entries * 4 * (uint64_t)(1 + l.n_planes));
+    l.list_bytes =
+        (l.heads + l.windowed_heads) * (8 + entries * 4 * (uint64_t)(1 + l.n_planes + l.n_notes));
     if (cap.query_stats)
         l.stats_bytes = (uint64_t)info->n_layers * (uint64_t)info->n_heads * (d + d * d) * 4;
     return l;
@@ -159,7 +162,7 @@ static kept_plan_bytes held(const layout *l, const kept_model_info *info, uint64
 {
     uint64_t windowed = l->windowed_heads * min64(tokens, (uint64_t)info->sliding_window + stale);
     uint64_t pages = pages_of(slots, l->heads) + pages_of(windowed, l->windowed_heads);
-    uint64_t per_page = POSITION_BYTES, fixed = l->list_bytes;
+    uint64_t per_page = POSITION_BYTES + (uint64_t)l->n_notes * PLANE_BYTES, fixed = l->list_bytes;
     if (!forgot) {
         per_page += (uint64_t)l->n_planes * PLANE_BYTES;
         fixed += l->stats_bytes;

@@ -258,6 +258,9 @@ static void set_bytes(json_t *r, const kept_outcome *o)
     json_object_set_new(r, "meta_bytes", integer(o->after.meta_bytes));
     json_object_set_new(r, "peak_bytes", integer(o->last.peak_bytes));
     json_object_set_new(r, "byte_steps", real(o->last.byte_steps));
+    json_object_set_new(r, "read_bytes",
+                        o->last.n_reads ? real((double)o->last.read_bytes / (double)o->last.n_reads)
+                                        : json_null());
     json_object_set_new(r, "n_evicted", integer(o->last.n_evicted));
     json_object_set_new(r, "prefill_ns", integer(o->prefill_ns));
     json_object_set_new(r, "score_ns", integer(o->last.score_ns));

@@ -88,6 +88,9 @@ void kept_cache_walk(const kept_cache *c, uint64_t *kv, uint64_t *meta)
         pages++;
         *kv += kept_pool_bytes_of(c->pool, c->lists[i]);
     }
-    *meta = pages * KEPT_POS_BYTES + blocks * KEPT_BLOCK_BYTES + sizeof *c +
-            n * sizeof(cache_head) + n_entries * sizeof(int32_t) + c->extra_meta;
+    const size_t n_notes = n * (size_t)c->n_notes * (size_t)c->cap;
+    for (size_t i = 0; i < n_notes; i++)
+        blocks += c->notes[i] >= 0;
+    *meta = n_notes * sizeof(int32_t) + pages * KEPT_POS_BYTES + blocks * KEPT_BLOCK_BYTES +
+            sizeof *c + n * sizeof(cache_head) + n_entries * sizeof(int32_t) + c->extra_meta;
 }

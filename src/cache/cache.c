@@ -50,6 +50,8 @@ kept_status kept_cache_new(kept_pool *p, const kept_kern *kern, int n_layers, in
 void kept_cache_trim(kept_cache *c, int layer, int head, int n_pages)
 {
     cache_head *h = kept_cache_head(c, layer, head);
+    if (h->n_pages > n_pages)
+        kept_cache_drop_notes(c, layer, head, n_pages, h->n_pages);
     for (int l = 0; l <= c->n_planes; l++) {
         int32_t *ids = kept_cache_list(c, layer, head, l);
         for (int i = h->n_pages - 1; i >= n_pages; i--) {
@@ -79,6 +81,7 @@ void kept_cache_free(kept_cache *c)
             kept_cache_trim(c, layer, head, 0);
     assert(c->held_pages == 0 && c->held_blocks == 0);
     c->pool->n_caches--;
+    free(c->notes);
     free(c);
 }
 
@@ -274,6 +277,7 @@ kept_status kept_cache_pack(kept_cache *c, int layer, int head, kept_codecs form
         c->held_bytes -= p->page_bytes;
         ids[i] = to;
         c->packed = true;
+        kept_cache_spoil_note(c, layer, head, i);
     }
     return KEPT_OK;
 }
@@ -306,7 +310,7 @@ kept_status kept_cache_reserve(kept_cache *c, int layer, int head, int n)
     const int want = kept_pages_for(h->n + n);
     const size_t take = (size_t)pages_to_take(c, layer, head, n, &copy);
     if (take > kept_pool_free_pages(c->pool) ||
-        (take - copy) * (size_t)c->n_planes > c->pool->n_free_blocks)
+        (take - copy) * (size_t)(c->n_planes + c->n_notes) > c->pool->n_free_blocks)
         return KEPT_FULL;
     const int first = h->n / KEPT_PAGE_SLOTS, used = h->n % KEPT_PAGE_SLOTS;
     int32_t *pages = kept_cache_list(c, layer, head, 0);
@@ -318,6 +322,9 @@ kept_status kept_cache_reserve(kept_cache *c, int layer, int head, int n)
         for (int p = 0; p < c->n_planes; p++)
             kept_cache_list(c, layer, head, 1 + p)[i] = kept_pool_take_block(c->pool);
     }
+    for (int i = first; i < h->n_pages; i++)
+        kept_cache_spoil_note(c, layer, head, i);
+    kept_cache_take_notes(c, layer, head, h->n_pages, want);
     c->held_pages += (size_t)(want - h->n_pages);
     c->held_bytes += (size_t)(want - h->n_pages) * c->pool->page_bytes;
     c->held_blocks += (size_t)(want - h->n_pages) * (size_t)c->n_planes;
@@ -421,6 +428,7 @@ kept_status kept_cache_set_key(kept_cache *c, int layer, int head, int slot, con
     kept_pool *p = c->pool;
     assert(slot >= 0 && slot < kept_cache_n(c, layer, head));
     int32_t *id = &kept_cache_list(c, layer, head, 0)[slot / KEPT_PAGE_SLOTS];
+    kept_cache_spoil_note(c, layer, head, slot / KEPT_PAGE_SLOTS);
     if (p->refs[*id] > 1) {
         if (!kept_pool_free_pages(p))
             return KEPT_FULL;

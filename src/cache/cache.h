@@ -14,6 +14,9 @@
  * once more between forms; a page with scales per channel is unpacked to F16 when slots leave it,
  * to be packed again when it is full. The last page, if partly full, is always F16.
  *
+ * Notes. A cache that is read sparsely has a note on the keys of every full page (notes.c), which
+ * moves with the page and becomes stale when its keys change.
+ *
  * The account is exact: pages, blocks, positions, and the lists themselves.
  */
 #ifndef CACHE_CACHE_H
@@ -87,6 +90,22 @@ kept_status kept_cache_retain(kept_cache *c, int layer, int head, const uint8_t 
  * packed. */
 kept_status kept_cache_pack(kept_cache *c, int layer, int head, kept_codecs form, int skip,
                             const uint8_t *channels);
+
+/* From now on every page has a note of n_blocks blocks of KEPT_NOTE_BLOCK numbers, for ways of
+ * reading (kept/policy.h). A fork has none until it is asked to. ARGUMENT: it has notes, FULL,
+ * NOMEM. */
+#define KEPT_NOTE_BLOCK 128
+kept_status kept_cache_set_notes(kept_cache *c, int n_blocks);
+int kept_cache_n_notes(const kept_cache *c); /* blocks of a note, 0 without */
+/* [KEPT_NOTE_BLOCK] block of the note of a page of a head. Only what was refreshed since the page's
+ * keys changed means something. */
+kept_f16 *kept_cache_note(const kept_cache *c, int layer, int head, int page, int block);
+/* Brings the notes of the first n_pages pages of a head, full ones, up to date: fn writes the note
+ * of 64 keys [64][D] as they are stored. scratch [64 * D + n_blocks * KEPT_NOTE_BLOCK]. Different
+ * heads and caches may be served by different threads. */
+typedef void kept_describe_fn(const float *key, int n, int head_size, float *note);
+void kept_cache_refresh_notes(kept_cache *c, int layer, int head, int n_pages, kept_describe_fn *fn,
+                              float *scratch);
 
 /* State of one slot of one plane. */
 float kept_cache_state(const kept_cache *c, int layer, int head, int plane, int slot);

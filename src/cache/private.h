@@ -83,6 +83,8 @@ struct kept_cache {
     size_t own_bytes;  /* this allocation */
     size_t held_pages, held_blocks;
     uint64_t held_bytes; /* of the pages */
+    int n_notes;         /* blocks of a page's note, 0: none */
+    int32_t *notes;      /* [n_layers * n_heads][n_notes][cap] their ids, or NULL */
     bool packed;         /* a page was ever packed */
     uint64_t extra_meta, peak_bytes, n_evicted;
     double byte_steps;
@@ -106,6 +108,13 @@ static inline int32_t *kept_cache_list(const kept_cache *c, int layer, int head,
 {
     return c->lists +
            ((size_t)(layer * c->n_heads + head) * (size_t)c->n_lists + (size_t)i) * (size_t)c->cap;
+}
+
+/* Ids of block k of the notes of a head's pages. */
+static inline int32_t *kept_cache_notes(const kept_cache *c, int layer, int head, int k)
+{
+    return c->notes +
+           ((size_t)(layer * c->n_heads + head) * (size_t)c->n_notes + (size_t)k) * (size_t)c->cap;
 }
 
 static inline uint8_t *kept_pool_page(const kept_pool *p, int32_t id)
@@ -134,6 +143,10 @@ int32_t kept_cache_private_page(kept_cache *c, int32_t id);
 void kept_cache_trim(kept_cache *c, int layer, int head, int n_pages);
 /* Slot src of page `from` becomes slot dst of page `to`, whatever their forms. */
 void kept_cache_move_row(kept_cache *c, int32_t to, int dst, int32_t from, int src);
+/* Pages [from, to) of a head get notes, stale ones, or give theirs back. The blocks are there. */
+void kept_cache_take_notes(kept_cache *c, int layer, int head, int from, int to);
+void kept_cache_drop_notes(kept_cache *c, int layer, int head, int from, int to);
+void kept_cache_spoil_note(kept_cache *c, int layer, int head, int page); /* its keys change */
 void kept_cache_note_peak(kept_cache *c); /* after anything that grows the bytes held */
 void kept_cache_inherit_account(kept_cache *c, const kept_cache *src); /* c: a new fork of src */
 uint64_t kept_cache_bytes(const kept_cache *c);                        /* kv + meta now */

@@ -124,6 +124,12 @@ static void reorder(const plan *r)
         for (int i = 0; i < r->n_pages; i++)
             ids[i] = old[r->order[i]];
     }
+    for (int k = 0; k < r->c->n_notes; k++) {
+        int32_t *ids = kept_cache_notes(r->c, r->layer, r->head, k);
+        memcpy(old, ids, (size_t)r->n_pages * sizeof *ids);
+        for (int i = 0; i < r->n_pages; i++)
+            ids[i] = old[r->order[i]];
+    }
 }
 
 /* Slot src of page from becomes slot dst of page to, with its position and state. */
@@ -132,6 +138,7 @@ static void move_slot(const plan *r, int to, int dst, int from, int src)
     kept_pool *p = r->c->pool;
     const int32_t *pages = kept_cache_list(r->c, r->layer, r->head, 0);
     kept_cache_move_row(r->c, pages[to], dst, pages[from], src);
+    kept_cache_spoil_note(r->c, r->layer, r->head, to);
     p->pos[(size_t)pages[to] * KEPT_PAGE_SLOTS + (size_t)dst] =
         p->pos[(size_t)pages[from] * KEPT_PAGE_SLOTS + (size_t)src];
     for (int i = 1; i <= r->c->n_planes; i++) {

@@ -237,7 +237,7 @@ static void lay_rows(kept_plan_view *v, const kept_strategy *full)
         add_row(v, KEPT_PLAN_WINDOWED, NULL, "KV heads, sliding windows applied");
     add_row(v, KEPT_PLAN_STRATEGY, full, "full (in pages, with metadata)");
     for (int i = 0; i < v->n_strategies; i++)
-        if (!kept_strategy_is_full(v->strategy[i]))
+        if (!kept_strategy_is_plain(v->strategy[i]))
             add_row(v, KEPT_PLAN_STRATEGY, v->strategy[i], v->spec[i]);
 }
 

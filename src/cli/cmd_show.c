@@ -140,6 +140,7 @@ static void print_strategy(const kept_strategy *s)
            kept_strategy_resolved(s));
     if (s->n_states) {
         print_axis(s, KEPT_AXIS_CONTROLLER);
+        print_axis(s, KEPT_AXIS_READ);
         print_states(s);
         return;
     }

@@ -279,13 +279,14 @@ static int add_spec(kept_run_args *a, const char *spec)
     return list_add(&a->specs, spec, strlen(spec)) ? -1 : kept_failed("run", "out of memory");
 }
 
-/* A spec that is whole without a budget: "full", with a codec or without. */
-static bool takes_budget(const char *spec)
+/* A spec that is one without a budget: it evicts nothing. */
+static bool is_whole(const char *spec)
 {
-    kept_strategy *s = NULL;
-    const bool whole = !kept_strategy_parse(spec, &s, NULL);
+    kept_strategy *s;
+    if (kept_strategy_parse(spec, &s, NULL))
+        return false;
     kept_strategy_free(s);
-    return !whole;
+    return true;
 }
 
 static int cross_budgets(kept_run_args *a)
@@ -300,7 +301,7 @@ static int cross_budgets(kept_run_args *a)
         const char *spec = a->strategies.text[i];
         if (!strcmp(spec, "all"))
             continue;
-        if (strchr(spec, '@') || !takes_budget(spec)) {
+        if (strchr(spec, '@') || is_whole(spec)) {
             code = add_spec(a, spec);
             continue;
         }

@@ -95,6 +95,8 @@ typedef struct kept_kern {
     /* c[i*ldc + j] = sum over d < k of a[i*k + d] * b[j*k + d], i < m, j < n, in the order of d:
      * the same two rows give the same bits wherever they stand. c overlaps neither. */
     void (*dots)(int m, int n, int k, const float *a, const float *b, float *c, int ldc);
+    /* out[r] += sum over i < n of a[i] * b[r*ldb + i], r < rows; n a multiple of 16. */
+    void (*judge)(int n, const kept_f16 *a, int rows, const float *b, size_t ldb, float *out);
 } kept_kern;
 
 /* The table named isa; NULL or "": the best this CPU runs. NULL if unknown or not on this CPU. */

@@ -305,6 +305,17 @@ static void ref_dots(int m, int n, int k, const float *a, const float *b, float 
         }
 }
 
+static void ref_judge(int n, const kept_f16 *a, int rows, const float *b, size_t ldb, float *out)
+{
+    for (int r = 0; r < rows; r++, b += ldb) {
+        float sum = 0;
+
+        for (int i = 0; i < n; i++)
+            sum += kept_f16_to_f32(a[i]) * b[i];
+        out[r] += sum;
+    }
+}
+
 const kept_kern *kept_kern_ref(void)
 {
     static const kept_kern table = {
@@ -318,6 +329,7 @@ const kept_kern *kept_kern_ref(void)
         .get = ref_get,
         .outer = ref_outer,
         .dots = ref_dots,
+        .judge = ref_judge,
     };
 
     return &table;

@@ -263,11 +263,22 @@ static void simd_dots(int m, int n, int k, const float *a, const float *b, float
     }
 }
 
+static void simd_judge(int n, const kept_f16 *a, int rows, const float *b, size_t ldb, float *out)
+{
+    for (int r = 0; r < rows; r++, b += ldb) {
+        vec s = v_set(0);
+
+        for (int i = 0; i < n; i += W)
+            s = v_fma(v_wide(a + i), v_load(b + i), s);
+        out[r] += v_sum(s);
+    }
+}
+
 #define SIMD_TABLE(isa)                                                                            \
     {                                                                                              \
         .name = isa, .attend = simd_attend, .combine = simd_combine, .mass = simd_mass,            \
         .peak = simd_peak, .put = simd_put, .move = kept_kern_move, .get = simd_get,               \
-        .outer = simd_outer, .dots = simd_dots                                                     \
+        .outer = simd_outer, .dots = simd_dots, .judge = simd_judge                                \
     }
 
 #endif

@@ -69,8 +69,10 @@ typedef struct head_ref {
     int layer, h, i;   /* i = j * n_kv + h */
     int before, slots; /* live slots before this batch, and with it */
     int phase;
-    const float *q; /* row 0 of the item, first query head of the group */
-    float *out;     /* the same place in the output */
+    const int32_t *list; /* the pages that count, as places in the head's list; NULL: all. Those
+                            alone are numbered and have slots then */
+    const float *q;      /* row 0 of the item, first query head of the group */
+    float *out;          /* the same place in the output */
     int ith;
 } head_ref;
 
@@ -79,7 +81,8 @@ static head_ref head_at(kept_engine *e, int layer, int i, struct ggml_tensor *ds
     const kept_dims k = kept_dims_of(e);
     const int j = i / k.n_kv, h = i % k.n_kv;
     const kept_job *job = &e->jobs[j];
-    const int before = kept_cache_n(job->seq->cache, layer, h);
+    const int held = kept_cache_n(job->seq->cache, layer, h) + job->n;
+    const int slots = kept_job_slots(e, job, layer, held);
     const size_t at =
         ((size_t)job->tok0 * (size_t)k.n_heads + (size_t)h * (size_t)k.group) * (size_t)k.d;
     /* Queries are contiguous [D][n_heads][n_tokens] (a rope result), and so is the output. merge
@@ -91,9 +94,10 @@ static head_ref head_at(kept_engine *e, int layer, int i, struct ggml_tensor *ds
                       layer,
                       h,
                       i,
-                      before,
-                      before + job->n,
+                      slots - job->n,
+                      slots,
                       kept_phase_of(job, layer),
+                      slots == held ? NULL : e->reads + e->work.read[i],
                       q ? q + at : NULL,
                       (float *)dst->data + at,
                       ith};
@@ -123,6 +127,12 @@ static void place_pages(const kept_engine *e, tile *x, const int32_t *ids)
     x->a.codec = packed ? x->form : NULL;
 }
 
+/* Place of a page in the head's list. */
+static inline int place_of(const head_ref *r, int page)
+{
+    return r->list ? r->list[page] : page;
+}
+
 /* Fills x for queries [t0, t0+n_q) against segment seg. False: nothing of it is visible. */
 static bool tile_at(const head_ref *r, int t0, int n_q, int seg, tile *x)
 {
@@ -149,7 +159,10 @@ static bool tile_at(const head_ref *r, int t0, int n_q, int seg, tile *x)
         .visible = visible,
         .q_pos = r->job->pos0 + t0,
     };
-    const int32_t *ids = kept_cache_pages(r->job->seq->cache, r->layer, r->h) + page;
+    const int32_t *all_ids = kept_cache_pages(r->job->seq->cache, r->layer, r->h);
+    int32_t ids[KEPT_SEG_PAGES];
+    for (int p = 0; p < t->n_pages; p++)
+        ids[p] = all_ids[place_of(r, page + p)];
     place_pages(e, x, ids);
     if (info->windowed[r->layer]) {
         int32_t *pos = e->pos_scratch + (size_t)r->ith * KEPT_SEG_PAGES * KEPT_PAGE_SLOTS;
@@ -176,7 +189,9 @@ static const uint8_t *page_of_unit(const kept_engine *e, int layer, int u, int i
     const kept_job *job = &e->jobs[i / n_kv];
     if (job->n != 1)
         return NULL;
-    const int page = kept_page_at(u - unit[i], kept_phase_of(job, layer));
+    int page = kept_page_at(u - unit[i], kept_phase_of(job, layer));
+    if (e->work.read[i] != SIZE_MAX)
+        page = e->reads[e->work.read[i] + (size_t)page];
     return kept_pool_get_page(e->pool, kept_cache_pages(job->seq->cache, layer, i % n_kv)[page]).at;
 }
 
@@ -200,6 +215,11 @@ static void attend_segment(const head_ref *r, int seg, const uint8_t *next)
         t->p_max = e->prob_maxes + e->work.prob_max[r->i] + page * (size_t)k.group;
     }
     e->kern->attend(t);
+    uint64_t bytes = 0;
+    for (int p = 0; p < t->n_pages; p++)
+        bytes += kept_codec_page_bytes(x.form[p], k.d);
+    if (r->job->decodes)
+        atomic_fetch_add_explicit(&r->job->seq->read_bytes, bytes, memory_order_relaxed);
 }
 
 static void finish_rows(int rows, int d, const float *L, const float *O, float *out, int group,
@@ -357,13 +377,15 @@ void kept_node_attend(struct ggml_tensor *dst, int ith, int nth, void *node)
 /* ---- merge ---------------------------------------------------------------------------------- */
 
 /* Plane i of the capture, the part of query head g where it is split: += or = x, over all pages of
- * a head. */
+ * a head. A page that was not read received nothing. */
 static void plane_add(const head_ref *r, int i, int g, const float *x, bool reset)
 {
     const int plane = kept_capture_state(&r->job->seq->capture, i, kept_dims_of(r->e).group) + g;
     const int32_t *blocks = kept_cache_blocks(r->job->seq->cache, r->layer, r->h, plane);
+    for (int p = 0; r->list && reset && p < r->list[kept_pages_of(r->slots) - 1]; p++)
+        memset(kept_pool_block(r->e->pool, blocks[p]), 0, KEPT_PAGE_SLOTS * sizeof(float));
     for (int p = 0; p < kept_pages_of(r->slots); p++) {
-        float *b = kept_pool_block(r->e->pool, blocks[p]);
+        float *b = kept_pool_block(r->e->pool, blocks[place_of(r, p)]);
         for (int s = 0; s < KEPT_PAGE_SLOTS; s++)
             b[s] = (reset ? 0.0f : b[s]) + x[p * KEPT_PAGE_SLOTS + s];
     }

@@ -106,7 +106,7 @@ static void inherit(kept_control *c, const kept_control *from)
 static const kept_strategy *in_force(const kept_seq *s)
 {
     const kept_strategy *now = kept_strategy_state(s->whole, s->control->at.state);
-    return kept_strategy_is_plain(now) ? NULL : now;
+    return kept_strategy_is_idle(now) ? NULL : now;
 }
 
 kept_status kept_control_new(kept_seq *s, const kept_seq *from, kept_error *err)
@@ -460,7 +460,7 @@ kept_status kept_seq_hint(kept_seq *s, double hint)
 
 kept_status kept_seq_set_reference(kept_seq *s, kept_seq *full, kept_error *err)
 {
-    if (full && (full->engine != s->engine || full == s || full->whole))
+    if (full && (full->engine != s->engine || full == s || full->whole || full->read))
         return kept_fail(err, KEPT_ARGUMENT,
                          "a reference is another sequence of the same engine with a full cache");
     if (s->control)

@@ -253,7 +253,11 @@ static void plan_item(kept_engine *e, int j, const kept_item *it, int tok0)
 {
     kept_seq *s = it->seq;
     kept_job *job = &e->jobs[j];
-    *job = (kept_job){.seq = s, .tok0 = tok0, .n = it->n_tokens, .pos0 = s->n_tokens};
+    *job = (kept_job){.seq = s,
+                      .tok0 = tok0,
+                      .n = it->n_tokens,
+                      .pos0 = s->n_tokens,
+                      .decodes = it->n_tokens == 1 && !it->prefill};
     for (int i = 0; i < s->capture.n_planes; i++) {
         const kept_plane *p = &s->capture.plane[i];
         job->counted[i] = count_queries(p, it);
@@ -280,7 +284,8 @@ static bool fits(const kept_engine *e, const kept_item *items, int n_items, cons
         for (int l = range->from; l < range->to; l++) {
             const size_t n = kept_cache_reserve_cost(items[i].seq->cache, l, items[i].n_tokens);
             *pages += n;
-            blocks += n * (size_t)kept_cache_n_planes(items[i].seq->cache);
+            blocks += n * (size_t)(kept_cache_n_planes(items[i].seq->cache) +
+                                   kept_cache_n_notes(items[i].seq->cache));
         }
     return *pages <= kept_pool_free_pages(e->pool) && blocks <= kept_pool_free_blocks(e->pool);
 }
@@ -380,6 +385,7 @@ static void commit_item(const kept_engine *e, const kept_item *it, const kept_jo
         s->history ^= s->history >> 29;
     }
     s->n_tokens += it->n_tokens;
+    s->n_reads += job->decodes && range->to == info->n_layers;
     kept_cache_tick(s->cache, (double)it->n_tokens * (range->to - range->from) / info->n_layers);
 }
 
@@ -436,6 +442,7 @@ kept_status kept_engine_pass(kept_engine *e, const kept_item *items, int n_items
         for (int o = items[i].n_logits; o > 0; o--)
             e->out_buf[n_out++] = n - o;
         records |= kept_record_graph(items[i].seq) | kept_hidden_graph(items[i].seq);
+        records |= e->jobs[i].decodes && items[i].seq->read ? KEPT_GRAPH_READ : 0;
     }
     e->n_jobs = n_items;
     atomic_store(&e->busy_ns, 0);

@@ -40,7 +40,10 @@ struct kept_seq {
     kept_engine *engine;
     const kept_strategy *whole; /* what it was made with; NULL: full */
     const kept_strategy
-        *strategy; /* in force now: whole, or a state of its controller; NULL: full */
+        *strategy;               /* in force now: whole, or a state of its controller; NULL: full */
+    const kept_strategy *read;   /* its part of axis read is in force; NULL: reads all */
+    _Atomic uint64_t read_bytes; /* by decode steps */
+    uint64_t n_reads;            /* such steps */
     kept_cache *cache;
     kept_capture capture;           /* the first planes of the cache: kept_capture_state */
     int counted[KEPT_MAX_CAPTURED]; /* queries in the plane's current window */
@@ -60,6 +63,7 @@ struct kept_seq {
     kept_span pins[KEPT_MAX_PINS];
     int n_pins;
     uint8_t *marks;   /* [max_tokens] kept_class of positions, or NULL */
+    bool done;        /* its strategy evicts no more and what it recorded is gone */
     bool shed;        /* cut in this pass, for want of pages */
     bool layered;     /* its prompt was cut while it was read */
     bool keep_planes; /* planes were asked for besides the strategy's own */
@@ -85,6 +89,7 @@ typedef struct kept_job {
     kept_seq *seq;
     int tok0, n;                    /* rows [tok0, tok0+n) of the batch */
     int32_t pos0;                   /* position of the first */
+    bool decodes;                   /* one token that is not part of a prompt */
     int counted[KEPT_MAX_CAPTURED]; /* trailing queries of this item that each plane counts */
     bool reset[KEPT_MAX_CAPTURED];  /* the plane starts a new window with this item */
     /* A unit sums mass in n_vecs vectors of slots; those of plane i start at vec[i], -1: none. */
@@ -99,7 +104,8 @@ typedef struct kept_node {
 enum { /* what some sequence of the batch records, so that the graph must offer it */
        KEPT_GRAPH_STATS = 1,
        KEPT_GRAPH_COSINE = 2,
-       KEPT_GRAPH_HIDDEN = 4
+       KEPT_GRAPH_HIDDEN = 4,
+       KEPT_GRAPH_READ = 8 /* chooses the pages it reads */
 };
 
 /* A batch and the layers [from, to) that it goes through. */
@@ -125,6 +131,7 @@ typedef struct kept_layer_work {
     size_t *prob;     /* [n_jobs*H] probabilities (f16 offset), single-token jobs with mass */
     size_t *prob_max; /* [n_jobs*H] float offset */
     size_t *vec;      /* [n_jobs*H] mass vectors (float offset), longer jobs with mass */
+    size_t *read;     /* [n_jobs*H] list of the pages it reads; SIZE_MAX: all */
 } kept_layer_work;
 
 struct kept_engine {
@@ -148,9 +155,10 @@ struct kept_engine {
     atomic_int *next_attend, *next_merge; /* [n_layers] unit counters */
     float *parts, *vecs, *prob_maxes;
     kept_f16 *probs;
-    size_t parts_cap, vecs_cap, prob_maxes_cap, probs_cap; /* elements */
-    kept_f16 *tile_prob;                                   /* [n_threads][tile_prob_size] */
-    float *tile_buf;                                       /* [n_threads][tile_buf_size] */
+    int32_t *reads;
+    size_t parts_cap, vecs_cap, prob_maxes_cap, probs_cap, reads_cap; /* elements */
+    kept_f16 *tile_prob; /* [n_threads][tile_prob_size] */
+    float *tile_buf;     /* [n_threads][tile_buf_size] */
     size_t tile_prob_size, tile_buf_size;
     /* inputs and outputs */
     int32_t *tok_buf, *pos_buf, *out_buf; /* [max_batch] */
@@ -191,6 +199,14 @@ void kept_graph_clear(kept_graph *g);
 void kept_node_store(struct ggml_tensor *dst, int ith, int nth, void *node);
 void kept_node_attend(struct ggml_tensor *dst, int ith, int nth, void *node);
 void kept_node_merge(struct ggml_tensor *dst, int ith, int nth, void *node);
+/* ---- read.c ---- */
+/* Notes for the pages of s->cache, where s reads by them. FULL, NOMEM. */
+kept_status kept_read_new(kept_seq *s, kept_error *err);
+/* The k largest of score [n], the later of equal ones, ascending by index. work [n]. */
+void kept_read_pick(const float *score, int n, int k, float *work, int32_t *list);
+/* Node over rotated queries, between store and attend: lists the pages that cells read. */
+void kept_node_select(struct ggml_tensor *dst, int ith, int nth, void *node);
+
 /* ---- capture.c: what sequences record besides state planes ---- */
 /* Can a sequence of this strategy record cap? UNSUPPORTED, ARGUMENT: with one line that says why
  * not. */

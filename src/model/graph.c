@@ -68,6 +68,9 @@ static struct ggml_tensor *attention(const builder *b, struct ggml_tensor *in, i
                                             b->g->shape.records & KEPT_GRAPH_STATS ? 3 : 2,
                                             kept_node_store, GGML_N_TASKS_MAX, node);
     struct ggml_tensor *attend_src[3] = {rotate(b, q, il), st};
+    if (b->g->shape.records & KEPT_GRAPH_READ)
+        attend_src[1] = ggml_custom_4d(b->c, GGML_TYPE_F32, 1, 1, 1, 1, attend_src, 2,
+                                       kept_node_select, GGML_N_TASKS_MAX, node);
     int n_src = 2;
     if (b->g->shape.records & KEPT_GRAPH_HIDDEN)
         attend_src[n_src++] = hidden(b, in, x, il);

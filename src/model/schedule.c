@@ -124,6 +124,7 @@ static void forget(kept_seq *s)
         return;
     kept_cache_drop_planes(s->cache, 0);
     s->capture = (kept_capture){0};
+    s->done = true;
     s->shift_lost |= s->rope_plane >= 0;
     s->rope_plane = -1;
     kept_record_free(s);

@@ -36,7 +36,8 @@ static kept_seq *seq_alloc(kept_engine *e, const kept_strategy *strategy, const 
     if (!s)
         return NULL;
     s->engine = e;
-    s->whole = s->strategy = strategy && !kept_strategy_is_plain(strategy) ? strategy : NULL;
+    s->whole = s->strategy = strategy && !kept_strategy_is_idle(strategy) ? strategy : NULL;
+    s->read = strategy && kept_strategy_read(strategy)->note ? strategy : NULL;
     s->capture = *cap;
     s->rope_plane = s->strategy && kept_strategy_moves_keys(s->strategy)
                         ? kept_capture_state(cap, cap->n_planes, group_of(e))
@@ -114,6 +115,8 @@ kept_status kept_seq_new(kept_engine *e, const kept_strategy *strategy, const ke
     st = kept_cache_new(e->pool, e->kern, info->n_layers, info->n_kv_heads, n_planes(s),
                         e->max_tokens, &s->cache, err);
     if (!st)
+        st = kept_read_new(s, err);
+    if (!st)
         st = kept_record_new(s, NULL, err);
     if (!st)
         st = kept_ahead_new(s, NULL, err);
@@ -159,7 +162,10 @@ kept_status kept_seq_fork(kept_seq *src, const kept_strategy *strategy, const ke
     kept_engine *e = src->engine;
     kept_capture cap;
     int planes[KEPT_MAX_PLANES];
-    kept_status st = captures(e, strategy, extra, &cap, err);
+    /* A branch of one that will not evict again needs nothing that evicting needs. */
+    const bool done = src->done && strategy &&
+                      !strcmp(kept_strategy_resolved(strategy), kept_strategy_resolved(src->whole));
+    kept_status st = captures(e, done ? NULL : strategy, extra, &cap, err);
     if (st)
         return st;
     if (e->n_seqs >= e->max_seqs)
@@ -168,9 +174,13 @@ kept_status kept_seq_fork(kept_seq *src, const kept_strategy *strategy, const ke
     kept_seq *s = seq_alloc(e, strategy, &cap, extra != NULL, seed);
     if (!s)
         return kept_fail(err, KEPT_NOMEM, "no memory for a sequence");
+    s->done = done;
+    s->rope_plane = done ? -1 : s->rope_plane;
     st = fork_planes(src, s, planes, err);
     if (!st)
         st = kept_cache_fork(src->cache, n_planes(s), planes, &s->cache, err);
+    if (!st)
+        st = kept_read_new(s, err);
     if (!st)
         st = kept_record_new(s, src, err);
     if (!st)
@@ -307,6 +317,8 @@ void kept_seq_account(const kept_seq *s, kept_account *out)
     kept_cache_account(s->cache, out);
     out->score_ns = s->score_ns + s->ahead_ns;
     out->compact_ns = s->compact_ns;
+    out->read_bytes = atomic_load_explicit(&s->read_bytes, memory_order_relaxed);
+    out->n_reads = s->n_reads;
 }
 
 uint64_t kept_full_kv_bytes(const kept_model_info *info, int n_tokens)

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 typedef struct totals {
-    size_t parts, probs, prob_maxes, vecs;
+    size_t parts, probs, prob_maxes, vecs, reads;
 } totals;
 
 static totals totals_max(totals a, totals b)
@@ -17,6 +17,8 @@ static totals totals_max(totals a, totals b)
         a.prob_maxes = b.prob_maxes;
     if (b.vecs > a.vecs)
         a.vecs = b.vecs;
+    if (b.reads > a.reads)
+        a.reads = b.reads;
     return a;
 }
 
@@ -30,15 +32,19 @@ static totals layout(const kept_engine *e, int layer, const kept_layer_work *w)
         const kept_job *job = &e->jobs[j];
         for (int h = 0; h < k.n_kv; h++) {
             const int i = j * k.n_kv + h;
-            const int slots = kept_cache_n(job->seq->cache, layer, h) + job->n;
+            const int held = kept_cache_n(job->seq->cache, layer, h) + job->n;
+            const int slots = kept_job_slots(e, job, layer, held);
             const size_t pages = (size_t)kept_pages_of(slots);
+            const bool all = slots == held;
             if (w) {
                 w->unit[i] = unit;
                 w->part[i] = t.parts;
                 w->prob[i] = t.probs;
                 w->prob_max[i] = t.prob_maxes;
                 w->vec[i] = t.vecs;
+                w->read[i] = all ? SIZE_MAX : t.reads;
             }
+            t.reads += all ? 0 : pages;
             if (job->n == 1) {
                 const int segs = kept_segments_of(slots, kept_phase_of(job, layer));
                 unit += segs;
@@ -91,7 +97,8 @@ kept_status kept_work_prepare(kept_engine *e, kept_error *err)
     if (!grow((void **)&e->parts, &e->parts_cap, t.parts, sizeof(float)) ||
         !grow((void **)&e->probs, &e->probs_cap, t.probs, sizeof(kept_f16)) ||
         !grow((void **)&e->prob_maxes, &e->prob_maxes_cap, t.prob_maxes, sizeof(float)) ||
-        !grow((void **)&e->vecs, &e->vecs_cap, t.vecs, sizeof(float)))
+        !grow((void **)&e->vecs, &e->vecs_cap, t.vecs, sizeof(float)) ||
+        !grow((void **)&e->reads, &e->reads_cap, t.reads, sizeof(int32_t)))
         return kept_fail(err, KEPT_NOMEM, "no memory for attention scratch of %d sequences",
                          e->n_jobs);
     return KEPT_OK;
@@ -109,6 +116,7 @@ kept_status kept_work_new(kept_engine *e, kept_error *err)
     w->prob = kept_calloc(cells, sizeof *w->prob);
     w->prob_max = kept_calloc(cells, sizeof *w->prob_max);
     w->vec = kept_calloc(cells, sizeof *w->vec);
+    w->read = kept_calloc(cells, sizeof *w->read);
     e->next_attend = kept_calloc(layers, sizeof *e->next_attend);
     e->next_merge = kept_calloc(layers, sizeof *e->next_merge);
     /* A tile's probabilities and their page maxima, for all pages of the longest sequence. */
@@ -120,8 +128,8 @@ kept_status kept_work_new(kept_engine *e, kept_error *err)
     e->tile_buf = aligned_alloc(64, (size_t)e->n_threads * e->tile_buf_size * sizeof(float));
     e->pos_scratch = kept_calloc((size_t)e->n_threads * KEPT_SEG_PAGES * KEPT_PAGE_SLOTS,
                                  sizeof *e->pos_scratch);
-    if (!w->unit || !w->part || !w->prob || !w->prob_max || !w->vec || !e->next_attend ||
-        !e->next_merge || !e->tile_prob || !e->tile_buf || !e->pos_scratch)
+    if (!w->unit || !w->part || !w->prob || !w->prob_max || !w->vec || !w->read ||
+        !e->next_attend || !e->next_merge || !e->tile_prob || !e->tile_buf || !e->pos_scratch)
         return kept_fail(err, KEPT_NOMEM, "no memory for attention work space");
     return KEPT_OK;
 }
@@ -129,9 +137,10 @@ kept_status kept_work_new(kept_engine *e, kept_error *err)
 void kept_work_free(kept_engine *e)
 {
     kept_layer_work *w = &e->work;
-    void *all[] = {w->unit,        w->part,       w->prob,       w->prob_max, w->vec,
-                   e->next_attend, e->next_merge, e->tile_prob,  e->tile_buf, e->pos_scratch,
-                   e->parts,       e->vecs,       e->prob_maxes, e->probs};
+    void *all[] = {w->unit,       w->part,        w->prob,       w->prob_max,
+                   w->vec,        e->next_attend, e->next_merge, e->tile_prob,
+                   e->tile_buf,   e->pos_scratch, e->parts,      e->vecs,
+                   e->prob_maxes, e->probs,       w->read,       e->reads};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         free(all[i]);
 }

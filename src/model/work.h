@@ -58,6 +58,20 @@ static inline size_t kept_part_size(const kept_dims *k)
     return (size_t)k->group * (size_t)(k->d + 2);
 }
 
+/* Pages that a job reads of the n that a head of this layer holds, its own token's included. */
+static inline int kept_job_pages(const kept_engine *e, const kept_job *job, int layer, int n)
+{
+    const kept_strategy *s =
+        job->decodes && !e->model->info.windowed[layer] ? job->seq->read : NULL;
+    return s ? kept_strategy_pages_read(s, layer, n) : n;
+}
+/* Slots that a job attends to, of n that are there: pages that are not read do not count. */
+static inline int kept_job_slots(const kept_engine *e, const kept_job *job, int layer, int n)
+{
+    const int pages = kept_pages_of(n);
+    return n - (pages - kept_job_pages(e, job, layer, pages)) * KEPT_PAGE_SLOTS;
+}
+
 /* Writes e->work's offsets for this layer's caches and the batch in e->jobs. */
 void kept_work_lay_out(kept_engine *e, int layer);
 

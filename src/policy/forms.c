@@ -29,11 +29,6 @@ bool kept_strategy_packs(const kept_strategy *s)
     return !s->n_states && packs(s);
 }
 
-bool kept_strategy_is_plain(const kept_strategy *s)
-{
-    return kept_strategy_is_full(s) && !kept_strategy_packs(s);
-}
-
 kept_codecs kept_strategy_form(const kept_strategy *s, int l, int n_layers)
 {
     static const uint8_t edge_codec[] = {KEPT_F16, KEPT_Q8}; /* choices of edge-as */

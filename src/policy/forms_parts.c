@@ -31,14 +31,16 @@ static const kept_option store_options[] = {
     {"edge", 0, 0, 255, true, NULL, "first and last layers, as many each, that keep more bits"},
     {"edge-as", 0, 0, 1, true, edge_codecs, "what these layers store"},
 };
-/* Values are stored like keys unless it is said; what is per channel for keys is per slot for them.
- */
+/* Values are stored like keys unless it is said; what is per channel for keys is per slot for them,
+ * and channels are left out of keys alone. */
 static double store_fallback(const double *o, int i)
 {
     const int k = (int)o[KEPT_STORE_K];
     if (i != KEPT_STORE_V)
         return store_options[i].value;
-    return k == KEPT_CHAN4 ? KEPT_TOK4 : k == KEPT_CHAN2 ? KEPT_TOK2 : k;
+    if (k == KEPT_CHAN4 || k == KEPT_CHAN2)
+        return k == KEPT_CHAN4 ? KEPT_TOK4 : KEPT_TOK2;
+    return k > KEPT_TOK2 ? KEPT_F16 : k;
 }
 
 const kept_part kept_part_store = {

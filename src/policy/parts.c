@@ -432,3 +432,17 @@ const kept_recipe kept_recipe_kvzap_threshold = {
     .options = kvzap_threshold_options,
     .n_options = 2,
 };
+
+static const kept_option rocketkv_options[] = {
+    {"share", 0.25, 0, 1, false, NULL, "part of the pages held that a decode step reads"},
+};
+const kept_recipe kept_recipe_rocketkv = {
+    .name = "rocketkv",
+    .summary = "RocketKV: SnapKV with wide pooling, and of what stays the best pages are read",
+    .spec = "snapkv(window=32,gqa=sum,pool=max,kernel=63)+rocket(share=$share)",
+    .paper = "arXiv 2502.14051",
+    .deviations = "those of its parts; the budget and share say how much each stage does (the "
+                  "paper: the square root of one ratio each)",
+    .options = rocketkv_options,
+    .n_options = 1,
+};

@@ -69,6 +69,13 @@
     X(headkv)                                                                                      \
     X(lu_kv)
 
+/* X(identifier): const kept_read kept_read_IDENTIFIER, in read_IDENTIFIER.c */
+#define KEPT_READ_LIST(X)                                                                          \
+    X(all)                                                                                         \
+    X(quest)                                                                                       \
+    X(landmarks)                                                                                   \
+    X(rocket)
+
 /* X(identifier): const kept_part kept_part_IDENTIFIER, in parts.c or forms_parts.c: the axes that
  * the engine itself carries out, so that a part is only a name and its options. */
 #define KEPT_PART_LIST(X)                                                                          \
@@ -120,6 +127,7 @@
     X(scissorhands)                                                                                \
     X(morphkv)                                                                                     \
     X(r_kv)                                                                                        \
+    X(rocketkv)                                                                                    \
     X(bf16)                                                                                        \
     X(q8)                                                                                          \
     X(q4)                                                                                          \
@@ -141,6 +149,9 @@ KEPT_ALLOC_LIST(KEPT_DECLARE)
 #undef KEPT_DECLARE
 #define KEPT_DECLARE(id) extern const kept_part kept_part_##id;
 KEPT_PART_LIST(KEPT_DECLARE)
+#undef KEPT_DECLARE
+#define KEPT_DECLARE(id) extern const kept_read kept_read_##id;
+KEPT_READ_LIST(KEPT_DECLARE)
 #undef KEPT_DECLARE
 #define KEPT_DECLARE(id) extern const kept_controller kept_control_##id;
 KEPT_CONTROL_LIST(KEPT_DECLARE)
@@ -189,6 +200,10 @@ static inline const kept_wrapper *kept_strategy_wrapper(const kept_strategy *s)
 static inline const kept_allocator *kept_strategy_allocator(const kept_strategy *s)
 {
     return (const kept_allocator *)(const void *)s->part[KEPT_AXIS_ALLOCATOR];
+}
+static inline const kept_read *kept_strategy_read(const kept_strategy *s)
+{
+    return (const kept_read *)(const void *)s->part[KEPT_AXIS_READ];
 }
 static inline const kept_controller *kept_strategy_controller(const kept_strategy *s)
 {

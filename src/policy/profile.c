@@ -144,6 +144,12 @@ void kept_part_profile(const kept_part *part, const double *options, kept_profil
     }
     if (part->axis == KEPT_AXIS_CONTROLLER)
         controller_profile((const kept_controller *)(const void *)part, options, p);
+    const kept_read *r = (const kept_read *)(const void *)part;
+    if (part->axis == KEPT_AXIS_READ && r->note) {
+        add(p->needs, sizeof p->needs, "notes on the keys of pages");
+        snprintf(p->state, sizeof p->state, "%d D B a page", 2 * r->note);
+        p->cost = "state";
+    }
     if (part == &kept_part_values) {
         bool output = (int)options[KEPT_VALUES_KIND] == KEPT_WEIGHT_OUTPUT;
         add_needs(p, output ? KEPT_NEED_OUTPUT : KEPT_NEED_VALUES, 0, NULL);

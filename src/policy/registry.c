@@ -19,6 +19,9 @@ static const kept_part *const parts[] = {
 #define KEPT_ENTRY(id) &kept_control_##id.part,
                     KEPT_CONTROL_LIST(KEPT_ENTRY)
 #undef KEPT_ENTRY
+#define KEPT_ENTRY(id) &kept_read_##id.part,
+                        KEPT_READ_LIST(KEPT_ENTRY)
+#undef KEPT_ENTRY
 };
 
 static const kept_recipe *const recipes[] = {
@@ -64,6 +67,8 @@ const kept_part *kept_part_default(kept_axis a)
         return &kept_part_f16;
     case KEPT_AXIS_CONTROLLER:
         return &kept_control_fixed.part;
+    case KEPT_AXIS_READ:
+        return &kept_read_all.part;
     case KEPT_AXIS_SCORE:
     case KEPT_N_AXES:
         break;
@@ -73,9 +78,9 @@ const kept_part *kept_part_default(kept_axis a)
 
 const char *kept_axis_name(kept_axis a)
 {
-    static const char *const names[KEPT_N_AXES] = {"score",     "weight",     "wrapper",
-                                                   "allocator", "protection", "schedule",
-                                                   "position",  "codec",      "controller"};
+    static const char *const names[KEPT_N_AXES] = {
+        "score",    "weight",   "wrapper", "allocator",  "protection",
+        "schedule", "position", "codec",   "controller", "read"};
     return (unsigned)a < KEPT_N_AXES ? names[a] : "?";
 }
 

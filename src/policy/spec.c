@@ -307,18 +307,3 @@ out:
         *out = p.out;
     return st;
 }
-
-void kept_strategy_free(kept_strategy *s)
-{
-    for (int i = 0; s && i < KEPT_MAX_STATES; i++)
-        kept_strategy_free(s->state[i]);
-    free(s);
-}
-const char *kept_strategy_name(const kept_strategy *s)
-{
-    return s->name;
-}
-const char *kept_strategy_resolved(const kept_strategy *s)
-{
-    return s->resolved;
-}

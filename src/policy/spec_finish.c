@@ -15,11 +15,18 @@ static bool weighs_twice(const kept_strategy *s)
     return true;
 }
 
-/* What may stand beside "full": a codec, and when the prompt is packed. */
+static void set_default(kept_strategy *s, kept_axis a)
+{
+    s->part[a] = kept_part_default(a);
+    for (int i = 0; i < s->part[a]->n_options; i++)
+        s->option[a][i] = s->part[a]->options[i].value;
+}
+
+/* What may stand beside "full": what is not about eviction, and when the prompt is packed. */
 static bool full_takes(const kept_strategy *s, kept_axis a)
 {
     const kept_part *when = s->part[KEPT_AXIS_SCHEDULE];
-    return a == KEPT_AXIS_CODEC ||
+    return !kept_axis_evicts(a) ||
            (a == KEPT_AXIS_SCHEDULE && s->part[KEPT_AXIS_CODEC] == &kept_part_store &&
             (when == &kept_part_prefill || when == &kept_part_chunks || when == &kept_part_layers));
 }
@@ -34,7 +41,6 @@ static kept_status finish_plain(kept_parser *p, int budget_at)
                             "the spec names no score; write 'full', or for example "
                             "'snapkv+ada@20%%'");
     for (int a = KEPT_AXIS_SCORE + 1; a < KEPT_N_AXES; a++) {
-        const kept_part *part = kept_part_default((kept_axis)a);
         if (s->part[a]) {
             if (full && !full_takes(s, (kept_axis)a))
                 return kept_fail_at(p->err, KEPT_ARGUMENT, p->axis[a].at,
@@ -42,9 +48,7 @@ static kept_status finish_plain(kept_parser *p, int budget_at)
                                     kept_axis_name((kept_axis)a), p->axis[a].name);
             continue;
         }
-        s->part[a] = part;
-        for (int i = 0; i < part->n_options; i++)
-            s->option[a][i] = part->options[i].value;
+        set_default(s, (kept_axis)a);
     }
     if (weighs_twice(s))
         return kept_fail_at(p->err, KEPT_ARGUMENT, p->axis[KEPT_AXIS_WEIGHT].at,
@@ -78,6 +82,10 @@ static kept_status finish_state(kept_parser *p, int k, int budget_at, bool *take
     inner.i = n->end;
     inner.out = t;
     inner.axis = n->axis;
+    if (t->part[KEPT_AXIS_READ])
+        return kept_fail_at(p->err, KEPT_ARGUMENT, n->axis[KEPT_AXIS_READ].at,
+                            "'%s' holds in every state, so it belongs behind the brackets of '%s'",
+                            n->axis[KEPT_AXIS_READ].name, p->axis[KEPT_AXIS_CONTROLLER].name);
     for (int a = KEPT_AXIS_SCORE + 1; a < KEPT_AXIS_CONTROLLER && !full; a++)
         if (!t->part[a] && s->part[a]) {
             t->part[a] = s->part[a];
@@ -135,6 +143,8 @@ static kept_status finish_states(kept_parser *p, const kept_controller *c, int b
                             by->name);
     s->budget_kind = last->budget_kind;
     s->budget = last->budget;
+    if (!s->part[KEPT_AXIS_READ])
+        set_default(s, KEPT_AXIS_READ);
     return kept_spec_print(s, p->err);
 }
 

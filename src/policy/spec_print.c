@@ -145,11 +145,15 @@ static void put_budget(text *t, const kept_strategy *s)
     }
 }
 
-static void put_parts(text *t, const kept_strategy *s, bool all)
+/* state: s is a state of a controller, which has no way of reading of its own. */
+static void put_parts(text *t, const kept_strategy *s, bool state, bool all)
 {
     put_part(t, s->part[KEPT_AXIS_SCORE], s->option[KEPT_AXIS_SCORE], all);
+    /* The full cache evicts nothing: few other axes apply to it. */
+    const bool full = kept_strategy_is_full(s);
     for (int a = KEPT_AXIS_SCORE + 1; a < KEPT_N_AXES; a++)
-        if (kept_strategy_takes(s, (kept_axis)a) && (all || !is_default(s, (kept_axis)a))) {
+        if (kept_strategy_takes(s, (kept_axis)a) && !(state && a == KEPT_AXIS_READ) &&
+            ((all && !full) || !is_default(s, (kept_axis)a))) {
             put(t, "+");
             put_part(t, s->part[a], s->option[a], all);
         }
@@ -174,11 +178,15 @@ static void put_states(text *t, const kept_strategy *s, bool all)
     const char *open = put_options(t, &c->part, s->option[KEPT_AXIS_CONTROLLER], all);
     for (int k = 0; k < s->n_states; k++, open = ",") {
         put(t, "%s%s=", open, c->states[k]);
-        put_parts(t, s->state[k], all);
+        put_parts(t, s->state[k], true, all);
         if (!shared)
             put_budget(t, s->state[k]);
     }
     put(t, ")");
+    if (all || !is_default(s, KEPT_AXIS_READ)) {
+        put(t, "+");
+        put_part(t, s->part[KEPT_AXIS_READ], s->option[KEPT_AXIS_READ], all);
+    }
     if (shared)
         put_budget(t, s);
 }
@@ -189,7 +197,7 @@ static kept_status print(const kept_strategy *s, bool all, char *buf, size_t cap
     if (s->n_states) {
         put_states(&t, s, all);
     } else {
-        put_parts(&t, s, all);
+        put_parts(&t, s, false, all);
         put_budget(&t, s);
     }
     if (t.len >= cap)

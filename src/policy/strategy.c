@@ -2,7 +2,23 @@
 #include "policy/parts.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
+
+void kept_strategy_free(kept_strategy *s)
+{
+    for (int i = 0; s && i < KEPT_MAX_STATES; i++)
+        kept_strategy_free(s->state[i]);
+    free(s);
+}
+const char *kept_strategy_name(const kept_strategy *s)
+{
+    return s->name;
+}
+const char *kept_strategy_resolved(const kept_strategy *s)
+{
+    return s->resolved;
+}
 
 /* Order of planes in a capture. */
 static int compare(kept_plane a, kept_plane b)
@@ -125,7 +141,7 @@ kept_when kept_strategy_when(const kept_strategy *s)
     };
     const double *option = s->option[KEPT_AXIS_SCHEDULE];
     kept_when w = {0};
-    for (size_t i = 0; i < sizeof schedules / sizeof *schedules && !kept_strategy_is_plain(s); i++)
+    for (size_t i = 0; i < sizeof schedules / sizeof *schedules && !kept_strategy_is_idle(s); i++)
         if (schedules[i].part == s->part[KEPT_AXIS_SCHEDULE]) {
             w = schedules[i].when;
             w.every = schedules[i].every >= 0 ? (int)option[schedules[i].every] : 0;
@@ -207,6 +223,26 @@ bool kept_strategy_moves_keys(const kept_strategy *s)
             return true;
     return kept_strategy_renumbers(s) ||
            (!kept_strategy_is_full(s) && s->part[KEPT_AXIS_POSITION] == &kept_part_slot);
+}
+
+bool kept_strategy_is_plain(const kept_strategy *s)
+{
+    return kept_strategy_is_idle(s) && s->part[KEPT_AXIS_READ] == kept_part_default(KEPT_AXIS_READ);
+}
+
+int kept_strategy_note_blocks(const kept_strategy *s, int head_size)
+{
+    return (kept_strategy_read(s)->note * head_size + KEPT_NOTE_BLOCK - 1) / KEPT_NOTE_BLOCK;
+}
+
+int kept_strategy_pages_read(const kept_strategy *s, int layer, int n)
+{
+    const double *option = s->option[KEPT_AXIS_READ];
+    if (!kept_strategy_read(s)->note || layer < option[KEPT_READ_SKIP])
+        return n;
+    const double least = option[KEPT_READ_PAGES], part = ceil(option[KEPT_READ_SHARE] * n);
+    const double most = part > least ? part : least;
+    return most < n ? (int)most : n;
 }
 
 int64_t kept_strategy_budget_slots(const kept_strategy *s, int n_layers, int n_heads, int head_size,

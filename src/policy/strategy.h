@@ -6,10 +6,10 @@
  *                 budget := NUMBER '%' | NUMBER | SIZE
  * A name is a part of some axis or a recipe (a named spec, see parts.h). Each axis at most once;
  * what is not named takes the axis' default part and options. "full" takes no budget and no part of
- * another axis but a codec (and with it prefill, chunks or layers), every other score needs a
- * budget. '%' is of the full f16 cache's K/V bytes, a bare
- * number is tokens per KV head (protected ones included), a size is K/V bytes of the whole sequence
- * (of its layers that evict); both count slots as they are stored.
+ * another axis but a codec (with it prefill, chunks or layers) and read, every other score needs a
+ * budget. '%' is of the full f16 cache's K/V bytes, a bare number is tokens per KV head (protected
+ * ones included), a size is K/V bytes of the whole sequence (of its layers that evict); both count
+ * slots as they are stored.
  *
  * Axes and their parts here:
  *   score       full random recency h2o tova snapkv knorm keydiff expected-attention
@@ -26,11 +26,12 @@
  *               keeps its position, older ones move up until they touch it: equal to positions by
  *               cache slot, because rotary attention depends on differences only), rerotated (keys
  *               are numbered from 0, and the next token after the longest head's)
- *   codec       f16 (default), store(k=q8,v=q8,residual=0,edge=0,edge-as=f16): forms.c
  *   codec       f16 (default), store(k=q8,v=q8,residual=0,edge=0,edge-as=f16): see forms.c
  *   controller  fixed (default), adaptive(calm=SPEC,tight=SPEC), balance: see control.h
- * The specs of a controller's states name everything but a controller. What they leave open, the
- * budget included, they take from the spec around them; "full" takes nothing.
+ *   read        all (default), quest, landmarks, rocket: pages that a decode step attends to
+ * The specs of a controller's states name everything but a controller and a way of reading, which
+ * holds in every state. What they leave open, the budget included, they take from the spec around
+ * them; "full" takes nothing.
  * Recipes: window = recency+protect(sinks=0,recent=0), streaming(sinks=4,position=slot|original)
  *          = recency+protect(sinks=$sinks,recent=0)+$position, pyramidkv = snapkv+pyramid,
  *          adakv = snapkv+ada, ... Others join in on axes that the recipe leaves open.
@@ -95,19 +96,30 @@ typedef struct kept_profile {
 void kept_part_profile(const kept_part *part, const double *options, kept_profile *out);
 
 /* ---- forms: forms.c ---------------------------------------------------------------------- */
-static inline bool kept_strategy_is_full(const kept_strategy *s)
+static inline bool kept_strategy_is_full(const kept_strategy *s) /* evicts nothing */
 {
     return s->budget_kind == KEPT_BUDGET_NONE;
 }
+/* Whether an axis is about eviction, so that "full" takes no part of it. */
+static inline bool kept_axis_evicts(kept_axis a)
+{
+    return a != KEPT_AXIS_CODEC && a != KEPT_AXIS_READ;
+}
+/* The full cache as everybody has it: what others are compared with. */
+bool kept_strategy_is_plain(const kept_strategy *s);
 /* Whether it, or any of its states, stores slots in another form than F16. */
 bool kept_strategy_packs(const kept_strategy *s);
-/* Whether it is the full F16 cache, which any other is compared with. */
-bool kept_strategy_is_plain(const kept_strategy *s);
+/* Whether nothing that is held changes: it neither evicts nor packs. */
+static inline bool kept_strategy_is_idle(const kept_strategy *s)
+{
+    return kept_strategy_is_full(s) && !kept_strategy_packs(s);
+}
 /* Whether axis a says anything about s: the full cache evicts nothing. */
 static inline bool kept_strategy_takes(const kept_strategy *s, kept_axis a)
 {
     return !kept_strategy_is_full(s) || a == KEPT_AXIS_SCORE ||
-           (kept_strategy_packs(s) && (a == KEPT_AXIS_CODEC || a == KEPT_AXIS_SCHEDULE));
+           (a == KEPT_AXIS_SCHEDULE ? kept_strategy_packs(s)
+                                    : !kept_axis_evicts(a) && !kept_strategy_is_plain(s));
 }
 /* The form of full pages in the l-th of n_layers layers that evict. */
 kept_codecs kept_strategy_form(const kept_strategy *s, int l, int n_layers);
@@ -136,6 +148,10 @@ typedef struct kept_packing {
 kept_status kept_strategy_pack(const kept_strategy *s, const kept_packing *p);
 
 /* ---- what a strategy needs and when it acts: of one with states, what any of them does ------ */
+/* Blocks of the note on a page (cache.h) by which s reads; 0: it reads all. */
+int kept_strategy_note_blocks(const kept_strategy *s, int head_size);
+/* Pages that a decode step of s reads of the n pages of a head of a layer, at most n. */
+int kept_strategy_pages_read(const kept_strategy *s, int layer, int n);
 /* First state plane of captured plane i, or with i = n_planes how many there are: a split one has
  * `group`, any other one. */
 static inline int kept_capture_state(const kept_capture *c, int i, int group)

@@ -69,6 +69,11 @@ static void write_steps_pct(const json_t *c, char *buf)
     write_percent(buf, kept_view_number(c, "byte_steps_pct"));
 }
 
+static void write_read_pct(const json_t *c, char *buf)
+{
+    write_percent(buf, kept_view_number(c, "read_pct"));
+}
+
 static void write_score(const json_t *c, char *buf)
 {
     write_percent(buf, 100 * kept_view_number(c, "score"));
@@ -202,9 +207,9 @@ static void write_evict(const json_t *c, char *buf)
 
 #define BYTES                                                                                      \
     {{"held", "MiB"}, write_held}, {{"of", "full%"}, write_held_pct},                              \
-        {{"", "peak%"}, write_peak_pct},                                                           \
+        {{"", "peak%"}, write_peak_pct}, {{"byte-", "step%"}, write_steps_pct},                    \
     {                                                                                              \
-        {"byte-", "step%"}, write_steps_pct                                                        \
+        {"", "read%"}, write_read_pct                                                              \
     }
 #define TIMES                                                                                      \
     {{"prefl", "s"}, write_prefill}, {{"", "tok/s"}, write_speed}, {{"x", "full"}, write_ratio},   \
@@ -252,7 +257,10 @@ void kept_view_legend(FILE *out, bool generate, bool score)
         "held     MiB of KV cache and its bookkeeping right after the eviction; of full%: relative "
         "to the full cache\n"
         "peak%    most bytes ever held, byte-step%: bytes held summed over tokens; both relative "
-        "to the full cache\n",
+        "to the full cache\n"
+        "read%    bytes that a decode step reads to attend (pages, and notes on pages), relative "
+        "to "
+        "the full cache's\n",
         out);
     if (generate)
         fputs(

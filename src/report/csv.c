@@ -16,6 +16,8 @@ static const char *const figures[] = {
     "kv_pct",
     "peak_pct",
     "byte_steps_pct",
+    "read_bytes",
+    "read_pct",
     "n_evicted",
     "score",
     "score_low",
