@@ -123,7 +123,7 @@ static inline const float *rig_w_o(void *ctx, int layer)
 static inline void rig_pool(rig *r)
 {
     size_t pages = (size_t)(r->n_layers * r->n_heads) * (size_t)(r->n / 64 + 2) * 3;
-    CHECK_INT(kept_pool_new(r->head_size, pages, pages * (size_t)(r->n_state + 1), &r->pool, NULL),
+    CHECK_INT(kept_pool_new(r->head_size, pages, pages * (size_t)(r->n_state + 2), &r->pool, NULL),
               KEPT_OK);
 }
 
@@ -147,7 +147,7 @@ static inline void rig_append(rig *r, kept_cache *c, int pos)
 static inline kept_cache *rig_cache(rig *r, int n, int turn)
 {
     kept_cache *c = NULL;
-    CHECK_INT(kept_cache_new(r->pool, kept_kern_get("ref"), r->n_layers, r->n_heads, r->n_state + 1,
+    CHECK_INT(kept_cache_new(r->pool, kept_kern_get("ref"), r->n_layers, r->n_heads, r->n_state + 2,
                              r->n, &c, NULL),
               KEPT_OK);
     for (int i = 0; i < n; i++)
@@ -188,6 +188,7 @@ static inline kept_evict rig_evict(const rig *r, kept_cache *c, int n)
                     .full_tokens = n,
                     .capture = r->capture,
                     .rope_plane = r->n_state,
+                    .bias_plane = r->n_state + 1,
                     .recent = r->capture.n_recent ? r->recent : NULL,
                     .n_recent = r->capture.n_recent,
                     .cosine = r->cosine,

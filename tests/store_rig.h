@@ -95,7 +95,7 @@ static void strip_times(json_t *x)
 
 static json_t *base; /* without a study, times stripped */
 
-static void equals_base(json_t *doc)
+static inline void equals_base(json_t *doc)
 {
     strip_times(doc);
     CHECK(doc && json_equal(json_object_get(doc, "samples"), json_object_get(base, "samples")));
@@ -105,7 +105,7 @@ static void equals_base(json_t *doc)
 }
 
 /* One number of a study, by a query of its own. */
-static long long ask(const char *path, const char *sql)
+static inline long long ask(const char *path, const char *sql)
 {
     sqlite3 *db = NULL;
     sqlite3_stmt *q = NULL;
@@ -144,7 +144,7 @@ static void write_prompts(int change)
         fclose(f);
 }
 
-static pid_t start(const char *how)
+static inline pid_t start(const char *how)
 {
     pid_t pid = fork();
     if (!pid) {
@@ -154,7 +154,7 @@ static pid_t start(const char *how)
     return pid;
 }
 
-static int wait_for(pid_t pid)
+static inline int wait_for(pid_t pid)
 {
     int status = 0;
     waitpid(pid, &status, 0);

@@ -302,7 +302,7 @@ static void retain_full_changes_nothing(void)
     kept_cache_account(f, &a);
     CHECK_INT(a.n_evicted, 0);
     float k[16] = {0};
-    CHECK_INT(kept_cache_set_key(f, 0, 0, 3, k), KEPT_FULL);
+    CHECK_INT(kept_cache_set_row(f, 0, 0, 3, k, NULL), KEPT_FULL);
     CHECK_INT(append(&b, f, 0, 200, 1), KEPT_FULL);
     /* The other side may not evict either, until it is alone. */
     CHECK_INT(kept_cache_retain(b.c, 0, 0, keep), KEPT_FULL);
@@ -334,7 +334,7 @@ static void retain_reuses_dead_pages(void)
     end_box(&b);
 }
 
-static void set_key_copies(void)
+static void set_row_copies(void)
 {
     box b = new_box(80, 8, 0, 0, 400);
     kept_cache *f;
@@ -342,12 +342,13 @@ static void set_key_copies(void)
     CHECK_INT(append(&b, b.c, 0, 0, 100), KEPT_OK);
     CHECK_INT(kept_cache_fork(b.c, 0, NULL, &f, NULL), KEPT_OK);
     peek_row(77, 80, k);
-    CHECK_INT(kept_cache_set_key(f, 0, 0, 5, k), KEPT_OK);
-    CHECK_INT(kept_cache_set_key(f, 0, 0, 6, k), KEPT_OK);
+    CHECK_INT(kept_cache_set_row(f, 0, 0, 5, k, NULL), KEPT_OK);
+    CHECK_INT(kept_cache_set_row(f, 0, 0, 6, k, k), KEPT_OK);
+    CHECK_INT(kept_cache_set_row(f, 0, 0, 7, NULL, k), KEPT_OK);
     CHECK_INT(kept_pool_free_pages(b.pool), 5);
     check_head(&b, b.c, 0, range(0, 100), 100);
     for (int s = 0; s < 64; s++) {
-        const int ids[2] = {s == 5 || s == 6 ? 77 : s, s + 1000};
+        const int ids[2] = {s == 5 || s == 6 ? 77 : s, s == 6 || s == 7 ? 77 : s + 1000};
         const int32_t page = kept_cache_pages(f, 0, 0)[0];
         CHECK(peek_equal(peek_page(b.pool, 80, page), 80, s, ids, bits));
         CHECK_INT(kept_pool_pos(b.pool)[page * 64 + s], s);
@@ -462,7 +463,7 @@ int main(void)
         RUN(retain_scattered);
         RUN(retain_full_changes_nothing);
         RUN(retain_reuses_dead_pages);
-        RUN(set_key_copies);
+        RUN(set_row_copies);
         RUN(state_planes);
         RUN(account);
     }

@@ -314,7 +314,7 @@ static void op_fork(world *w, model *m)
     update_peak(w, to);
 }
 
-static void op_set_key(world *w, model *m)
+static void op_set_row(world *w, model *m)
 {
     const int h = below(w, ALL), l = h / HEADS, j = h % HEADS;
     if (!m->n[h])
@@ -322,13 +322,18 @@ static void op_set_key(world *w, model *m)
     const int s = below(w, m->n[h]);
     const int shared = w->refs[kept_cache_pages(m->c, l, j)[s / 64]] > 1;
     const kept_status want = shared && !kept_pool_free_pages(w->pool) ? KEPT_FULL : KEPT_OK;
-    float k[256];
+    const int which = 1 + below(w, 3); /* bit 0: K, bit 1: V */
+    float k[256], v[256];
     peek_row(w->next_id, w->d, k);
-    const kept_status got = kept_cache_set_key(m->c, l, j, s, k);
+    peek_row(w->next_id + 1, w->d, v);
+    const kept_status got =
+        kept_cache_set_row(m->c, l, j, s, which & 1 ? k : NULL, which & 2 ? v : NULL);
     CHECK_INT(got, want);
     w->full += got == KEPT_FULL;
-    if (!got)
-        find(m, h, pos_of(w, m, h, s))->id[0] = w->next_id++;
+    for (int i = 0; i < 2 && !got; i++)
+        if (which & 1 << i)
+            find(m, h, pos_of(w, m, h, s))->id[i] = w->next_id + i;
+    w->next_id += 2;
 }
 
 static void op_set_state(world *w, model *m)
@@ -378,6 +383,15 @@ static void op_drop_planes(world *w, model *m)
     const int n = below(w, m->n_planes + 1);
     if (below(w, 4))
         return;
+    if (below(w, 2) && m->n_planes) {
+        const int p = below(w, m->n_planes);
+        kept_cache_keep_plane(m->c, p);
+        for (int h = 0; h < ALL; h++)
+            for (int i = 0; i < m->n[h]; i++)
+                m->slots[h][i].state[0] = m->slots[h][i].state[p];
+        m->n_planes = 1;
+        return;
+    }
     kept_cache_drop_planes(m->c, n);
     m->n_planes = n;
 }
@@ -398,7 +412,7 @@ static void step(world *w)
                    : o < 98 ? 8
                             : 9;
     static void (*const ops[])(world *, model *) = {
-        op_new,       op_append,  op_retain, op_fork,        op_set_key,
+        op_new,       op_append,  op_retain, op_fork,        op_set_row,
         op_set_state, op_account, op_read,   op_drop_planes, op_free};
     if (op == 0 && below(w, 3))
         return; /* leave room for forks */

@@ -383,6 +383,38 @@ static void ladders_pay_for_no_step(void)
     json_decref(doc);
 }
 
+/* 126 tokens were read, the first of the rest is not scored: what is scored begins at 128. */
+static void positions_have_ranges(void)
+{
+    json_t *doc = make(1, names, 3, nlls, "score");
+    json_t *s = json_array_get(json_object_get(doc, "samples"), 0);
+    json_object_set_new(s, "n_prefix", json_integer(126));
+    for (size_t v = 0; v < 3; v++) {
+        json_t *o = json_array_get(json_object_get(s, "outcomes"), v);
+        json_object_set_new(o, "nll", json_pack("[f,f,f]", 1.0 + (double)v, 2.0, 4.0 + (double)v));
+        json_object_set_new(o, "kl", json_pack("[f,f,f]", 0.0, 0.25, 0.75));
+        json_object_set_new(o, "top1", json_pack("[i,i,i]", 1, 0, 1));
+    }
+    json_t *cells = kept_result_cells(doc);
+    const json_t *by = json_object_get(json_array_get(cells, 2), "by_position");
+    static const struct {
+        double from, to, n, nll, full_nll, kl, top1;
+    } want[] = {{1, 128, 1, 3, 1, 0, 1}, {129, 256, 2, 4, 3, 0.5, 0.5}};
+    CHECK_INT(json_array_size(by), 2);
+    for (size_t k = 0; k < 2; k++) {
+        const json_t *x = json_array_get(by, k);
+        CHECK_NEAR(json_number_value(json_object_get(x, "from")), want[k].from, 0);
+        CHECK_NEAR(json_number_value(json_object_get(x, "to")), want[k].to, 0);
+        CHECK_NEAR(json_number_value(json_object_get(x, "n")), want[k].n, 0);
+        CHECK_NEAR(json_number_value(json_object_get(x, "nll")), want[k].nll, 1e-12);
+        CHECK_NEAR(json_number_value(json_object_get(x, "full_nll")), want[k].full_nll, 1e-12);
+        CHECK_NEAR(json_number_value(json_object_get(x, "kl")), want[k].kl, 1e-12);
+        CHECK_NEAR(json_number_value(json_object_get(x, "top1")), want[k].top1, 1e-12);
+    }
+    json_decref(cells);
+    json_decref(doc);
+}
+
 int main(void)
 {
     RUN(verdicts_of_rows);
@@ -393,5 +425,6 @@ int main(void)
     RUN(guarantees_climb_down);
     RUN(doctored_results_are_caught);
     RUN(the_selftest_can_fail);
+    RUN(positions_have_ranges);
     TEST_END();
 }

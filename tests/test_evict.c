@@ -3,6 +3,7 @@
  * pool's free pages are what the schedule promises. */
 #include "engine_util.h"
 #include "mkgguf.h"
+#include "model/engine.h"
 #include "test.h"
 
 #include <unistd.h>
@@ -121,6 +122,42 @@ static void renumbered_equals_shifted_cells(void)
     compare_with_libllama("recency+protect(sinks=4,recent=0)+rerotated@204", true);
 }
 
+/* Every slot that libllama removes stays, with a bias that leaves it no weight; the bias is all
+ * that the sequence remembers after its prompt. So attention reads biases, of single tokens and
+ * (chunks of 20) of many. */
+static void biases_are_read(void)
+{
+    const size_t n = (size_t)N_DECODE * (size_t)info->n_vocab;
+    float *own = malloc(n * sizeof *own), *ref = malloc(n * sizeof *ref);
+    kept_strategy *st = parse("h2o+summary@2000");
+    CHECK(llama_evicted(false, ref));
+    for (int chunk = 1; chunk <= 20; chunk += 19) {
+        util_run r = start(0);
+        kept_seq *s = new_seq(&r, st);
+        CHECK_INT(util_prefill(&r, s, tokens, N_PROMPT, 256, NULL), KEPT_OK);
+        CHECK_INT(kept_seq_end_prefill(s, &r.err), KEPT_OK);
+        CHECK(s->bias_plane == 0 && kept_cache_n_planes(s->cache) == 1);
+        for (int i = 0; i < info->n_layers * info->n_kv_heads; i++)
+            for (int slot = SINKS; slot < N_PROMPT - KEPT_RECENT; slot++)
+                kept_cache_set_state(s->cache, i / info->n_kv_heads, i % info->n_kv_heads, 0, slot,
+                                     -100);
+        for (int t = 0; t < N_DECODE; t += chunk) {
+            const kept_item it = {
+                .seq = s, .tokens = tokens + N_PROMPT + t, .n_tokens = chunk, .n_logits = chunk};
+            CHECK_INT(kept_engine_forward(r.engine, &it, 1, &r.err), KEPT_OK);
+            memcpy(own + (size_t)t * (size_t)info->n_vocab, kept_engine_logits(r.engine),
+                   (size_t)(chunk * info->n_vocab) * sizeof *own);
+        }
+        const util_diff d = util_compare(ref, own, N_DECODE, info->n_vocab);
+        CHECK(d.rel_rms <= 3e-3);
+        kept_seq_free(s);
+        kept_engine_free(r.engine);
+    }
+    kept_strategy_free(st);
+    free(own);
+    free(ref);
+}
+
 /* The other way round: without the shift the by-slot variant must differ, so the test can fail. */
 static void positions_matter(void)
 {
@@ -135,8 +172,9 @@ static void positions_matter(void)
 /* Forks of one prefix under many strategies, decoding in one batch, each as if it were alone. A
  * pass feeds two tokens and asks for two logits, so that ggml uses its matrix product in both cases
  * and not its matrix-vector product for the sequence alone. */
-static const char *const fork_specs[] = {"full",        "h2o@25%",       "snapkv+ada@128",
-                                         "keydiff@25%", "streaming@128", "knorm+global@25%"};
+static const char *const fork_specs[] = {"full",           "h2o@25%",       "snapkv+ada@128",
+                                         "keydiff@25%",    "streaming@128", "knorm+global@25%",
+                                         "h2o+summary@25%"};
 enum { N_FORKS = sizeof fork_specs / sizeof *fork_specs, PASSES = 8 };
 
 static void decode_pass(util_run *r, kept_seq *const *s, int n, int pass, float *out)
@@ -328,6 +366,7 @@ int main(void)
     RUN(dropped_slots_equal_removed_cells);
     RUN(by_slot_equals_shifted_cells);
     RUN(renumbered_equals_shifted_cells);
+    RUN(biases_are_read);
     RUN(positions_matter);
     RUN(forks_equal_sequences_alone);
     RUN(chunk_schedule_bounds_the_peak);

@@ -23,6 +23,8 @@ struct problem {
     float *q; /* [nq][G][D] */
     uint8_t *pool;
     int32_t *pages, *pos;
+    float *bias;                /* [n_pages*64] base 2, or NULL */
+    const float **bias_at;      /* [n_pages] */
     double *k, *v;              /* [n][D] what the pages hold */
     double *out, *mass, *slack; /* oracle: [nq*G][D], [G][n_pages*64], [nq*G] */
     double *peak[2];            /* [n_pages*64] oracle: without weights, with row_weight */
@@ -113,7 +115,7 @@ static void oracle_row(struct problem *x, int t, int g, double *score)
             a += q[d] * x->k[s * x->D + d];
             b += fabs(q[d] * x->k[s * x->D + d]);
         }
-        score[s] = a / sqrt(x->D);
+        score[s] = a / sqrt(x->D) + (x->bias ? x->bias[s] / LOG2E : 0);
         most = fmax(most, b / sqrt(x->D));
         top = fmax(top, score[s]);
         x->live[row]++;
@@ -189,9 +191,23 @@ static void solve(struct problem *x)
     free(score);
 }
 
+/* Slots stand for 1 to 64 tokens, or are lowered; dead ones have no number at all. */
+static void add_bias(struct problem *x)
+{
+    size_t slots = (size_t)x->n_pages * 64;
+
+    x->bias = malloc(slots * sizeof *x->bias);
+    x->bias_at = malloc((size_t)x->n_pages * sizeof *x->bias_at);
+    for (size_t s = 0; s < slots; s++)
+        x->bias[s] = s >= (size_t)x->n ? NAN : (float)(uniform() < 0.2 ? 0 : 9 * uniform() - 3);
+    for (int i = 0; i < x->n_pages; i++)
+        x->bias_at[i] = x->bias + 64 * i;
+}
+
 static void drop(struct problem *x)
 {
     free(x->q), free(x->pool), free(x->pages), free(x->pos);
+    free(x->bias), free(x->bias_at);
     free(x->peak[0]), free(x->peak[1]);
     free(x->out), free(x->mass), free(x->slack), free(x->live);
     free(x->k), free(x->v);
@@ -220,6 +236,7 @@ static kept_attn_tile tile(const struct problem *x, int seg, const int *cut)
         .window = x->window,
         .q_pos = x->n - x->nq + t0,
         .pos = x->window ? x->pos + seg * SEG : NULL,
+        .bias = x->bias ? x->bias_at + seg * KEPT_SEG_PAGES : NULL,
     };
 }
 
@@ -394,6 +411,58 @@ static void windows(void)
     }
 }
 
+/* Scores that slots are raised or lowered by, in decode and prefill tiles, with and without a
+ * window. */
+static void biases(void)
+{
+    for (int i = 0; i < 40; i++) {
+        struct problem x =
+            make(sizes[i % 7], groups[i % 8], lengths[i % 11] + i / 8,
+                 lengths[i % 11] < 16 ? 1 : queries[(i + i / 8) % 4], i % 5 == 4 ? PEAKED : PLAIN);
+
+        x.window = i % 4 == 3 ? 1 + x.n / 2 : 0;
+        add_bias(&x);
+        check_all(&x);
+    }
+}
+
+/* c equal slots, and one of them with the bias log2(c): the same output. */
+static void counts(void)
+{
+    const char *names[8];
+    int n = kept_kern_levels(names, 8);
+
+    for (int i = 0; i < 12; i++) {
+        struct problem x = make(sizes[i % 7], groups[i % 8], 8, 1, EQUAL);
+        float k[256], v[256], m[2][16], l[2][16], acc[2][16 * 256], bias[64] = {0};
+        const float *at = bias;
+        int cut[4] = {0, 1, 0, x.G};
+
+        for (int d = 0; d < x.D; d++)
+            k[d] = noise(), v[d] = noise();
+        for (int s = 2; s < 7; s++) /* five of one kind */
+            kept_kern_get("ref")->put(x.pool + (size_t)x.pages[0] * kept_page_bytes(x.D), x.D, s, k,
+                                      v);
+        for (int level = 0; level < n; level++) {
+            for (int part = 0; part < 2; part++) {
+                kept_attn_tile a = tile(&x, 0, cut);
+
+                a.visible = part ? 3 : 7; /* slots 3 to 6 go */
+                a.bias = part ? &at : NULL;
+                a.m = m[part], a.l = l[part], a.acc = acc[part];
+                bias[2] = part ? 2.321928095f : 0;
+                kept_kern_get(names[level])->attend(&a);
+            }
+            for (int r = 0; r < x.G * x.D; r++) {
+                int row = r / x.D;
+
+                CHECK_NEAR(acc[1][r] / l[1][row], acc[0][r] / l[0][row], 4e-6);
+            }
+        }
+        drop(&x);
+    }
+}
+
 /* A row alone, in a narrower tile or in a full one: the same bits in m, l, acc, p and p_max. */
 static void same_rows(const kept_kern *k, const struct problem *x, int seg, const int *cut)
 {
@@ -431,6 +500,8 @@ static void row_independence(void)
         struct problem x = make(sizes[i % 7], G, 600 + i, nq, i % 3 ? PLAIN : PEAKED);
 
         x.window = i % 4 == 3 ? 300 : 0;
+        if (i % 2)
+            add_bias(&x);
         for (int level = 0; level < n; level++) {
             for (int seg = 0; seg < 2; seg++) {
                 for (int t = 0; t < nq; t++) {
@@ -453,6 +524,8 @@ int main(void)
     RUN(shapes);
     RUN(extremes);
     RUN(windows);
+    RUN(biases);
+    RUN(counts);
     RUN(row_independence);
     TEST_END();
 }

@@ -292,6 +292,7 @@ struct problem {
     int32_t *pages; /* in units of 64 bytes */
     float *q;
     double *k, *v; /* [n_pages*64][D] stored values */
+    float *bias;   /* [n_pages*64] base 2, or NULL */
 };
 
 static struct problem make(int D, int G, int nq, const kept_codecs *codecs, int n)
@@ -325,12 +326,17 @@ static struct problem make(int D, int G, int nq, const kept_codecs *codecs, int 
         at += kept_codec_page_bytes(codecs[i], D);
         free(f16);
     }
+    static int made;
+    x.bias = made++ % 2 ? malloc((size_t)n * 64 * sizeof *x.bias) : NULL;
+    for (int s = 0; x.bias && s < n * 64; s++)
+        x.bias[s] = s % 3 ? (float)(s % 64) / 16 - 1 : 0;
     return x;
 }
 
 static void drop(struct problem *x)
 {
     free(x->pool), free(x->pages), free(x->codec), free(x->q), free(x->k), free(x->v);
+    free(x->bias);
 }
 
 /* Row `row` in double: out[D], mass[slot]; returns how far a rounded query may move a score. */
@@ -352,7 +358,7 @@ static double oracle(const struct problem *x, int row, double *out, double *mass
             a += q[d] * x->k[s * D + d];
             kk += x->k[s * D + d] * x->k[s * D + d];
         }
-        mass[s] = a / sqrt(D);
+        mass[s] = a / sqrt(D) + (x->bias ? x->bias[s] / LOG2E : 0);
         top = fmax(top, mass[s]);
         long_k = fmax(long_k, sqrt(kk));
     }
@@ -414,12 +420,16 @@ static void check_level(const kept_kern *k, const struct problem *x)
     float *m = malloc(n * 4), *l = malloc(n * 4), *acc = malloc(n * D * 4),
           *top = malloc(np * n * 4);
     kept_f16 *p = malloc(np * n * 64 * 2);
+    const float *bias[KEPT_SEG_PAGES];
     kept_attn_tile a = {.head_size = x->D, .group = x->G, .n_q = x->nq, .q = x->q, .pool = x->pool};
 
     a.q_stride_t = (size_t)x->G * D, a.q_stride_g = D, a.scale = (float)(LOG2E / sqrt(x->D));
     a.page_bytes = 64, a.pages = x->pages, a.n_pages = x->n_pages, a.codec = x->codec;
     a.visible = x->n_pages * 64 - (64 - x->left) - (x->nq - 1);
     a.m = m, a.l = l, a.acc = acc, a.p = p, a.p_max = top;
+    for (size_t i = 0; i < np; i++)
+        bias[i] = x->bias ? x->bias + 64 * i : NULL;
+    a.bias = x->bias ? bias : NULL;
     k->attend(&a);
     for (size_t r = 0; r < n; r++)
         check_row(&a, x, r, x->nq == 1 && strcmp(k->name, "ref"));

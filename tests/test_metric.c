@@ -214,6 +214,34 @@ static void test_names(void)
     CHECK(!kept_metric_parse("bleu", &m));
 }
 
+static void answers_have_classes(void)
+{
+    static const char context[] =
+        "The special magic number for red-fox is 1234567, said Ana's aunt.";
+    static const struct {
+        const char *answer;
+        kept_answer_class want;
+    } cases[] = {
+        {"1234567", KEPT_ANSWER_NEAR_COPY},
+        {"123456", KEPT_ANSWER_NOVEL}, /* no word of it, though its letters are there */
+        {" Red Fox is: 1234567!", KEPT_ANSWER_NEAR_COPY},
+        {"magic red number", KEPT_ANSWER_NOVEL}, /* in another order */
+        {"The special magic number for blue-fox is 7654321", KEPT_ANSWER_NOVEL}, /* 3 runs of 7 */
+        {"the special magic number for red fox is 99", KEPT_ANSWER_NEAR_COPY},   /* 6 of 7 */
+        {"ANAS AUNT", KEPT_ANSWER_NEAR_COPY},
+        {"", KEPT_ANSWER_ABSTAIN},
+        {" .,!\n", KEPT_ANSWER_ABSTAIN},
+        {"I don't know.", KEPT_ANSWER_ABSTAIN},
+        {"It is not\nmentioned in the text", KEPT_ANSWER_ABSTAIN},
+    };
+    kept_error err;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        kept_answer_class got;
+        CHECK_INT(kept_answer_classify(cases[i].answer, context, &got, &err), KEPT_OK);
+        CHECK_STR(kept_answer_class_name(got), kept_answer_class_name(cases[i].want));
+    }
+}
+
 int main(void)
 {
     RUN(test_words);
@@ -223,5 +251,6 @@ int main(void)
     RUN(test_label);
     RUN(test_references);
     RUN(test_names);
+    RUN(answers_have_classes);
     TEST_END();
 }

@@ -308,12 +308,12 @@ static void neighbours(const char *pair)
     rig r = make(RANDOM, N, pair);
     int planes[KEPT_MAX_PLANES];
     char spec[300];
-    for (int i = 0; i <= r.n_state; i++)
+    for (int i = 0; i < r.n_state + 2; i++)
         planes[i] = i;
     snprintf(spec, sizeof spec, "%s+slot@30%%", pair);
     kept_strategy *s = rig_parse(spec);
     kept_cache *other = rig_cache(&r, r.n, 0), *fork = NULL, *alone = NULL;
-    CHECK_INT(kept_cache_fork(r.cache, r.n_state + 1, planes, &fork, NULL), KEPT_OK);
+    CHECK_INT(kept_cache_fork(r.cache, r.n_state + 2, planes, &fork, NULL), KEPT_OK);
     CHECK_INT(evict(&r, s, fork, 1), KEPT_OK);
     CHECK(live_slots(&r, fork) < live_slots(&r, r.cache));
     CHECK_INT(live_slots(&r, r.cache), 4 * N);

@@ -369,7 +369,7 @@ static void rewritten_key(void)
     kept_cache_commit(c, 0, 0, 65);
     kept_cache_refresh_notes(c, 0, 0, 1, kept_read_quest.describe, scratch);
     CHECK_INT(kept_cache_note(c, 0, 0, 0, 0)[64 + 3], 0);
-    CHECK_INT(kept_cache_set_key(c, 0, 0, 40, big), KEPT_OK);
+    CHECK_INT(kept_cache_set_row(c, 0, 0, 40, big, NULL), KEPT_OK);
     kept_cache_refresh_notes(c, 0, 0, 1, kept_read_quest.describe, scratch);
     CHECK_INT(kept_cache_note(c, 0, 0, 0, 0)[64 + 3], kept_f32_to_f16(9));
     kept_cache_free(c);

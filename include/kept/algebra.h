@@ -49,6 +49,20 @@ KEPT_API void kept_block_attention(const kept_view *v, int head, float *out);
  * such array, or one of another size. */
 KEPT_API const float *kept_view_trained(const kept_view *v, const char *name, int n, int head);
 
+/* For learned scores: what a slot shows of itself. Needs keys, values, the mass plane of all
+ * queries and recent queries (none: their features are constant). fn sees the slots in order, at
+ * most KEPT_FEATURE_BLOCK at once: x [n][KEPT_N_FEATURES] of slots first .. first + n - 1, borrowed
+ * for the call, within -50..50. Overwrites v->scratch. A share is log(0.01 + a probability as a
+ * multiple of an even share): 0 share of all queries so far; 1 of the recent ones, mean of the
+ * query heads; 2 of the query head that attends most; 3 the greatest of 1 within three slots; 4 of
+ * the last query; 5 log(1 + position); 6 log of age in tokens; 7 position / tokens seen; 8, 9 log
+ * of the length of key and value; 10 cosine of the key to the mean direction of keys; 11 to the key
+ * before. */
+#define KEPT_N_FEATURES    12
+#define KEPT_FEATURE_BLOCK 64
+typedef void kept_features_fn(void *ctx, int first, int n, const float *x);
+KEPT_API void kept_slot_features(const kept_view *v, int head, kept_features_fn *fn, void *ctx);
+
 #ifdef __cplusplus
 }
 #endif

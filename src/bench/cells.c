@@ -344,7 +344,10 @@ static json_t *make_cell(const json_t *samples, int task, int variant, bool gene
     if (c && generate) {
         kept_put_turns(c, samples, task, variant);
         kept_put_trajectory(c, samples, task, variant);
-    } else if (c && !kept_put_kl_stats(c, samples, task, variant)) {
+    } else if (c) {
+        kept_put_positions(c, samples, task, variant);
+    }
+    if (c && !generate && !kept_put_kl_stats(c, samples, task, variant)) {
         json_decref(c);
         c = NULL;
     }

@@ -203,7 +203,31 @@ bool kept_put_kl_stats(json_t *cell, const json_t *samples, int task, int varian
 typedef struct path {
     double same, first, length, full_length;
     int n, n_diverged, n_identical, longer, shorter, cut;
+    int class[3], n_class,
+        moved; /* novel, near-copy, abstain; told; another than the full cache's */
 } path;
+
+static void add_class(path *p, const json_t *own, const json_t *full)
+{
+    static const char *const names[] = {"novel", "near-copy", "abstain"};
+    const char *a = kept_doc_text(own, "class");
+    for (int i = 0; i < 3; i++)
+        if (!strcmp(a, names[i])) {
+            p->class[i]++;
+            p->n_class++;
+            p->moved += strcmp(a, kept_doc_text(full, "class")) != 0;
+        }
+}
+
+static json_t *classes_json(const path *p)
+{
+    static const char *const names[] = {"novel", "near_copy", "abstain"};
+    json_t *o = json_object();
+    for (int i = 0; i < 3; i++)
+        kept_doc_put(o, names[i], (double)p->class[i] / p->n_class);
+    kept_doc_put(o, "moved", (double)p->moved / p->n_class);
+    return o;
+}
 
 /* One pair of answers: ids, never text. */
 static void add_pair(path *p, const json_t *own, const json_t *full)
@@ -218,6 +242,7 @@ static void add_pair(path *p, const json_t *own, const json_t *full)
     const bool ended = json_is_true(json_object_get(own, "ended"));
     const bool identical = same == most && ended == json_is_true(json_object_get(full, "ended"));
     p->n++;
+    add_class(p, own, full);
     p->same += most ? (double)same / (double)most : 1;
     p->length += (double)na;
     p->full_length += (double)nb;
@@ -259,6 +284,7 @@ void kept_put_trajectory(json_t *cell, const json_t *samples, int task, int vari
         json_object_set_new(o, "longer", json_integer(p.longer));
         json_object_set_new(o, "shorter", json_integer(p.shorter));
         json_object_set_new(o, "cut", json_integer(p.cut));
+        json_object_set_new(o, "classes", p.n_class ? classes_json(&p) : json_null());
     }
     json_object_set_new(cell, "trajectory", o);
 }

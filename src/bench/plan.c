@@ -130,7 +130,7 @@ typedef struct layout {
     uint64_t windowed_heads; /* that hold their window, whatever the strategy */
     uint64_t list_bytes;     /* sized for the whole context when the sequence is made */
     uint64_t stats_bytes;    /* query statistics */
-    int n_planes;            /* four bytes per slot each */
+    int n_planes, n_stay;    /* four bytes per slot each; those that are never given back */
     int n_notes;             /* as many bytes per page each */
 } layout;
 
@@ -141,7 +141,8 @@ static layout layout_of(const kept_strategy *s, const kept_model_info *info, int
     uint64_t kv = (uint64_t)info->n_kv_heads, d = (uint64_t)info->head_size;
     if (!kept_strategy_is_full(s)) {
         (void)kept_strategy_needs(s, &cap, NULL); /* an empty capture has room for one strategy */
-        l.n_planes = cap.n_planes + kept_strategy_moves_keys(s);
+        l.n_stay = kept_strategy_biases(s);
+        l.n_planes = cap.n_planes + kept_strategy_moves_keys(s) + l.n_stay;
     }
     l.n_notes = kept_strategy_note_blocks(s, info->head_size);
     l.windowed_heads = kv * (uint64_t)n_windowed(info);
@@ -163,10 +164,8 @@ static kept_plan_bytes held(const layout *l, const kept_model_info *info, uint64
     uint64_t windowed = l->windowed_heads * min64(tokens, (uint64_t)info->sliding_window + stale);
     uint64_t pages = pages_of(slots, l->heads) + pages_of(windowed, l->windowed_heads);
     uint64_t per_page = POSITION_BYTES + (uint64_t)l->n_notes * PLANE_BYTES, fixed = l->list_bytes;
-    if (!forgot) {
-        per_page += (uint64_t)l->n_planes * PLANE_BYTES;
-        fixed += l->stats_bytes;
-    }
+    per_page += (uint64_t)(forgot ? l->n_stay : l->n_planes) * PLANE_BYTES;
+    fixed += forgot ? 0 : l->stats_bytes;
     return (kept_plan_bytes){.kv_bytes = pages * kept_page_bytes(info->head_size),
                              .meta_bytes = pages * per_page + fixed,
                              .slots = slots + windowed};

@@ -273,8 +273,9 @@ static void set_bytes(json_t *r, const kept_outcome *o)
     json_object_set_new(r, "oracle_regret", o->n_mass ? real(o->regret) : json_null());
 }
 
-static void set_reply(json_t *r, const kept_reply *a)
+static void set_reply(json_t *r, const kept_reply *a, const char *context)
 {
+    kept_answer_class class;
     json_t *tokens = json_array();
     for (int i = 0; i < a->n_new; i++)
         json_array_append_new(tokens, json_integer(a->tokens[i]));
@@ -282,20 +283,22 @@ static void set_reply(json_t *r, const kept_reply *a)
     json_object_set_new(r, "text", text(a->text));
     json_object_set_new(r, "ended", json_boolean(a->ended));
     json_object_set_new(r, "score", json_real(a->score));
+    if (context && !kept_answer_classify(a->text ? a->text : "", context, &class, NULL))
+        json_object_set_new(r, "class", json_string(kept_answer_class_name(class)));
     json_object_set_new(r, "diverged", a->diverged < 0 ? json_null() : json_integer(a->diverged));
 }
 
 /* The first turn's answer stands in the outcome itself; turns has all where there are several. */
 static void set_answer(json_t *r, const kept_work *w, const kept_outcome *o)
 {
-    set_reply(r, &o->replies[0]);
+    set_reply(r, &o->replies[0], w->sample.context);
     json_object_set_new(r, "score", json_real(o->score));
     if (w->sample.n_turns < 2)
         return;
     json_t *turns = json_array();
     for (int k = 0; k < w->sample.n_turns; k++) {
         json_t *t = json_object();
-        set_reply(t, &o->replies[k]);
+        set_reply(t, &o->replies[k], w->sample.context);
         json_object_set_new(t, "evidence_recall", real(o->replies[k].evidence));
         json_array_append_new(turns, t);
     }

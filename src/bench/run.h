@@ -114,6 +114,8 @@ json_t *kept_control_cell(const json_t *samples, int task, int variant);
 void kept_put_turns(json_t *cell, const json_t *samples, int task, int variant);
 /* Adds "kl_stats" to a cell of scored text; false: out of memory. paths.c. */
 bool kept_put_kl_stats(json_t *cell, const json_t *samples, int task, int variant);
+/* Adds "by_position" to a cell of scored text. where.c. */
+void kept_put_positions(json_t *cell, const json_t *samples, int task, int variant);
 /* Adds "trajectory" to a cell of answers. paths.c. */
 void kept_put_trajectory(json_t *cell, const json_t *samples, int task, int variant);
 

@@ -182,6 +182,21 @@ void kept_cache_drop_planes(kept_cache *c, int n_planes)
     }
 }
 
+void kept_cache_keep_plane(kept_cache *c, int plane)
+{
+    assert(plane >= 0 && plane < c->n_planes);
+    for (int i = 0; i < c->n_layers * c->n_heads; i++) {
+        int32_t *a = kept_cache_list(c, i / c->n_heads, i % c->n_heads, 1);
+        int32_t *b = kept_cache_list(c, i / c->n_heads, i % c->n_heads, 1 + plane);
+        for (int j = 0; j < c->heads[i].n_pages; j++) {
+            const int32_t id = a[j];
+            a[j] = b[j];
+            b[j] = id;
+        }
+    }
+    kept_cache_drop_planes(c, 1);
+}
+
 /* Pages that reserving n more slots takes; *copy: one of them replaces a shared last page. */
 static int pages_to_take(const kept_cache *c, int layer, int head, int n, bool *copy)
 {
@@ -423,7 +438,8 @@ void kept_cache_read(const kept_cache *c, int layer, int head, int32_t *pos, flo
     }
 }
 
-kept_status kept_cache_set_key(kept_cache *c, int layer, int head, int slot, const float *k)
+kept_status kept_cache_set_row(kept_cache *c, int layer, int head, int slot, const float *k,
+                               const float *v)
 {
     kept_pool *p = c->pool;
     assert(slot >= 0 && slot < kept_cache_n(c, layer, head));
@@ -436,13 +452,14 @@ kept_status kept_cache_set_key(kept_cache *c, int layer, int head, int slot, con
     }
     if (!kept_codec_is_f16(p->form[*id])) {
         assert(kept_codec_has_rows(p->form[*id]));
-        kept_codec_put(kept_pool_get_page(p, *id), slot % KEPT_PAGE_SLOTS, k, NULL);
+        kept_codec_put(kept_pool_get_page(p, *id), slot % KEPT_PAGE_SLOTS, k, v);
         return KEPT_OK;
     }
-    /* V is rounded already, so reading and writing it again changes no bit. */
-    float v[KEPT_MAX_HEAD_SIZE];
+    /* What stays is rounded already, so reading and writing it again changes no bit. */
+    float old_k[KEPT_MAX_HEAD_SIZE], old_v[KEPT_MAX_HEAD_SIZE];
     uint8_t *page = kept_pool_page(p, *id);
-    c->kern->get(page, p->head_size, slot % KEPT_PAGE_SLOTS, 1, NULL, v);
-    c->kern->put(page, p->head_size, slot % KEPT_PAGE_SLOTS, k, v);
+    slot %= KEPT_PAGE_SLOTS;
+    c->kern->get(page, p->head_size, slot, 1, k ? NULL : old_k, v ? NULL : old_v);
+    c->kern->put(page, p->head_size, slot, k ? k : old_k, v ? v : old_v);
     return KEPT_OK;
 }

@@ -63,6 +63,8 @@ int kept_cache_n_planes(const kept_cache *c);
 const int32_t *kept_cache_blocks(const kept_cache *c, int layer, int head, int plane);
 /* Gives the blocks of planes from n_planes up back to the pool (a one-shot strategy is done). */
 void kept_cache_drop_planes(kept_cache *c, int n_planes);
+/* The same for all planes but this one, which is plane 0 from now on. */
+void kept_cache_keep_plane(kept_cache *c, int plane);
 
 /* Makes room for exactly n more slots beyond the live ones: pages, blocks, a private copy of a
  * shared last page; state beyond the live slots becomes zero. Does not change n, but
@@ -117,9 +119,10 @@ void kept_cache_read_state(const kept_cache *c, int layer, int head, int plane, 
 void kept_cache_prefetch(const kept_cache *c, int layer, int head, int plane);
 /* Position, K and V of live slots: any of the outputs may be NULL. pos [n], k and v [n][D]. */
 void kept_cache_read(const kept_cache *c, int layer, int head, int32_t *pos, float *k, float *v);
-/* Overwrites the K of a live slot (re-rotation), of a page whose rows can be written; takes a
- * private copy of a shared page. FULL: no page is free for it, nothing changed. */
-kept_status kept_cache_set_key(kept_cache *c, int layer, int head, int slot, const float *k);
+/* Overwrites K and V ([D], NULL: stays as it is) of a live slot, of a page whose rows can be
+ * written; takes a private copy of a shared page. FULL: no page is free for it, nothing changed. */
+kept_status kept_cache_set_row(kept_cache *c, int layer, int head, int slot, const float *k,
+                               const float *v);
 
 /* extra_meta: bytes the owner holds besides (query statistics), added to meta from now on. */
 void kept_cache_set_extra(kept_cache *c, uint64_t extra_meta);

@@ -9,12 +9,16 @@
 static const char help[] =
     "usage: kept study ls FILE\n"
     "       kept study export FILE [--format F] [--out PATH] [--setting N]\n"
+    "       kept study show FILE [--columns SET] [--setting N]\n"
     "       kept study import FILE RESULT.json...\n"
     "       kept study check FILE\n"
     "A study is the file that 'kept run --study FILE' keeps every finished sample in.\n\n"
     "  ls       settings (model and options), with tasks, strategies and samples\n"
     "  export   all of one setting: json (the document of 'kept run'), csv (a line per row),\n"
     "           jsonl (a line per sample and row), lm-eval (a folder as that harness writes)\n"
+    "  show     the table of 'kept run'; --columns: paths (agreement, length and class of "
+    "answers),\n"
+    "           tokens (llama.cpp's statistics, key tokens), turns, again, position (NLL)\n"
     "  import   adds the samples of results; those that are there already stay\n"
     "  check    verifies the whole file, and brings an older schema up to date\n\n"
     "  --format F     json, csv, jsonl, lm-eval [json]\n"
@@ -25,21 +29,21 @@ static const char help[] =
     "  kept study export s.db --format jsonl --out s.jsonl\n";
 
 typedef struct study_args {
-    const char *action, *file, *format, *out;
+    const char *action, *file, *format, *out, *columns;
     const char *results[64];
     int n_results;
     int64_t setting;
 } study_args;
 
-static const char *const actions[] = {"ls", "export", "import", "check"};
+static const char *const actions[] = {"ls", "export", "import", "check", "show"};
 static const char *const formats[] = {"json", "csv", "jsonl", "lm-eval"};
 
-static int unknown(const char *what, const char *word, const char *const *names)
+static int unknown(const char *what, const char *word, const char *const *names, int n)
 {
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < n; i++)
         if (!strcmp(word, names[i]))
             return -1;
-    int near = kept_nearest(word, strlen(word), names, 4);
+    int near = kept_nearest(word, strlen(word), names, n);
     if (near >= 0)
         return kept_usage("study", "unknown %s '%s', did you mean '%s'?", what, word, names[near]);
     return kept_usage("study", "unknown %s '%s'", what, word);
@@ -61,10 +65,13 @@ static int add_word(study_args *s, const char *word)
 /* An exit code, or -1: go on. */
 static int parse(study_args *s, int argc, char **argv)
 {
-    static const kept_flag flags[] = {{"format", true}, {"out", true}, {"setting", true}};
+    static const kept_flag flags[] = {
+        {"format", true}, {"out", true}, {"setting", true}, {"columns", true}};
+    int n_sets;
+    const char *const *sets = kept_report_column_sets(&n_sets);
     kept_args a = {argc, argv, 1, false, NULL};
     int code = -1;
-    for (int f; code < 0 && (f = kept_args_next(&a, flags, 3)) != KEPT_ARG_END;) {
+    for (int f; code < 0 && (f = kept_args_next(&a, flags, 4)) != KEPT_ARG_END;) {
         if (f == KEPT_ARG_ERROR)
             return KEPT_EXIT_USAGE;
         if (f == KEPT_ARG_HELP) {
@@ -77,17 +84,21 @@ static int parse(study_args *s, int argc, char **argv)
             s->format = a.value;
         else if (f == 1)
             s->out = a.value;
+        else if (f == 3)
+            s->columns = a.value;
         else if (!kept_args_int(&a, "setting", 1, INT64_MAX, &s->setting))
             code = KEPT_EXIT_USAGE;
     }
     if (code < 0 && !s->action)
-        code = kept_usage("study", "what to do is missing: ls, export, import or check");
+        code = kept_usage("study", "what to do is missing: ls, show, export, import or check");
     if (code < 0)
-        code = unknown("action", s->action, actions);
+        code = unknown("action", s->action, actions, 5);
     if (code < 0 && !s->file)
         code = kept_usage("study", "the study's FILE is missing");
     if (code < 0)
-        code = unknown("format", s->format, formats);
+        code = unknown("format", s->format, formats, 4);
+    if (code < 0 && s->columns)
+        code = unknown("set of columns", s->columns, sets, n_sets);
     if (code < 0 && !strcmp(s->format, "lm-eval") && !s->out)
         code = kept_usage("study", "--format lm-eval writes a folder: --out FOLDER");
     if (code < 0 && !strcmp(s->action, "import") && !s->n_results)
@@ -149,6 +160,18 @@ static kept_status export(const study_args *a, kept_store *s, kept_error *err)
     return st;
 }
 
+static kept_status show(const study_args *a, kept_store *s, kept_error *err)
+{
+    json_t *doc = NULL;
+    kept_status st = kept_store_export(s, a->setting, &doc, err);
+    if (!st && a->columns)
+        (void)kept_report_columns(doc, a->columns, stdout);
+    else if (!st)
+        (void)kept_report_table(doc, stdout, NULL);
+    json_decref(doc);
+    return st;
+}
+
 static kept_status import(const study_args *a, kept_store *s, kept_error *err)
 {
     kept_status st = KEPT_OK;
@@ -176,7 +199,8 @@ int kept_cmd_study(int argc, char **argv)
     int code = parse(&a, argc, argv);
     if (code >= 0)
         return code;
-    const bool reads = !strcmp(a.action, "ls") || !strcmp(a.action, "export");
+    const bool shows = !strcmp(a.action, "show");
+    const bool reads = shows || !strcmp(a.action, "ls") || !strcmp(a.action, "export");
     const kept_store_mode mode = reads                         ? KEPT_STORE_READ
                                  : !strcmp(a.action, "import") ? KEPT_STORE_CREATE
                                                                : KEPT_STORE_WRITE;
@@ -185,6 +209,8 @@ int kept_cmd_study(int argc, char **argv)
     kept_status st = kept_store_open(a.file, mode, &s, &err);
     if (!st && !strcmp(a.action, "ls"))
         st = list(s, &err);
+    else if (!st && shows)
+        st = show(&a, s, &err);
     else if (!st && !strcmp(a.action, "export"))
         st = export(&a, s, &err);
     else if (!st && !strcmp(a.action, "import"))

@@ -60,10 +60,13 @@ typedef struct kept_attn_tile {
     int window;         /* 0, or: query t sees only positions > q_pos + t - window */
     int32_t q_pos;      /* position of query 0 (used with window) */
     const int32_t *pos; /* [n_pages*64] positions of the segment's slots; needed with window */
-    float *m, *l;       /* out [rows] running maximum (base 2; -INFINITY: nothing visible), sum */
-    float *acc;         /* out [rows][D] sum of 2^(s-m) * v */
-    kept_f16 *p;        /* out [n_pages][rows][64] 2^(s - p_max), or NULL */
-    float *p_max;       /* out [n_pages][rows] maximum that p of this page is relative to */
+    /* [n_pages] -> [64] what is added to the scores of a page's slots, in base 2 and finite: a slot
+     * that stands for c tokens has log2(c). NULL: nothing, at no cost. */
+    const float *const *bias;
+    float *m, *l; /* out [rows] running maximum (base 2; -INFINITY: nothing visible), sum */
+    float *acc;   /* out [rows][D] sum of 2^(s-m) * v */
+    kept_f16 *p;  /* out [n_pages][rows][64] 2^(s - p_max), or NULL */
+    float *p_max; /* out [n_pages][rows] maximum that p of this page is relative to */
 } kept_attn_tile;
 
 typedef struct kept_kern {

@@ -82,6 +82,8 @@ static void row_scores(const kept_attn_tile *a, int i, int row, const float *k, 
                 s[b + j] += x * kd[j];
         }
     }
+    for (int j = 0; a->bias && j < KEPT_PAGE_SLOTS; j++)
+        s[j] += a->bias[i][j];
     for (int j = 0; j < KEPT_PAGE_SLOTS; j++) {
         if (j >= seen || (a->window > 0 && a->pos[i * KEPT_PAGE_SLOTS + j] <= horizon))
             s[j] = -INFINITY;

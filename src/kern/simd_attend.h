@@ -222,6 +222,11 @@ INLINE void weigh_row(const kept_attn_tile *a, int i, int r, const struct rows *
     UNROLL
     for (int c = 0; c < P64 / W; c++)
         x[c] = v_load(s + c * W);
+    if (a->bias) {
+        UNROLL
+        for (int c = 0; c < P64 / W; c++)
+            x[c] = v_add(x[c], v_load(a->bias[i] + c * W));
+    }
     if (seen < P64 || a->window > 0) {
         const int32_t *pos = a->window > 0 ? a->pos + (size_t)i * P64 : NULL;
         int32_t horizon = kept_tile_horizon(a, t);

@@ -107,6 +107,7 @@ static head_ref head_at(kept_engine *e, int layer, int i, struct ggml_tensor *ds
 typedef struct tile {
     kept_attn_tile a;
     int32_t place[KEPT_SEG_PAGES];
+    const float *bias[KEPT_SEG_PAGES];
     kept_codecs form[KEPT_SEG_PAGES];
 } tile;
 
@@ -131,6 +132,18 @@ static void place_pages(const kept_engine *e, tile *x, const int32_t *ids)
 static inline int place_of(const head_ref *r, int page)
 {
     return r->list ? r->list[page] : page;
+}
+
+/* Biases of the pages of x, the first of which is number `page` of those that are read. */
+static void place_biases(const head_ref *r, tile *x, int page)
+{
+    const kept_seq *s = r->job->seq;
+    if (s->bias_plane < 0)
+        return;
+    const int32_t *blocks = kept_cache_blocks(s->cache, r->layer, r->h, s->bias_plane);
+    for (int i = 0; i < x->a.n_pages; i++)
+        x->bias[i] = kept_pool_block(r->e->pool, blocks[place_of(r, page + i)]);
+    x->a.bias = x->bias;
 }
 
 /* Fills x for queries [t0, t0+n_q) against segment seg. False: nothing of it is visible. */
@@ -164,6 +177,7 @@ static bool tile_at(const head_ref *r, int t0, int n_q, int seg, tile *x)
     for (int p = 0; p < t->n_pages; p++)
         ids[p] = all_ids[place_of(r, page + p)];
     place_pages(e, x, ids);
+    place_biases(r, x, page);
     if (info->windowed[r->layer]) {
         int32_t *pos = e->pos_scratch + (size_t)r->ith * KEPT_SEG_PAGES * KEPT_PAGE_SLOTS;
         for (int p = 0; p < t->n_pages; p++)

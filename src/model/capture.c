@@ -293,11 +293,11 @@ kept_status kept_record_check(const kept_engine *e, const kept_strategy *s, cons
         if (st)
             return st;
     }
-    if (n > KEPT_MAX_PLANES - 1)
+    if (n > KEPT_MAX_PLANES - 2)
         return kept_fail(err, KEPT_ARGUMENT,
                          "%d values per slot are wanted at once, %d are possible: use fewer window "
                          "sizes, or fewer scores that tell query heads apart, together",
-                         n, KEPT_MAX_PLANES - 1);
+                         n, KEPT_MAX_PLANES - 2);
     if (cap->n_recent < 0 || cap->n_recent > KEPT_MAX_RECENT)
         return kept_fail(err, KEPT_ARGUMENT, "0 to %d recent queries can be recorded, not %d",
                          KEPT_MAX_RECENT, cap->n_recent);

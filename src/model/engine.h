@@ -48,6 +48,7 @@ struct kept_seq {
     kept_capture capture;           /* the first planes of the cache: kept_capture_state */
     int counted[KEPT_MAX_CAPTURED]; /* queries in the plane's current window */
     int rope_plane;                 /* plane of rotation shifts, or -1 */
+    int bias_plane;                 /* plane of biases, or -1: no slot has one */
     kept_stats *stats;              /* NULL: not captured */
     float *recent;                  /* [n_layers][n_recent][n_heads][D] rotated queries, those of
                                        position p at p % n_recent; NULL: not captured */

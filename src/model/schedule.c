@@ -50,6 +50,7 @@ kept_evict kept_seq_lend(kept_seq *s, int32_t full_tokens)
         .left = s->left,
         .capture = s->capture,
         .rope_plane = s->rope_plane,
+        .bias_plane = s->bias_plane,
         .rope_back = s->rope_back,
         .trained = e->trained,
         .n_trained = e->n_trained,
@@ -122,7 +123,11 @@ static void forget(kept_seq *s)
 {
     if (s->control || kept_strategy_acts_again(s->strategy) || s->keep_planes)
         return;
-    kept_cache_drop_planes(s->cache, 0);
+    if (s->bias_plane >= 0) /* part of what slots are, not of what is known about them */
+        kept_cache_keep_plane(s->cache, s->bias_plane);
+    else
+        kept_cache_drop_planes(s->cache, 0);
+    s->bias_plane = s->bias_plane >= 0 ? 0 : -1;
     s->capture = (kept_capture){0};
     s->done = true;
     s->shift_lost |= s->rope_plane >= 0;

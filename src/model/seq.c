@@ -9,6 +9,11 @@
 /* ---- creation ---------------------------------------------------------------------------------
  */
 
+static int group_of(const kept_engine *e)
+{
+    return e->model->info.n_heads / e->model->info.n_kv_heads;
+}
+
 /* want: what strategy needs and what the caller asked for besides. */
 static kept_status captures(const kept_engine *e, const kept_strategy *strategy,
                             const kept_capture *extra, kept_capture *want, kept_error *err)
@@ -24,14 +29,11 @@ static kept_status captures(const kept_engine *e, const kept_strategy *strategy,
     return st ? st : kept_ahead_check(e, strategy, want, err);
 }
 
-static int group_of(const kept_engine *e)
-{
-    return e->model->info.n_heads / e->model->info.n_kv_heads;
-}
-
+/* biased: slots have biases, or will. */
 static kept_seq *seq_alloc(kept_engine *e, const kept_strategy *strategy, const kept_capture *cap,
-                           bool keep_planes, uint64_t seed)
+                           bool keep_planes, bool biased, uint64_t seed)
 {
+    int planes = kept_capture_state(cap, cap->n_planes, group_of(e));
     kept_seq *s = kept_calloc(1, sizeof *s);
     if (!s)
         return NULL;
@@ -39,9 +41,8 @@ static kept_seq *seq_alloc(kept_engine *e, const kept_strategy *strategy, const 
     s->whole = s->strategy = strategy && !kept_strategy_is_idle(strategy) ? strategy : NULL;
     s->read = strategy && kept_strategy_read(strategy)->note ? strategy : NULL;
     s->capture = *cap;
-    s->rope_plane = s->strategy && kept_strategy_moves_keys(s->strategy)
-                        ? kept_capture_state(cap, cap->n_planes, group_of(e))
-                        : -1;
+    s->rope_plane = s->strategy && kept_strategy_moves_keys(s->strategy) ? planes++ : -1;
+    s->bias_plane = biased || (s->strategy && kept_strategy_biases(s->strategy)) ? planes : -1;
     s->keep_planes = keep_planes;
     s->seed = seed;
     s->trimmed = kept_calloc((size_t)e->model->info.n_layers, sizeof *s->trimmed);
@@ -89,7 +90,8 @@ static kept_status mark_all(kept_seq *s, const uint8_t *from)
 static int n_planes(const kept_seq *s)
 {
     const kept_capture *c = &s->capture;
-    return kept_capture_state(c, c->n_planes, group_of(s->engine)) + (s->rope_plane >= 0 ? 1 : 0);
+    return kept_capture_state(c, c->n_planes, group_of(s->engine)) + (s->rope_plane >= 0) +
+           (s->bias_plane >= 0);
 }
 
 void kept_seq_note_held(kept_seq *s, uint64_t more)
@@ -108,7 +110,7 @@ kept_status kept_seq_new(kept_engine *e, const kept_strategy *strategy, const ke
     if (e->n_seqs >= e->max_seqs)
         return kept_fail(err, KEPT_FULL, "%d sequences are alive, the engine's limit (max_seqs)",
                          e->n_seqs);
-    kept_seq *s = seq_alloc(e, strategy, &cap, capture != NULL, seed);
+    kept_seq *s = seq_alloc(e, strategy, &cap, capture != NULL, false, seed);
     if (!s)
         return kept_fail(err, KEPT_NOMEM, "no memory for a sequence");
     const kept_model_info *info = &e->model->info;
@@ -153,6 +155,8 @@ static kept_status fork_planes(const kept_seq *src, kept_seq *s, int *planes, ke
     s->shift_lost = src->shift_lost || (src->rope_plane >= 0 && s->rope_plane < 0);
     if (s->rope_plane >= 0)
         planes[s->rope_plane] = src->rope_plane;
+    if (s->bias_plane >= 0)
+        planes[s->bias_plane] = src->bias_plane;
     return KEPT_OK;
 }
 
@@ -171,7 +175,7 @@ kept_status kept_seq_fork(kept_seq *src, const kept_strategy *strategy, const ke
     if (e->n_seqs >= e->max_seqs)
         return kept_fail(err, KEPT_FULL, "%d sequences are alive, the engine's limit (max_seqs)",
                          e->n_seqs);
-    kept_seq *s = seq_alloc(e, strategy, &cap, extra != NULL, seed);
+    kept_seq *s = seq_alloc(e, strategy, &cap, extra != NULL, src->bias_plane >= 0, seed);
     if (!s)
         return kept_fail(err, KEPT_NOMEM, "no memory for a sequence");
     s->done = done;
@@ -217,10 +221,14 @@ kept_status kept_seq_scratch(kept_seq *src, const kept_capture *cap, const int *
                              kept_seq **out, kept_error *err)
 {
     kept_engine *e = src->engine;
-    kept_seq *s = seq_alloc(e, NULL, cap, true, src->seed);
+    kept_seq *s = seq_alloc(e, NULL, cap, true, src->bias_plane >= 0, src->seed);
     if (!s)
         return kept_fail(err, KEPT_NOMEM, "no memory for a sequence");
-    kept_status st = kept_cache_fork(src->cache, n_planes(s), planes, &s->cache, err);
+    int all[KEPT_MAX_PLANES];
+    memcpy(all, planes, (size_t)kept_capture_state(cap, cap->n_planes, group_of(e)) * sizeof *all);
+    if (s->bias_plane >= 0)
+        all[s->bias_plane] = src->bias_plane;
+    kept_status st = kept_cache_fork(src->cache, n_planes(s), all, &s->cache, err);
     if (st) {
         seq_destroy(s);
         return st;

@@ -5,7 +5,6 @@
  * what is kept of all heads at once (score and guard) is in slot order, 5 bytes per slot.
  */
 #include "policy/pass.h"
-#include "policy/rerotate.h"
 #include "policy/select.h"
 
 #include <math.h>
@@ -34,20 +33,22 @@ void kept_pass_count(kept_pass *p, int planned)
                                                      e->full_tokens);
 }
 
-static kept_status find_plane(kept_pass *p, kept_error *err)
+/* First state plane that a part reads, -1: none, and how many. */
+static kept_status find_plane(const kept_pass *p, kept_plane_of *of, kept_axis axis, int *plane,
+                              int *rows, kept_error *err)
 {
     const kept_evict *e = p->e;
-    p->plane = -1;
-    p->rows = 1;
-    if (!p->score->plane)
+    *plane = -1;
+    *rows = 1;
+    if (!of)
         return KEPT_OK;
-    kept_plane want = p->score->plane(p->s->option[KEPT_AXIS_SCORE]);
+    kept_plane want = of(p->s->option[axis]);
     int at = kept_capture_find(&e->capture, want);
     if (at < 0)
         return kept_fail(err, KEPT_ARGUMENT, "'%s' needs attention that was not captured",
                          p->s->name);
-    p->rows = want.split ? e->group : 1;
-    p->plane = kept_capture_state(&e->capture, at, e->group);
+    *rows = want.split ? e->group : 1;
+    *plane = kept_capture_state(&e->capture, at, e->group);
     return KEPT_OK;
 }
 
@@ -68,14 +69,27 @@ static kept_status find_trained(const kept_pass *p, const char *kind, const kept
 static kept_status find_recent(kept_pass *p, kept_error *err)
 {
     const kept_evict *e = p->e;
-    kept_capture want = {0};
-    kept_status st = kept_strategy_needs(p->s, &want, err);
-    p->n_recent = want.n_recent;
-    if (!st && p->n_recent && !(e->recent && e->capture.n_recent >= p->n_recent))
-        st = kept_fail(err, KEPT_ARGUMENT, "'%s' needs recent queries that were not captured",
-                       p->s->name);
+    p->n_recent = kept_strategy_recent(p->s);
+    p->merge_recent = p->merge->recent ? p->merge->recent(p->s->option[KEPT_AXIS_MERGE]) : 0;
+    int most = p->n_recent > p->merge_recent ? p->n_recent : p->merge_recent;
+    if (most && !(e->recent && e->capture.n_recent >= most))
+        return kept_fail(err, KEPT_ARGUMENT, "'%s' needs recent queries that were not captured",
+                         p->s->name);
     p->n_recent = p->n_recent < e->n_recent ? p->n_recent : e->n_recent;
-    return st;
+    p->merge_recent = p->merge_recent < e->n_recent ? p->merge_recent : e->n_recent;
+    return KEPT_OK;
+}
+
+/* What the merge needs. */
+static kept_status check_merge(kept_pass *p, kept_error *err)
+{
+    const kept_merge *m = p->merge;
+    p->merge_needs = m->needs;
+    if (p->merge_recent || m->needs & KEPT_NEED_KEYS0)
+        p->merge_needs |= KEPT_NEED_KEYS;
+    if (kept_merge_biases(m, p->s->option[KEPT_AXIS_MERGE]) && p->e->bias_plane < 0)
+        return kept_fail(err, KEPT_ARGUMENT, "'%s' needs a plane for biases", p->s->name);
+    return find_plane(p, m->plane, KEPT_AXIS_MERGE, &p->merge_plane, &p->merge_rows, err);
 }
 
 /* Everything that the strategy needs must have been captured. */
@@ -83,8 +97,8 @@ static kept_status check(kept_pass *p, kept_error *err)
 {
     const kept_evict *e = p->e;
     const kept_strategy *s = p->s;
-    kept_status st = find_plane(p, err);
-    if (st || (st = find_recent(p, err)))
+    kept_status st = find_plane(p, p->score->plane, KEPT_AXIS_SCORE, &p->plane, &p->rows, err);
+    if (st || (st = find_recent(p, err)) || (st = check_merge(p, err)))
         return st;
     p->needs = kept_strategy_needs_of(s) | (p->n_recent ? KEPT_NEED_KEYS : 0);
     if (p->needs & KEPT_NEED_OUTPUT)
@@ -197,23 +211,6 @@ void kept_pass_split(kept_pass *p)
         share_layers(p);
 }
 
-/* ---- drop ---------------------------------------------------------------------------------- */
-
-/* Heads are cut one after the other: they give pages back to one pool. */
-static kept_status drop(kept_pass *p)
-{
-    const kept_rerotate turn = {p->slot_pos, p->order, p->work, p->raw};
-    for (int i = 0; i < p->n_all; i++) {
-        int layer = p->layer[i / p->n_heads], head = i % p->n_heads;
-        kept_status st = kept_cache_retain(p->e->cache, layer, head, p->mask + p->at[i]);
-        if (!st && kept_strategy_moves_keys(p->s))
-            st = kept_rerotate_head(p->e, layer, head, kept_strategy_renumbers(p->s), &turn);
-        if (st)
-            return st;
-    }
-    return KEPT_OK;
-}
-
 kept_status kept_pass_open(kept_pass *p, kept_evict_work *w, kept_error *err)
 {
     kept_status st = check(p, err);
@@ -222,7 +219,7 @@ kept_status kept_pass_open(kept_pass *p, kept_evict_work *w, kept_error *err)
         kept_pass_lanes(p);
         st = kept_pass_memory(p, w, err);
     }
-    if (!st && p->needs & KEPT_NEED_KEYS0)
+    if (!st && (p->needs | p->merge_needs) & KEPT_NEED_KEYS0)
         kept_pass_turns(p);
     return st;
 }
@@ -275,6 +272,42 @@ static void select_layer(void *arg, int lane, int l)
     }
 }
 
+/* ---- drop ---------------------------------------------------------------------------------- */
+
+typedef struct merge_work {
+    kept_pass *p;
+    int first; /* head of piece 0 */
+} merge_work;
+
+static void merge_one(void *arg, int lane, int k)
+{
+    const merge_work *x = arg;
+    const int i = x->first + k;
+    kept_merge_head(lane_of(x->p, lane), i, x->p->mask + x->p->at[i], &x->p->merged[k]);
+}
+
+/* Heads are cut one after the other: they give pages back to one pool. What they merge is found for
+ * as many heads at once as there are lanes. */
+static kept_status drop(kept_pass *p)
+{
+    const int at_once = p->n_lanes > 1 ? p->n_lanes : 1;
+    for (int first = 0; first < p->n_all; first += at_once) {
+        const int n = p->n_all - first < at_once ? p->n_all - first : at_once;
+        merge_work x = {p, first};
+        if (p->merge->merge && n > 1)
+            p->e->each(p->e->each_ctx, n, merge_one, &x);
+        else if (p->merge->merge)
+            merge_one(&x, 0, 0);
+        for (int k = 0; k < n; k++) {
+            kept_status st = kept_pass_cut(p, first + k, p->mask + p->at[first + k],
+                                           p->merge->merge ? &p->merged[k] : NULL);
+            if (st)
+                return st;
+        }
+    }
+    return KEPT_OK;
+}
+
 /* Shows every head to the score. */
 static kept_status score_all(kept_pass *p, kept_evict_work *w, kept_error *err)
 {
@@ -300,6 +333,7 @@ kept_status kept_strategy_reserve(const kept_strategy *s, const kept_evict *e, k
                    .e = &grown,
                    .score = kept_strategy_score(s),
                    .wrap = kept_strategy_wrapper(s),
+                   .merge = kept_strategy_merge(s),
                    .alloc = kept_strategy_allocator(s)};
     kept_status st;
     if (kept_strategy_is_full(s))
@@ -322,6 +356,7 @@ kept_status kept_strategy_look(const kept_strategy *s, const kept_evict *e, kept
                    .e = e,
                    .score = kept_strategy_score(s),
                    .wrap = kept_strategy_wrapper(s),
+                   .merge = kept_strategy_merge(s),
                    .alloc = kept_strategy_allocator(s),
                    .look = look};
     kept_pass_count(&p, -1);
@@ -343,6 +378,7 @@ kept_status kept_strategy_evict(const kept_strategy *s, const kept_evict *e, kep
                    .e = e,
                    .score = kept_strategy_score(s),
                    .wrap = kept_strategy_wrapper(s),
+                   .merge = kept_strategy_merge(s),
                    .alloc = kept_strategy_allocator(s)};
     uint64_t t0 = kept_clock_ns();
     kept_status st;

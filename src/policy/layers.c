@@ -12,7 +12,6 @@
  * So what is left after the last layer is what one eviction of the whole cache would have left.
  */
 #include "policy/pass.h"
-#include "policy/rerotate.h"
 #include "policy/select.h"
 
 #include <stdlib.h>
@@ -78,6 +77,7 @@ kept_status kept_layers_new(const kept_strategy *s, const kept_evict *e, kept_la
                        .e = e,
                        .score = kept_strategy_score(s),
                        .wrap = kept_strategy_wrapper(s),
+                       .merge = kept_strategy_merge(s),
                        .alloc = kept_strategy_allocator(s)};
     c->work = kept_evict_work_new();
     c->chosen = kept_calloc(n, sizeof *c->chosen);
@@ -129,7 +129,6 @@ static void split(kept_layers *c)
 static kept_status cut_head(kept_layers *c, int i, uint64_t *score_ns, uint64_t *compact_ns)
 {
     kept_pass *p = &c->p;
-    const kept_rerotate turn = {p->slot_pos, p->order, p->work, p->raw};
     const int layer = p->layer[i / p->n_heads], head = i % p->n_heads;
     const int live = kept_cache_n(p->e->cache, layer, head);
     const uint64_t t0 = kept_clock_ns();
@@ -143,9 +142,10 @@ static kept_status cut_head(kept_layers *c, int i, uint64_t *score_ns, uint64_t 
     *score_ns += t1 - t0;
     if (stay == live && live < c->n)
         return KEPT_OK;
-    kept_status st = kept_cache_retain(p->e->cache, layer, head, c->keep);
-    if (!st && kept_strategy_moves_keys(p->s))
-        st = kept_rerotate_head(p->e, layer, head, kept_strategy_renumbers(p->s), &turn);
+    kept_merged *merged = p->merge->merge ? &p->merged[0] : NULL;
+    if (merged)
+        kept_merge_head(p, i, c->keep, merged);
+    kept_status st = kept_pass_cut(p, i, c->keep, merged);
     *compact_ns += kept_clock_ns() - t1;
     return st;
 }

@@ -15,6 +15,7 @@
     X(full)                                                                                        \
     X(random)                                                                                      \
     X(recency)                                                                                     \
+    X(ladder)                                                                                      \
     X(h2o)                                                                                         \
     X(tova)                                                                                        \
     X(snapkv)                                                                                      \
@@ -94,6 +95,13 @@
     X(f16)                                                                                         \
     X(store)
 
+/* X(identifier): const kept_merge kept_merge_IDENTIFIER, in merge_IDENTIFIER.c */
+#define KEPT_MERGE_LIST(X)                                                                         \
+    X(drop)                                                                                        \
+    X(merging)                                                                                     \
+    X(cam)                                                                                         \
+    X(summary)
+
 /* X(identifier): const kept_controller kept_control_IDENTIFIER, in controller.c */
 #define KEPT_CONTROL_LIST(X)                                                                       \
     X(fixed)                                                                                       \
@@ -150,6 +158,9 @@ KEPT_ALLOC_LIST(KEPT_DECLARE)
 #define KEPT_DECLARE(id) extern const kept_part kept_part_##id;
 KEPT_PART_LIST(KEPT_DECLARE)
 #undef KEPT_DECLARE
+#define KEPT_DECLARE(id) extern const kept_merge kept_merge_##id;
+KEPT_MERGE_LIST(KEPT_DECLARE)
+#undef KEPT_DECLARE
 #define KEPT_DECLARE(id) extern const kept_read kept_read_##id;
 KEPT_READ_LIST(KEPT_DECLARE)
 #undef KEPT_DECLARE
@@ -200,6 +211,14 @@ static inline const kept_wrapper *kept_strategy_wrapper(const kept_strategy *s)
 static inline const kept_allocator *kept_strategy_allocator(const kept_strategy *s)
 {
     return (const kept_allocator *)(const void *)s->part[KEPT_AXIS_ALLOCATOR];
+}
+static inline const kept_merge *kept_strategy_merge(const kept_strategy *s)
+{
+    return (const kept_merge *)(const void *)s->part[KEPT_AXIS_MERGE];
+}
+static inline bool kept_merge_biases(const kept_merge *m, const double *options)
+{
+    return m->biases && m->biases(options);
 }
 static inline const kept_read *kept_strategy_read(const kept_strategy *s)
 {

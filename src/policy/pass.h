@@ -5,6 +5,15 @@
 
 #include "policy/parts.h"
 
+/* What one head's kept slots become: rows by number among them. */
+typedef struct kept_merged {
+    int n;              /* kept slots; 0: nothing was merged */
+    float *key, *value; /* [n][D] */
+    float *bias;        /* [n] natural log */
+    uint8_t *set;       /* [n] bits: what changed */
+} kept_merged;
+enum { KEPT_MERGED_KEY = 1, KEPT_MERGED_VALUE = 2, KEPT_MERGED_BIAS = 4 };
+
 /* One eviction. Head i is KV head i % n_heads of layer layer[i / n_heads]. */
 typedef struct kept_pass {
     const kept_strategy *s;
@@ -12,8 +21,11 @@ typedef struct kept_pass {
     const kept_score *score;
     const kept_wrapper *wrap;
     const kept_allocator *alloc;
-    int needs;    /* of all parts together */
-    int n_recent; /* queries that heads[].prob holds: the most that a part wants */
+    const kept_merge *merge;
+    int needs;    /* of all parts but the merge together */
+    int n_recent; /* queries that heads[].prob holds: the most that one of them wants */
+    int merge_needs, merge_recent, merge_plane, merge_rows; /* the same of the merge */
+    kept_merged *merged;                                    /* [n_lanes], if there is a merge */
     const kept_trained *trained, *alloc_trained;
     const kept_look *look;        /* shown every head in place of the score; NULL: an eviction */
     int n_layers, n_heads, n_all; /* layers that evict, heads of a layer, heads of all of them */
@@ -58,6 +70,9 @@ typedef struct kept_pass {
     float *output;                 /* [n_embd][D] columns of W_o of one query head */
     float *pooled;                 /* [max_n] */
     float *free_;                  /* [(2 + G) max_n + KEPT_SCRATCH] */
+    int32_t *kept, *gone, *to;     /* [max_n] places and what a merge keeps of its own */
+    float *by_place, *bias;        /* [max_n] */
+    float *own;                    /* [3 max_n] of the merge */
 } kept_pass;
 
 /* ---- evict.c ---- */
@@ -81,6 +96,17 @@ kept_status kept_pass_memory(kept_pass *p, kept_evict_work *w, kept_error *err);
 /* Fills value, mask, n_guard, n_open and signal for the heads of the l-th layer that evicts.
  * ARGUMENT: its output matrix cannot be read. */
 kept_status kept_pass_score(kept_pass *p, int l, kept_error *err);
+
+/* A view of the l-th layer that shows one head: its slots as they lie in the cache now, with what
+ * needs, n_recent and plane of p ask for. Borrowed from p. */
+kept_view kept_pass_show(kept_pass *p, int l, int head);
+
+/* ---- merge.c ---- */
+/* What head i leaves in its kept slots, into merged; keep [n] by slot. Reads the cache only. */
+void kept_merge_head(kept_pass *p, int i, const uint8_t *keep, kept_merged *merged);
+/* Drops the other slots of head i, writes merged (NULL: nothing was) and moves keys as the position
+ * says. FULL. */
+kept_status kept_pass_cut(kept_pass *p, int i, const uint8_t *keep, const kept_merged *merged);
 
 /* ---- pass_view.c: what costs work to show ---- */
 void kept_pass_turns(kept_pass *p); /* fills turns */

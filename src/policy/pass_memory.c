@@ -34,10 +34,13 @@ static void *take(char *base, size_t *used, size_t n, size_t size)
 static void lay_out_lane(kept_pass *p, char *base, size_t *used)
 {
     size_t n = (size_t)p->max_n, row = n * (size_t)p->n_heads, body = n * (size_t)p->e->head_size;
-    size_t recent = (size_t)p->n_recent * (size_t)p->e->group, size = (size_t)p->e->head_size;
-    bool output = (p->needs & KEPT_NEED_OUTPUT) != 0;
-    bool keys = (p->needs & (KEPT_NEED_KEYS | KEPT_NEED_KEYS0)) != 0;
-    bool values = (p->needs & KEPT_NEED_VALUES) != 0;
+    int queries = p->n_recent > p->merge_recent ? p->n_recent : p->merge_recent;
+    int rows = p->plane < 0 ? 0 : p->rows, needs = p->needs | p->merge_needs;
+    size_t recent = (size_t)queries * (size_t)p->e->group, size = (size_t)p->e->head_size;
+    bool output = (needs & KEPT_NEED_OUTPUT) != 0;
+    bool keys = (needs & (KEPT_NEED_KEYS | KEPT_NEED_KEYS0)) != 0;
+    bool values = (needs & KEPT_NEED_VALUES) != 0;
+    rows = p->merge_plane >= 0 && p->merge_rows > rows ? p->merge_rows : rows;
     TAKE(view, (size_t)p->n_heads);
     TAKE(pos, row);
     TAKE(order, row);
@@ -45,14 +48,14 @@ static void lay_out_lane(kept_pass *p, char *base, size_t *used)
     TAKE(mark, p->e->mark ? row : 0);
     TAKE(sorted, row);
     TAKE(sorted_of, (size_t)p->n_heads);
-    TAKE(mass, p->plane >= 0 ? row * (size_t)p->rows : 0);
+    TAKE(mass, row * (size_t)rows);
     TAKE(weight, output ? row : 0);
     TAKE(slot_pos, n);
     TAKE(work, 2 * n);
     TAKE(place, p->e->next_pos <= 64 * p->max_n ? kept_place_words(p->e->next_pos) : 0);
     TAKE(raw, keys || values || kept_strategy_moves_keys(p->s) ? body : 0);
     TAKE(key, keys ? body : 0);
-    TAKE(key0, p->needs & KEPT_NEED_KEYS0 ? body : 0);
+    TAKE(key0, needs & KEPT_NEED_KEYS0 ? body : 0);
     TAKE(val, values ? body : 0);
     TAKE(query, recent * size);
     TAKE(prob, recent * n);
@@ -60,6 +63,27 @@ static void lay_out_lane(kept_pass *p, char *base, size_t *used)
     TAKE(output, output ? (size_t)p->e->n_embd * size : 0);
     TAKE(pooled, n);
     TAKE(free_, n * (size_t)(2 + p->e->group) + KEPT_SCRATCH);
+    n = p->merge->merge ? n : 0;
+    TAKE(kept, n);
+    TAKE(gone, n);
+    TAKE(by_place, n);
+    TAKE(bias, n);
+    TAKE(to, n);
+    TAKE(own, 3 * n);
+}
+
+static void lay_out_merged(kept_pass *p, char *base, size_t *used)
+{
+    int lanes = !p->merge->merge ? 0 : p->n_lanes > 1 ? p->n_lanes : 1;
+    TAKE(merged, (size_t)lanes);
+    for (int i = 0; i < lanes; i++) {
+        size_t n = (size_t)p->max_n, body = n * (size_t)p->e->head_size;
+        kept_merged none = {0}, *m = base ? &p->merged[i] : &none;
+        m->key = take(base, used, p->merge_needs & KEPT_NEED_KEYS ? body : 0, sizeof(float));
+        m->value = take(base, used, p->merge_needs & KEPT_NEED_VALUES ? body : 0, sizeof(float));
+        m->bias = take(base, used, n, sizeof(float));
+        m->set = take(base, used, n, 1);
+    }
 }
 
 /* Lays all arrays out from base and returns the bytes they take; base NULL: only counts. */
@@ -81,7 +105,10 @@ static size_t lay_out(kept_pass *p, char *base)
     TAKE(share, all);
     TAKE(signal, 2 * all);
     TAKE(cosine, (size_t)p->n_layers);
-    TAKE(turns, p->needs & KEPT_NEED_KEYS0 ? (size_t)p->e->next_pos * (size_t)p->e->n_rope : 0);
+    TAKE(turns, (p->needs | p->merge_needs) & KEPT_NEED_KEYS0
+                    ? (size_t)p->e->next_pos * (size_t)p->e->n_rope
+                    : 0);
+    lay_out_merged(p, base, used);
     TAKE(lane, (size_t)n_more);
     lay_out_lane(p, base, used);
     for (int i = 0; i < n_more; i++) {

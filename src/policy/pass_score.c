@@ -28,33 +28,40 @@ static bool template_is(const kept_pass *p, int choice)
     return (int)p->s->option[KEPT_AXIS_PROTECTION][KEPT_PROTECT_TEMPLATE] == choice;
 }
 
-/* Marks the protected slots of head i in its mask: pins first, then as many template tokens, sinks
- * and recent slots as the limit leaves room for, recent ones from the last back, the others from
- * the first on. */
-static void guard(kept_pass *p, int i, const kept_view_head *v, const int32_t *order,
-                  uint8_t *guarded)
+/* Marks the protected slots of a head: pins first, then as many template tokens, sinks and recent
+ * slots as the limit leaves room for, recent ones from the last back, the others from the first on.
+ * Returns their number. */
+static int guard(const kept_pass *p, const kept_view_head *v, uint8_t *guarded)
 {
     int64_t sinks = protects(p, KEPT_PROTECT_SINKS, KEPT_PROTECT_FIRST);
     int64_t recent = p->e->next_pos - protects(p, KEPT_PROTECT_RECENT, KEPT_PROTECT_LAST);
     bool template = v->mark && template_is(p, KEPT_TEMPLATE_KEEP);
-    uint8_t *mask = p->mask + p->at[i];
     int n = 0;
-    memset(mask, 0, (size_t)v->n);
     memset(guarded, 0, (size_t)v->n);
     for (int k = 0; k < v->n && p->e->n_pins; k++)
         if (is_pinned(p->e, v->pos[k]))
-            n += guarded[k] = mask[order[k]] = 1;
+            n += guarded[k] = 1;
     for (int k = 0; k < v->n && template && n < p->limit; k++)
         if (!guarded[k] && v->mark[k] == KEPT_CLASS_TEMPLATE)
-            n += guarded[k] = mask[order[k]] = 1;
+            n += guarded[k] = 1;
     for (int k = 0; k < v->n && v->pos[k] < sinks && n < p->limit; k++)
         if (!guarded[k])
-            n += guarded[k] = mask[order[k]] = 1;
+            n += guarded[k] = 1;
     for (int k = v->n - 1; k >= 0 && v->pos[k] >= recent && n < p->limit; k--)
         if (!guarded[k])
-            n += guarded[k] = mask[order[k]] = 1;
-    p->n_guard[i] = n;
-    p->n_open[i] = v->n - n;
+            n += guarded[k] = 1;
+    return n;
+}
+
+/* Marks the protected slots of head i in its mask too. */
+static void protect(kept_pass *p, int i, const kept_view_head *v, const int32_t *order,
+                    uint8_t *guarded)
+{
+    uint8_t *mask = p->mask + p->at[i];
+    p->n_guard[i] = guard(p, v, guarded);
+    p->n_open[i] = v->n - p->n_guard[i];
+    for (int k = 0; k < v->n; k++)
+        mask[order[k]] = guarded[k];
 }
 
 /* Positions, mass and query statistics of head h of a layer, in the order of positions. */
@@ -293,6 +300,18 @@ static kept_view view_of(const kept_pass *p, int l)
     return v;
 }
 
+kept_view kept_pass_show(kept_pass *p, int l, int h)
+{
+    const size_t row = (size_t)h * (size_t)p->max_n;
+    kept_view v = view_of(p, l);
+    view_head(p, p->layer[l], h);
+    guard(p, &p->view[h], p->guarded + row);
+    p->view[h].guard = p->guarded + row;
+    view_rows(p, p->layer[l], h, NULL);
+    v.n_recent = p->n_recent;
+    return v;
+}
+
 /* Template tokens that may go score just below the lowest other candidate: they go first whatever
  * they scored, and the scale of the scores stays what it was. */
 static void demote(const kept_view_head *h, float *score)
@@ -343,7 +362,7 @@ kept_status kept_pass_score(kept_pass *p, int l, kept_error *err)
     for (int h = 0; h < p->n_heads && !as_is; h++) {
         size_t row = (size_t)h * (size_t)p->max_n;
         view_head(p, p->layer[l], h);
-        guard(p, l * p->n_heads + h, &p->view[h], p->order + row, p->guarded + row);
+        protect(p, l * p->n_heads + h, &p->view[h], p->order + row, p->guarded + row);
         p->view[h].guard = p->guarded + row;
         p->sorted_of[h] = p->sorted + row;
     }

@@ -58,13 +58,14 @@ static inline float exp_below(float x)
     return x < -87.0f ? 0.0f : sum * power;
 }
 
-/* Turns logits row [0..n) into probabilities over [0..seen), 0 beyond. Returns log sum exp. */
-static float soft_max(float *row, int n, int seen, float scale)
+/* Turns dots row [0..n), times scale plus bias, into probabilities over [0..seen), 0 beyond.
+ * Returns log sum exp. */
+static float soft_max(float *row, int n, int seen, float scale, const float *bias)
 {
     float top = -INFINITY;
     double sum = 0;
     for (int i = 0; i < seen; i++) {
-        row[i] *= scale;
+        row[i] = row[i] * scale + (bias ? bias[i] : 0);
         top = row[i] > top ? row[i] : top;
     }
     if (!seen || !isfinite(top)) {
@@ -96,13 +97,19 @@ void kept_pass_probs(kept_pass *p, int layer, int head)
     h->query = p->query;
     if (p->look && p->look->queries_only)
         return;
+    const float *bias = e->bias_plane < 0 ? NULL : p->pooled;
+    for (int i = 0; bias && i < h->n; i++) /* in base 2 there */
+        p->pooled[i] =
+            0.69314718f * kept_cache_state(e->cache, layer, head, e->bias_plane,
+                                           p->order[(size_t)head * (size_t)p->max_n + (size_t)i]);
     e->kern->dots((int)R * e->group, h->n, e->head_size, p->query, p->key, p->prob, h->n);
     for (int t = 0, seen = 0; t < p->n_recent; t++) {
         while (seen < h->n && h->pos[seen] <= e->next_pos - p->n_recent + t)
             seen++;
         for (int g = 0; g < e->group; g++) {
             int row = t * e->group + g;
-            p->lse[row] = soft_max(p->prob + (size_t)row * (size_t)h->n, h->n, seen, e->attn_scale);
+            p->lse[row] =
+                soft_max(p->prob + (size_t)row * (size_t)h->n, h->n, seen, e->attn_scale, bias);
         }
     }
     h->prob = p->prob;

@@ -114,6 +114,18 @@ static void allocator_profile(const kept_allocator *a, const double *options, ke
     p->cost = recent ? "queries" : a->observe ? "rows" : "none";
 }
 
+static void merge_profile(const kept_merge *m, const double *options, kept_profile *p)
+{
+    int recent = m->recent ? m->recent(options) : 0;
+    if (m->plane)
+        add_plane(p, m->plane(options));
+    add_needs(p, m->needs, recent, NULL);
+    add_state(p, m->plane != NULL, recent, 0);
+    if (kept_merge_biases(m, options))
+        add(p->state, sizeof p->state, "4 B a slot for the bias, which stay");
+    p->cost = recent > 1 ? "queries" : m->merge ? "rows" : "none";
+}
+
 static void controller_profile(const kept_controller *c, const double *options, kept_profile *p)
 {
     const kept_signal *s = kept_controller_acts(c) ? kept_signal_at((int)options[c->signal]) : NULL;
@@ -142,6 +154,8 @@ void kept_part_profile(const kept_part *part, const double *options, kept_profil
         add_needs(p, w->needs, 0, NULL);
         p->cost = w->needs ? "rows" : "none";
     }
+    if (part->axis == KEPT_AXIS_MERGE)
+        merge_profile((const kept_merge *)(const void *)part, options, p);
     if (part->axis == KEPT_AXIS_CONTROLLER)
         controller_profile((const kept_controller *)(const void *)part, options, p);
     const kept_read *r = (const kept_read *)(const void *)part;

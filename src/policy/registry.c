@@ -16,11 +16,14 @@ static const kept_part *const parts[] = {
 #define KEPT_ENTRY(id) &kept_part_##id,
                 KEPT_PART_LIST(KEPT_ENTRY)
 #undef KEPT_ENTRY
+#define KEPT_ENTRY(id) &kept_merge_##id.part,
+                    KEPT_MERGE_LIST(KEPT_ENTRY)
+#undef KEPT_ENTRY
 #define KEPT_ENTRY(id) &kept_control_##id.part,
-                    KEPT_CONTROL_LIST(KEPT_ENTRY)
+                        KEPT_CONTROL_LIST(KEPT_ENTRY)
 #undef KEPT_ENTRY
 #define KEPT_ENTRY(id) &kept_read_##id.part,
-                        KEPT_READ_LIST(KEPT_ENTRY)
+                            KEPT_READ_LIST(KEPT_ENTRY)
 #undef KEPT_ENTRY
 };
 
@@ -63,6 +66,8 @@ const kept_part *kept_part_default(kept_axis a)
         return &kept_part_prefill;
     case KEPT_AXIS_POSITION:
         return &kept_part_original;
+    case KEPT_AXIS_MERGE:
+        return &kept_merge_drop.part;
     case KEPT_AXIS_CODEC:
         return &kept_part_f16;
     case KEPT_AXIS_CONTROLLER:
@@ -79,8 +84,8 @@ const kept_part *kept_part_default(kept_axis a)
 const char *kept_axis_name(kept_axis a)
 {
     static const char *const names[KEPT_N_AXES] = {
-        "score",    "weight",   "wrapper", "allocator",  "protection",
-        "schedule", "position", "codec",   "controller", "read"};
+        "score",    "weight", "wrapper", "allocator",  "protection", "schedule",
+        "position", "merge",  "codec",   "controller", "read"};
     return (unsigned)a < KEPT_N_AXES ? names[a] : "?";
 }
 

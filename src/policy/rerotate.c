@@ -63,7 +63,7 @@ kept_status kept_rerotate_head(const kept_evict *e, int layer, int head, bool re
         float *key = w->key + (size_t)slot * (size_t)e->head_size;
         set_turn(&t, e, delta);
         apply(&t, e, key);
-        kept_status st = kept_cache_set_key(e->cache, layer, head, slot, key);
+        kept_status st = kept_cache_set_row(e->cache, layer, head, slot, key, NULL);
         if (st)
             return st;
         kept_cache_set_state(e->cache, layer, head, e->rope_plane, slot, (float)want);

@@ -82,20 +82,30 @@ const char *kept_allocator_trained(const kept_strategy *s)
     return kept_strategy_allocator(s)->trained;
 }
 
+int kept_strategy_recent(const kept_strategy *s)
+{
+    const kept_score *score = kept_strategy_score(s);
+    const kept_allocator *alloc = kept_strategy_allocator(s);
+    int recent = score->recent ? score->recent(s->option[KEPT_AXIS_SCORE]) : 0;
+    int other = alloc->recent ? alloc->recent(s->option[KEPT_AXIS_ALLOCATOR]) : 0;
+    return other > recent ? other : recent;
+}
+
 /* What the parts of s need, and its signal. */
 static kept_status own_needs(const kept_strategy *s, kept_capture *cap, kept_error *err)
 {
     const kept_score *score = kept_strategy_score(s);
-    const kept_allocator *alloc = kept_strategy_allocator(s);
-    const double *option = s->option[KEPT_AXIS_SCORE];
-    int recent = score->recent ? score->recent(option) : 0;
-    int other = alloc->recent ? alloc->recent(s->option[KEPT_AXIS_ALLOCATOR]) : 0;
+    const kept_merge *merge = kept_strategy_merge(s);
+    const double *option = s->option[KEPT_AXIS_SCORE], *with = s->option[KEPT_AXIS_MERGE];
+    int recent = kept_strategy_recent(s), other = merge->recent ? merge->recent(with) : 0;
     recent = other > recent ? other : recent;
     cap->n_recent = recent > cap->n_recent ? recent : cap->n_recent;
     cap->query_stats |= (kept_strategy_needs_of(s) & KEPT_NEED_QUERIES) != 0;
     cap->layer_cosine |= (kept_strategy_needs_of(s) & KEPT_NEED_COSINE) != 0;
     const kept_signal *signal = kept_strategy_signal(s);
     kept_status st = score->plane ? kept_capture_add(cap, score->plane(option), err) : KEPT_OK;
+    if (!st && merge->plane)
+        st = kept_capture_add(cap, merge->plane(with), err);
     if (!st && signal && signal->attention)
         st = kept_capture_add(cap, KEPT_SIGNAL_PLANE, err);
     return st;
@@ -208,7 +218,22 @@ kept_status kept_strategy_check(const kept_strategy *s, kept_error *err)
                          "'%s' must see every layer before it can cut one, so it cannot evict by "
                          "'%s'; use the schedule prefill, or an allocator such as uniform or cake",
                          alloc->part.name, s->part[KEPT_AXIS_SCHEDULE]->name);
+    if (w.layers && !alloc->layerwise && kept_strategy_merge(s)->merge)
+        return kept_fail(err, KEPT_ARGUMENT,
+                         "'%s' cuts layers again and again while the prompt is read, and what '%s' "
+                         "merged would be dropped; use an allocator such as uniform or ada, or the "
+                         "schedule prefill",
+                         alloc->part.name, s->part[KEPT_AXIS_MERGE]->name);
     return KEPT_OK;
+}
+
+bool kept_strategy_biases(const kept_strategy *s)
+{
+    for (int i = 0; i < s->n_states; i++)
+        if (kept_strategy_biases(s->state[i]))
+            return true;
+    return !kept_strategy_is_full(s) &&
+           kept_merge_biases(kept_strategy_merge(s), s->option[KEPT_AXIS_MERGE]);
 }
 
 bool kept_strategy_renumbers(const kept_strategy *s)

@@ -26,6 +26,8 @@
  *               keeps its position, older ones move up until they touch it: equal to positions by
  *               cache slot, because rotary attention depends on differences only), rerotated (keys
  *               are numbered from 0, and the next token after the longest head's)
+ *   merge       drop (default: what is dropped is gone), or what kept slots take over from the
+ *               dropped ones (kept/merge.h): merging, cam, ...
  *   codec       f16 (default), store(k=q8,v=q8,residual=0,edge=0,edge-as=f16): see forms.c
  *   controller  fixed (default), adaptive(calm=SPEC,tight=SPEC), balance: see control.h
  *   read        all (default), quest, landmarks, rocket: pages that a decode step attends to
@@ -191,6 +193,10 @@ bool kept_strategy_acts_on_chunks(const kept_strategy *s); /* evicts between pre
 int kept_strategy_decode_every(const kept_strategy *s);
 /* Positions "slot" and "rerotated": kept_evict needs a rope_plane. */
 bool kept_strategy_moves_keys(const kept_strategy *s);
+/* Kept slots may get a bias: kept_evict needs a bias_plane, and attention must read it. */
+bool kept_strategy_biases(const kept_strategy *s);
+/* Recent queries that all parts but the merge read. */
+int kept_strategy_recent(const kept_strategy *s);
 /* Position "rerotated": keys are numbered from 0. Who owns the sequence makes the slots of its
  * longest head the rotary position of the next token. */
 bool kept_strategy_renumbers(const kept_strategy *s);
@@ -235,6 +241,7 @@ typedef struct kept_evict {
     /* Plane of what a key's rotary position is above the original one (position slot, rerotated),
      * or -1. */
     int rope_plane;
+    int bias_plane;              /* plane of biases (base 2), or -1: no slot has one */
     int32_t rope_back;           /* next_pos less the rotary position of the next token */
     const float *q_mean, *q_cov; /* [n_layers][n_heads][G][D], [..][D][D]; NULL if not captured */
     const float *recent; /* [n_layers][n_recent][n_heads][G][D] rotated queries of the last n_recent

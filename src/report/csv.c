@@ -56,6 +56,36 @@ static const char *const figures[] = {
     "speed_ratio",
     "n_speed_steps",
 };
+/* Figures inside a member; the column is called "member.figure". */
+static const char *const nested[][2] = {
+    {"kl_stats", "ln_ratio"},
+    {"kl_stats", "ln_ratio_se"},
+    {"kl_stats", "kl_mean"},
+    {"kl_stats", "kl_se"},
+    {"kl_stats", "kl_median"},
+    {"kl_stats", "kl_p99"},
+    {"kl_stats", "kl_max"},
+    {"kl_stats", "dp_rms"},
+    {"kl_stats", "same_top"},
+    {"key_tokens", "n"},
+    {"key_tokens", "nll"},
+    {"key_tokens", "full_nll"},
+    {"trajectory", "identical"},
+    {"trajectory", "prefix_match"},
+    {"trajectory", "first_divergence"},
+    {"trajectory", "length_ratio"},
+    {"trajectory", "longer"},
+    {"trajectory", "shorter"},
+    {"trajectory", "cut"},
+};
+enum { N_NESTED = sizeof nested / sizeof *nested };
+/* Lists: the column has "key:value" between semicolons. */
+static const char *const lists[][3] = {{"by_turn", "turn", "score"},
+                                       {"by_again", "to", "score"},
+                                       {"by_distance", "to", "nll"},
+                                       {"by_position", "to", "nll"}};
+enum { N_LISTS = sizeof lists / sizeof *lists };
+
 enum { N_FIGURES = sizeof figures / sizeof *figures };
 
 static void print_text(FILE *out, const char *s)
@@ -73,6 +103,33 @@ static void print_text(FILE *out, const char *s)
     fputc('"', out);
 }
 
+static void print_figure(FILE *out, double x)
+{
+    if (x == x)
+        fprintf(out, ",%.15g", x);
+    else
+        fputc(',', out);
+}
+
+/* The last range of a list has no end: "inf". */
+static void print_list(FILE *out, const json_t *cell, const char *const list[3])
+{
+    const json_t *x;
+    size_t i;
+    fputc(',', out);
+    json_array_foreach(json_object_get(cell, list[0]), i, x)
+    {
+        const double key = kept_view_number(x, list[1]), value = kept_view_number(x, list[2]);
+        fputs(i ? ";" : "", out);
+        if (key == key)
+            fprintf(out, "%.0f:", key);
+        else
+            fputs("inf:", out);
+        if (value == value)
+            fprintf(out, "%.15g", value);
+    }
+}
+
 kept_status kept_report_csv(const json_t *result, FILE *out)
 {
     const json_t *tasks = json_object_get(result, "tasks"), *c;
@@ -81,6 +138,10 @@ kept_status kept_report_csv(const json_t *result, FILE *out)
     fputs("task,length,query_aware,strategy,resolved,front", out);
     for (int k = 0; k < N_FIGURES; k++)
         fprintf(out, ",%s", figures[k]);
+    for (int k = 0; k < N_NESTED; k++)
+        fprintf(out, ",%s.%s", nested[k][0], nested[k][1]);
+    for (int k = 0; k < N_LISTS; k++)
+        fprintf(out, ",%s.%s", lists[k][0], lists[k][2]);
     fputc('\n', out);
     json_array_foreach(json_object_get(result, "cells"), i, c)
     {
@@ -93,13 +154,12 @@ kept_status kept_report_csv(const json_t *result, FILE *out)
         fputc(',', out);
         print_text(out, kept_view_text(v, "resolved"));
         fprintf(out, ",%d", kept_view_true(c, "front"));
-        for (int k = 0; k < N_FIGURES; k++) {
-            double x = kept_view_number(c, figures[k]);
-            if (x == x)
-                fprintf(out, ",%.15g", x);
-            else
-                fputc(',', out);
-        }
+        for (int k = 0; k < N_FIGURES; k++)
+            print_figure(out, kept_view_number(c, figures[k]));
+        for (int k = 0; k < N_NESTED; k++)
+            print_figure(out, kept_view_number(json_object_get(c, nested[k][0]), nested[k][1]));
+        for (int k = 0; k < N_LISTS; k++)
+            print_list(out, c, lists[k]);
         fputc('\n', out);
     }
     return ferror(out) ? KEPT_IO : KEPT_OK;

@@ -81,28 +81,68 @@ static char *flags_of(const json_t *task)
     return text;
 }
 
+/* The first variant with this strategy (or this budget) that comes before v, -1: v is the first. */
+static int seen_before(const json_t *variants, int v, bool budget)
+{
+    const json_t *own = kept_view_at(variants, v);
+    for (int w = 2; w < v; w++) {
+        const json_t *other = kept_view_at(variants, w);
+        if (budget ? !strcmp(kept_html_spec(own).budget, kept_html_spec(other).budget)
+                   : kept_html_same_stem(own, other))
+            return w;
+    }
+    return -1;
+}
+
+/* Lists "a,b" of the parts that no earlier variant has; how many there are. */
+static int write_parts(const kept_html *p, bool budget, FILE *f)
+{
+    const json_t *variants = json_object_get(p->result, "variants");
+    int n = 0;
+    for (int v = 2; v < p->n_variants; v++) {
+        const kept_spec_parts x = kept_html_spec(kept_view_at(variants, v));
+        if (seen_before(variants, v, budget) >= 0)
+            continue;
+        fputs(n++ ? "," : "", f);
+        fprintf(f, "%.*s", budget ? 1000 : x.stem_len, budget ? x.budget : x.stem);
+    }
+    return n;
+}
+
+static void write_names(const kept_html *p, FILE *f)
+{
+    const json_t *variants = json_object_get(p->result, "variants");
+    for (int v = 2; v < p->n_variants; v++)
+        fprintf(f, "%s%s", v > 2 ? "," : "", kept_view_text(kept_view_at(variants, v), "name"));
+}
+
+/* Strategies times budgets where that is what there is, else one by one. */
 static void write_strategies(const kept_html *p, FILE *out)
 {
-    const json_t *v;
-    size_t i;
-    char *text = NULL;
-    size_t n;
-    FILE *f = open_memstream(&text, &n);
-    const char *lead = "";
-    if (!f)
-        return;
-    json_array_foreach(json_object_get(p->result, "variants"), i, v)
-    {
-        if (strcmp(kept_view_text(v, "role"), "strategy"))
-            continue;
-        fprintf(f, "%s%s", lead, kept_view_text(v, "name"));
-        lead = ",";
-    }
-    if (!fclose(f) && *text) {
+    char *text[3] = {NULL, NULL, NULL};
+    size_t n[3];
+    FILE *f[3];
+    int count[2] = {0, 0};
+    for (int i = 0; i < 3; i++)
+        f[i] = open_memstream(&text[i], &n[i]);
+    for (int i = 0; i < 2; i++)
+        count[i] = f[i] ? write_parts(p, i, f[i]) : 0;
+    if (f[2])
+        write_names(p, f[2]);
+    for (int i = 0; i < 3; i++)
+        if (f[i] && fclose(f[i]))
+            count[0] = -1;
+    const bool grid = count[1] > 1 && count[0] * count[1] == p->n_variants - 2;
+    if (count[0] > 0 && text[grid ? 0 : 2]) {
         fputs(" \\\n  --strategy ", out);
-        write_word(out, text);
+        write_word(out, text[grid ? 0 : 2]);
     }
-    free(text);
+    if (grid && text[1]) {
+        fputs(" --budget ", out);
+        write_word(out, text[1]);
+    }
+    for (int i = 0; i < 3; i++)
+        free(text[i]);
 }
 
 static void write_common(const kept_html *p, FILE *out)

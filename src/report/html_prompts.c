@@ -246,7 +246,8 @@ static void take_counts(void *ctx, const kept_map_run *run)
         c->kept[p]++;
 }
 
-/* Adds what a row kept of a prompt: a digit for each token that is shown, 0 only for "no head". */
+/* Adds what a row kept of a prompt: a digit for each token that is shown, 0 only for no head, 9
+ * only for all. */
 static kept_status add_kept(job *j, const json_t *sample, int variant, json_t *prompt)
 {
     uint8_t *map = NULL;
@@ -266,7 +267,7 @@ static kept_status add_kept(job *j, const json_t *sample, int variant, json_t *p
         json_array_foreach(json_object_get(part, "tokens"), k, token)
         {
             const int x = !s ? c.kept[from + (int)k] : 0;
-            text[at++] = (char)('0' + (x ? 1 + (8 * x - 1) / (c.n_heads ? c.n_heads : 1) : 0));
+            text[at++] = (char)('0' + (x ? 1 + 8 * x / (c.n_heads ? c.n_heads : 1) : 0));
         }
     }
     if (!s)

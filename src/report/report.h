@@ -17,6 +17,10 @@ typedef struct kept_view_options {
  * with its Wilson interval and paired change with flips, KL, top-1, mass_recall, evidence_recall,
  * prefill time, decode tokens/s and ratio to the full cache, scoring and compaction time. */
 kept_status kept_report_table(const json_t *result, FILE *out, const kept_view_options *o);
+/* Columns that the table has no room for, task by task: a set of kept_report_column_sets. ARGUMENT:
+ * no such set. */
+kept_status kept_report_columns(const json_t *result, const char *set, FILE *out);
+const char *const *kept_report_column_sets(int *n);
 kept_status kept_report_csv(const json_t *result, FILE *out);
 /* One line for every sample and row. */
 kept_status kept_report_jsonl(const json_t *result, FILE *out);

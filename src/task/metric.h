@@ -49,4 +49,15 @@ double kept_difflib_ratio(const char *a, const char *b);
  * any), after control characters became newlines and the ends were stripped. 0..1. */
 double kept_score_match(const char *output, char *const *answers, int n_answers, bool any);
 
+/* ---- where an answer comes from -------------------------------------------------------------- */
+typedef enum kept_answer_class {
+    KEPT_ANSWER_NOVEL,
+    KEPT_ANSWER_NEAR_COPY, /* 80 % of its runs of three words stand in the context */
+    KEPT_ANSWER_ABSTAIN    /* no word, or words that say that there is no answer */
+} kept_answer_class;
+const char *kept_answer_class_name(kept_answer_class c); /* "novel", "near-copy", "abstain" */
+/* Letters and digits count, in one case. A definition of ours. NOMEM. */
+kept_status kept_answer_classify(const char *answer, const char *context, kept_answer_class *out,
+                                 kept_error *err);
+
 #endif

@@ -31,6 +31,10 @@ takes_in() {
         run 0 study import "$work/new.db" "$work/r.json" && grep -q ' 0 outcomes' "$work/out"
 }
 expect study-import takes_in
+shows() { run 0 study show "$db" --columns paths && grep -q '^  full  *100.0 ' "$work/out"; }
+expect study-show run 0 study show "$db"
+expect study-columns shows
+expect study-columns-typo says 2 "did you mean 'paths'" show "$db" --columns path
 doctored() {
     sed '0,/"score": 0.0/s//"score": 1.0/' "$work/r.json" >"$work/bad.json" && ! cmp -s "$work/r.json" "$work/bad.json" &&
         says 1 'changed by hand' import "$work/new.db" "$work/bad.json"
@@ -48,6 +52,10 @@ assert len(lines) == 6 and len(rows) == 3 and len(doc["samples"]) == 2
 for v, row in zip(doc["variants"], rows):
     scores = [x["score"] for x in lines if x["strategy"] == v["name"]]
     assert abs(sum(scores) / 2 - float(row["score"])) < 1e-12, (v, scores)
+    mine = [x["tokens"] for x in lines if x["strategy"] == v["name"]]
+    full = [x["tokens"] for x in lines if x["strategy"] == doc["variants"][0]["name"]]
+    ratio = sum(map(len, mine)) / sum(map(len, full))
+    assert abs(ratio - float(row["trajectory.length_ratio"])) < 1e-12, (v, ratio)
 folders = glob.glob(work + "/lm/*")
 assert len(folders) == 3, folders
 for folder in folders:

@@ -18,7 +18,7 @@ const charts = (() => {
   const scales = (s) => {
     const stems = s.stems.filter((x) => s.on.strategy.has(x));
     return {
-      colour: { field: "strategy", type: "nominal", legend: null, scale: { domain: stems, range: stems.map((x) => colourOf(s, x)) } },
+      colour: { field: "strategy", type: "nominal", legend: null, scale: { domain: stems.concat("full"), range: stems.map((x) => colourOf(s, x)).concat(s.ink) } },
       shape: { field: "strategy", type: "nominal", legend: null, scale: { domain: stems, range: stems.map((x) => shapes[s.stems.indexOf(x) % 8]) } },
     };
   };
@@ -58,7 +58,7 @@ const charts = (() => {
     const { colour, shape } = scales(s);
     const axis = { field: "x", type: "quantitative", title, scale: { zero: false, nice: true, padding: 12 } };
     const layer = margins(s).concat([
-      { data: { values }, mark: { type: "rule", opacity: 0.35, strokeWidth: 1.5 }, encoding: { x: axis, y: { ...qualityAxis(s), field: "low" }, y2: { field: "high" }, color: colour } },
+      { data: { values }, mark: { type: "rule", opacity: 0.45, strokeWidth: 1.5 }, encoding: { x: axis, y: { ...qualityAxis(s), field: "low" }, y2: { field: "high" }, color: colour } },
     ]);
     if (front && values.some((v) => v.front))
       layer.push({ data: { values: values.filter((v) => v.front) }, mark: { type: "line", interpolate: "linear", color: s.soft, strokeWidth: 1, opacity: 0.8 }, encoding: { x: axis, y: qualityAxis(s), order: { field: "x" } } });
@@ -80,7 +80,7 @@ const charts = (() => {
     }
     if (!lines.length) return null;
     const { colour, shape } = scales(s);
-    const x = { field: "x", type: "quantitative", title: "memory held after the eviction, % of the full cache", scale: { reverse: true, zero: false, padding: 14 } };
+    const x = { field: "x", type: "quantitative", title: "memory held, % of the full cache", scale: { reverse: true, zero: false, padding: 14 } };
     const y = qualityAxis(s);
     return {
       height: 300,
@@ -114,7 +114,7 @@ const charts = (() => {
     const color = { field: "score", type: "quantitative", ...heat(s), legend: { orient: "top", direction: "horizontal", gradientLength: 160, gradientThickness: 10, titleOrient: "left" } };
     const cell = { mark: { type: "rect", stroke: s.sheet, strokeWidth: 1 }, encoding: { x, x2, y: { field: "row", type: "nominal", title: null, sort: order }, color, tooltip } };
     if (lengths.length < 2) return { data: { values }, ...cell, height: { step: 17 } };
-    const panel = Math.max(90, Math.min(260, s.width / Math.min(lengths.length, 4) - 90));
+    const panel = Math.max(90, Math.min(430, (s.width - 130) / Math.min(lengths.length, 4) - 30));
     return {
       data: { values }, columns: Math.max(1, Math.floor((s.width - 130) / (panel + 24))), facet: { field: "length", type: "ordinal", title: "tokens of the prompt", header: { titleFontWeight: "normal" } },
       spec: { ...cell, width: panel, height: { step: 17 } }, own: true,
@@ -132,10 +132,10 @@ const charts = (() => {
     const shown = options.positive ? values.filter((v) => v.y > 0) : values;
     const { colour } = scales(s);
     const ranks = [...new Set(values.map((v) => v.at))].sort((a, b) => a - b).map((at) => values.find((v) => v.at === at).x);
-    const budgets = [...new Set(shown.map((v) => v.budget))];
+    const budgets = [...new Set(shown.map((v) => v.budget).filter((b) => b))];
     const X = { field: "x", type: "ordinal", title: options.title, sort: ranks, axis: { labelAngle: 0, labelOverlap: true } };
     const Y = { field: "y", type: "quantitative", title: options.yTitle, scale: options.positive ? { type: "log" } : { domain: [0, 100] } };
-    const encoding = { x: X, y: Y, detail: { field: "name" }, color: colour, strokeDash: { field: "budget", type: "nominal", sort: budgets, legend: budgets.length > 1 ? { title: "budget", orient: "bottom", symbolStrokeColor: s.ink, columns: 4 } : null } };
+    const encoding = { x: X, y: Y, detail: { field: "name" }, color: colour, strokeDash: { field: "budget", type: "nominal", scale: { domain: [""].concat(budgets), range: [[1, 0], [1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [1, 4]] }, legend: budgets.length > 1 ? { title: "budget", orient: "bottom", symbolStrokeColor: s.ink, symbolSize: 500, values: budgets, columns: 4 } : null } };
     const tooltip = [{ field: "name", title: "row" }, { field: "x", title: options.title }, { field: "y", title: options.yTitle, format: ".3~g" }];
     return {
       height: 250,
@@ -186,7 +186,7 @@ const charts = (() => {
         values.push({ x: (m.seen * b) / m.bins, x2: (m.seen * (b + 1)) / m.bins, y: r, y2: r + 1, share: (100 * digits.indexOf(m.rows[r * m.bins + b])) / 61, head: per > 1 ? Math.floor(r / per) + "." + (r % per) : String(r) });
     const evidence = (m.evidence || []).map(([a, b]) => ({ x: a, x2: Math.max(b, a + m.seen / 300) }));
     const ticks = [...Array(Math.ceil(m.lines / per / 5)).keys()].map((i) => 5 * i * per);
-    const X = { field: "x", type: "quantitative", title: "position in the prompt, tokens", scale: { domain: [0, m.seen], nice: false } };
+    const X = { field: "x", type: "quantitative", title: "position in the prompt, tokens", scale: { domain: [0, m.seen], nice: false }, axis: { grid: false } };
     return {
       height: Math.max(160, Math.min(420, 4 * m.lines)),
       layer: [

@@ -43,7 +43,7 @@
     axis: { labelColor: state.soft, titleColor: state.soft, gridColor: state.line, domainColor: state.line, tickColor: state.line, titleFontWeight: "normal", titleFontSize: 12, labelFontSize: 11, gridOpacity: 0.7, labelLimit: 190 },
     legend: { labelColor: state.ink, titleColor: state.soft, titleFontWeight: "normal", labelFontSize: 11, titleFontSize: 12 },
     header: { labelColor: state.ink, titleColor: state.soft, labelFontSize: 12 },
-    text: { color: state.ink },
+    title: { color: state.soft, fontSize: 12, fontWeight: "normal" }, text: { color: state.ink },
   });
 
   // ---- plots ------------------------------------------------------------------------------------
@@ -56,7 +56,7 @@
       p.append("Nothing to draw for this task and these filters.");
       return p;
     }
-    p.append("This task has none. Show ");
+    p.append("Not measured by this task, but by ");
     result.tasks.forEach((t, i) => {
       if (!has(i)) return;
       const b = make("button", `${t.label}, ${t.length} tokens`, { type: "button" });
@@ -115,7 +115,7 @@
       mark.style.color = charts.colourOf(state, x);
       item.append(mark, make("code", x));
       return item;
-    }));
+    }), make("li", "\u2014 the full cache, where it is drawn", { class: "small" }));
   };
   const listMaps = () => {
     const box = document.querySelector('[data-plot="map"]');
@@ -171,15 +171,25 @@
     const evidence = text.querySelector(".evidence");
     if (evidence) text.scrollTop = evidence.offsetTop - text.offsetTop - 120;
   };
+  const sampleAt = (index) => result.samples.find((x) => x.task === state.task && x.index === index);
   const showFlip = (sheet, flip, variant) => {
     const name = result.variants[variant].name, list = make("dl");
     const line = (a, b) => list.append(make("dt", a), make("dd", b));
     line("Sample", `${flip.index}` + (typeof flip.depth === "number" ? `, evidence at ${Math.round(100 * flip.depth)} % of the prompt` : ""));
     const p = prompts.find((q) => q.task === state.task && q.index === flip.index);
-    if (p && p.asked) line("Asked", p.asked.replace(/<\|[^|]*\|>/g, " ").trim());
-    line("Wanted", (flip.answers || []).join(" | "));
-    line(`full (${score(flip.before.value)})`, flip.before.failed ? "(failed)" : flip.before.text);
-    line(`${name} (${score(flip.after.value)})`, flip.after.failed ? "(failed)" : flip.after.text);
+    if (p && p.asked && !(sampleAt(flip.index) || {}).turns) line("Asked", p.asked.replace(/<\|[^|]*\|>/g, " ").trim());
+    const sample = sampleAt(flip.index);
+    const answer = (v) => sample.outcomes.find((o) => o.variant === v) || {};
+    if (sample && sample.turns) {
+      sample.turns.forEach((turn, k) => {
+        const [full, own] = [0, variant].map((v) => (answer(v).turns || [])[k] || {});
+        line(`Turn ${k + 1}`, `wanted ${(turn.answers || []).join(" | ")}; full: ${oneLine(full.text)}; ${name}: ${oneLine(own.text)}` + (full.score === own.score ? "" : own.score < full.score ? " (lost)" : " (gained)"));
+      });
+    } else {
+      line("Wanted", (flip.answers || []).join(" | "));
+      line(`full (${score(flip.before.value)})`, flip.before.failed ? "(failed)" : flip.before.text);
+      line(`${name} (${score(flip.after.value)})`, flip.after.failed ? "(failed)" : flip.after.text);
+    }
     sheet.replaceChildren(list);
     showPrompt(sheet, flip, variant);
   };

@@ -1,0 +1,63 @@
+/* merging: MergingPress (kvpress). The value of each dropped token goes into the kept one whose key
+ * has the greatest cosine s to its own:
+ *
+ *     w_e = max(s, 0) |v_e| / (|v_e| + |v_t|)   if s >= at        v_t <- (v_t + sum w_e v_e) / (1 +
+ * sum w_e)
+ */
+#include "kept/policy.h"
+
+#include <math.h>
+#include <string.h>
+
+#define EPSILON 1e-6
+
+static double length(const float *x, int n)
+{
+    double sum = 0;
+    for (int d = 0; d < n; d++)
+        sum += (double)x[d] * x[d];
+    return sqrt(sum);
+}
+
+static void merge(const kept_view *v, const kept_merging *m)
+{
+    const kept_view_head *h = &v->heads[m->head];
+    const size_t size = (size_t)v->head_size;
+    float *cosine = m->work, *sum = cosine + h->n;
+    int32_t *to = m->to;
+    kept_merge_nearest(v, m, to, cosine);
+    memset(sum, 0, (size_t)m->n_kept * sizeof *sum);
+    for (int g = 0; g < m->n_gone; g++) {
+        const float *from = h->value + (size_t)m->gone[g] * size;
+        const float *target = h->value + (size_t)m->kept[to[g]] * size;
+        float *out = m->value + (size_t)to[g] * size;
+        if (cosine[g] < v->options[0] || cosine[g] <= 0)
+            continue;
+        double e = length(from, v->head_size), t = length(target, v->head_size);
+        float w = (float)(cosine[g] * e / (e + t + EPSILON));
+        for (size_t d = 0; d < size; d++)
+            out[d] += w * from[d];
+        sum[to[g]] += w;
+    }
+    for (int j = 0; j < m->n_kept; j++)
+        for (size_t d = 0; d < size && sum[j] > 0; d++)
+            m->value[(size_t)j * size + d] /= 1 + sum[j];
+}
+
+static const kept_option options[] = {
+    {"at", 0, -1, 1, false, NULL, "least cosine of the keys for which a token is merged"},
+};
+
+const kept_merge kept_merge_merging = {
+    .part = {.abi = KEPT_POLICY_ABI,
+             .axis = KEPT_AXIS_MERGE,
+             .name = "merging",
+             .summary = "values go into those of the most similar kept keys, by their lengths",
+             .paper = "kvpress MergingPress, after arXiv 2210.09461 and 2406.13035",
+             .deviations = "protected tokens are targets too, as there; the share of tokens that "
+                           "are merged (merge_fraction) is always 1",
+             .options = options,
+             .n_options = 1},
+    .needs = KEPT_NEED_KEYS | KEPT_NEED_VALUES,
+    .merge = merge,
+};
