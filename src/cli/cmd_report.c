@@ -178,7 +178,9 @@ int kept_cmd_report(int argc, char **argv)
     json_t *doc = NULL, *comparison = NULL, *prompts = NULL;
     kept_error err = {.text = ""};
     const char *slash = strrchr(r.file, '/');
-    kept_status s = kept_load_result(r.file, r.setting, &doc, &err);
+    kept_status s = kept_page_ready(&err);
+    if (!s)
+        s = kept_load_result(r.file, r.setting, &doc, &err);
     if (!s)
         s = compare(&r, doc, &comparison, &err);
     if (!s)

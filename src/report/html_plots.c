@@ -78,14 +78,11 @@ static const struct figure {
     const char *size;  /* class: a third of the width, half, all of it */
 } figures[] = {
     {"held", "Quality against memory held",
-     "Change against the full cache on the same prompts, with its 95 % interval, and what the "
-     "cache "
-     "holds right after the eviction. The line joins rows that nothing beats in both. The dashed "
-     "line is the margin.",
+     "Change against the full cache on the same prompts, with 95 % intervals. The line joins rows "
+     "that nothing beats in both; dashed: the margin.",
      has_cells, "--strategy snapkv,h2o --budget 50%,20%", "third"},
     {"peak", "Quality against peak memory",
-     "The most bytes the sequence ever held. A strategy that evicts once the prompt is read has "
-     "held all of it.",
+     "The most bytes ever held. A strategy that evicts once the prompt is read has held all of it.",
      has_cells, "--strategy snapkv,h2o --budget 50%,20%", "third"},
     {"speed", "Quality against decoding speed",
      "Decoding one sequence alone, relative to the full cache timed beside it.", has_speed,

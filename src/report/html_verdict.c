@@ -108,9 +108,11 @@ static void write_headline(const kept_html *p, const summary *s, FILE *out)
         fprintf(out, "%d of %d rows these samples are too few to tell.</p>\n", s->count[OPEN],
                 s->count[OPEN] + s->count[WORSE]);
     } else {
-        fputs("<p class=\"headline bad\"><span class=\"mark\" aria-hidden=\"true\">&#10007;</span> "
-              "Everything here is worse than the full cache.</p>\n",
-              out);
+        fprintf(
+            out,
+            "<p class=\"headline bad\"><span class=\"mark\" aria-hidden=\"true\">&#10007;</span> "
+            "Everything here is worse than the full cache%s.</p>\n",
+            s->n_tasks > 1 ? " on at least one task" : "");
     }
 }
 
@@ -137,14 +139,14 @@ static void write_counts(const summary *s, FILE *out)
 {
     static const struct {
         standing which;
-        const char *style, *text;
-    } kinds[] = {{AS_GOOD, "good", "as good as full"},
-                 {OPEN, "open", "cannot be told"},
-                 {WORSE, "bad", "worse than full"}};
+        const char *style, *text, *of_several;
+    } kinds[] = {{AS_GOOD, "good", "as good as full", " on every task"},
+                 {OPEN, "open", "cannot be told", ""},
+                 {WORSE, "bad", "worse than full", " on a task or more"}};
     fputs("<ul class=\"counts\">", out);
     for (int i = 0; i < 3; i++)
-        fprintf(out, "<li class=\"%s\"><b>%d</b> %s</li>", kinds[i].style, s->count[kinds[i].which],
-                kinds[i].text);
+        fprintf(out, "<li class=\"%s\"><b>%d</b> %s%s</li>", kinds[i].style,
+                s->count[kinds[i].which], kinds[i].text, s->n_tasks > 1 ? kinds[i].of_several : "");
     fputs("</ul>\n", out);
 }
 

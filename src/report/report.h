@@ -55,8 +55,8 @@ typedef struct kept_page_study {
  * NOMEM. */
 kept_status kept_page_prompts(const kept_page_study *study, const json_t *result,
                               const json_t *comparison, json_t **out, kept_error *err);
-/* False: this kept was built without the script that draws plots. */
-bool kept_page_ready(void);
+/* UNSUPPORTED: this kept was built without the script that draws plots. */
+kept_status kept_page_ready(kept_error *err);
 /* Writes the page whole or not at all. UNSUPPORTED: not ready. IO, NOMEM. */
 kept_status kept_report_page(const kept_page *p, const char *path, kept_error *err);
 

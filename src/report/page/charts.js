@@ -80,7 +80,7 @@ const charts = (() => {
     }
     if (!lines.length) return null;
     const { colour, shape } = scales(s);
-    const x = { field: "x", type: "quantitative", title: "memory held, % of the full cache", scale: { reverse: true, zero: false, padding: 14 } };
+    const x = { field: "x", type: "quantitative", title: "memory held, % of the full cache", scale: { reverse: true, zero: false, padding: 14 }, axis: { tickCount: Math.max(4, Math.min(10, s.width / 90)) } };
     const y = qualityAxis(s);
     return {
       height: 300,
