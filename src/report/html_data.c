@@ -171,9 +171,24 @@ json_t *kept_html_ladders(const kept_html *p)
 
 /* ---- the result, as small as it must be ----------------------------------------------------- */
 
-static size_t size_of(const json_t *x)
+typedef struct room {
+    size_t used, most;
+} room;
+
+static int count_bytes(const char *text, size_t n, void *ctx)
 {
-    return json_dumpb(x, NULL, 0, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(DIGITS));
+    room *r = ctx;
+    (void)text;
+    r->used += n;
+    return r->used > r->most ? -1 : 0;
+}
+
+/* Whether a value takes at most so many bytes; a large one is not written to its end. */
+static bool fits(const json_t *x, size_t most)
+{
+    room r = {0, most};
+    return !json_dump_callback(x, count_bytes, &r,
+                               JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(DIGITS));
 }
 
 static void drop(json_t *o, const char *const *keys, size_t n)
@@ -222,21 +237,46 @@ static json_t *thin_cells(const json_t *cells)
     return list;
 }
 
+/* The name of a file in place of where it lay: a page is passed on. */
+static void forget_folder(json_t *owner, const char *key)
+{
+    const char *path = json_string_value(json_object_get(owner, key));
+    const char *slash = path ? strrchr(path, '/') : NULL;
+    if (slash)
+        json_object_set_new(owner, key, json_string(slash + 1));
+}
+
+/* The result with members of its own that may be changed, and no folders. A new reference. */
+static json_t *copy_result(const json_t *result)
+{
+    json_t *doc = json_copy((json_t *)(uintptr_t)result), *tasks, *task;
+    json_t *model = json_deep_copy(json_object_get(result, "model"));
+    size_t t;
+    if (model) {
+        forget_folder(model, "asked");
+        json_object_set_new(doc, "model", model);
+    }
+    tasks = json_deep_copy(json_object_get(result, "tasks"));
+    json_array_foreach(tasks, t, task) forget_folder(task, "file");
+    json_object_set_new(doc, "tasks", tasks);
+    return doc;
+}
+
 /* The document, less what does not fit; *left_out says what. A new reference. */
 static json_t *fitting(const json_t *result, const char **left_out)
 {
-    json_t *doc = json_copy((json_t *)(uintptr_t)result);
+    json_t *doc = copy_result(result);
     const json_t *samples = json_object_get(result, "samples");
     *left_out = "nothing";
-    if (doc && size_of(samples) > SAMPLE_BYTES) {
+    if (doc && !fits(samples, SAMPLE_BYTES)) {
         *left_out = "lists of tokens of each sample";
         json_object_set_new(doc, "samples", thin_samples(samples));
     }
-    if (doc && size_of(doc) > MOST_BYTES) {
+    if (doc && !fits(doc, MOST_BYTES)) {
         *left_out = "all samples";
         json_object_set_new(doc, "samples", json_array());
     }
-    if (doc && size_of(doc) > MOST_BYTES) {
+    if (doc && !fits(doc, MOST_BYTES)) {
         *left_out = "all samples, and the details of cells";
         json_object_set_new(doc, "cells", thin_cells(json_object_get(result, "cells")));
     }
@@ -271,7 +311,7 @@ static json_t *fitting_verdicts(const json_t *comparison)
     for (size_t i = 0; i < sizeof most / sizeof *most; i++) {
         json_decref(list);
         list = verdicts(comparison, most[i]);
-        if (size_of(list) <= FLIP_BYTES)
+        if (fits(list, FLIP_BYTES))
             break;
     }
     return list;
