@@ -259,6 +259,8 @@ kept_evict kept_seq_lend(kept_seq *s, int32_t full_tokens);
 kept_status kept_seq_trim(kept_seq *s, int from, int to);
 /* After a forward pass: schedules, windowed layers. */
 kept_status kept_seq_after(kept_seq *s, const kept_item *item, kept_error *err);
+/* If the strategy of s will not act again: gives back what it remembered. */
+void kept_seq_forget(kept_seq *s);
 typedef struct kept_held {
     int layers;    /* that evict */
     int64_t slots; /* live in all of their heads */

@@ -117,8 +117,7 @@ kept_status kept_seq_look(kept_seq *s, const kept_score *as, const kept_look *lo
     return st ? st : kept_strategy_look(&what, &x, s->engine->evict_work, look, err);
 }
 
-/* A strategy that will not act again gives back what it remembered. */
-static void forget(kept_seq *s)
+void kept_seq_forget(kept_seq *s)
 {
     if (s->control || kept_strategy_acts_again(s->strategy) || s->keep_planes)
         return;
@@ -151,7 +150,7 @@ kept_status kept_seq_end_prefill(kept_seq *s, kept_error *err)
             st = kept_seq_evict(s, s->full_tokens, err);
         s->round += s->layered;
         if (!st)
-            forget(s);
+            kept_seq_forget(s);
     }
     return st ? st : kept_control_follow(s, err);
 }
