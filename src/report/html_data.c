@@ -11,7 +11,7 @@
 #define SAMPLE_BYTES 400000 /* above: samples without their lists of tokens */
 #define FLIP_BYTES   200000
 #define DIGITS       9
-#define EXACT        15 /* as results are written: such a page's result can be compared and imported */
+#define EXACT        15 /* digits that results are written with: such a copy is a result again */
 #define MOST_DEPTHS  10
 
 /* ---- depths --------------------------------------------------------------------------------- */
