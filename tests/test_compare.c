@@ -6,6 +6,7 @@
 #include "bench/verify.h"
 #include "test.h"
 
+#include "bench/decay.h"
 #include "bench/energy.h"
 
 #include <math.h>
@@ -421,6 +422,42 @@ static void positions_have_ranges(void)
     json_decref(doc);
 }
 
+/* Least squares of 0.95, 0.8, 0.35 on 9, 10, 12, worked out apart: -0.203571428571; errors: weights
+ * -4/14, -1/14, 5/14 of x = 9, 10, 12 around 31/3. */
+static void scores_over_length(void)
+{
+    static const double length[] = {4096, 512, 1024}, score[] = {0.315, 0.95, 0.72};
+    static const double full[] = {0.9, 1, 0.9};
+    json_t *doc = json_pack("{s:[],s:[{s:s},{s:s},{s:s}],s:[]}", "tasks", "variants", "name",
+                            "full", "name", "full (again)", "name", "a@20%", "cells");
+    json_t *out = NULL;
+    kept_error err;
+    for (int t = 0; t < 3; t++) {
+        json_array_append_new(
+            json_object_get(doc, "tasks"),
+            json_pack("{s:s,s:s,s:f}", "name", "vt", "kind", "generate", "length", length[t]));
+        for (int v = 0; v < 3; v++)
+            json_array_append_new(json_object_get(doc, "cells"),
+                                  json_pack("{s:i,s:i,s:i,s:f,s:f,s:f}", "task", t, "variant", v,
+                                            "n", 100, "score", v == 2 ? score[t] : full[t],
+                                            "change_low", -0.1 * full[t], "change_high",
+                                            0.1 * full[t]));
+    }
+    CHECK_INT(kept_decay(doc, &out, &err), KEPT_OK);
+    CHECK_INT(json_array_size(out), 2);
+    const json_t *row = json_array_get(out, 1);
+    CHECK_STR(json_string_value(json_object_get(row, "row")), "a@20%");
+    CHECK_NEAR(json_number_value(json_object_get(row, "slope")), -0.203571428571, 1e-9);
+    const double half = 0.1 * sqrt(4 * 4 + 1 + 5 * 5) / 14;
+    CHECK_NEAR(json_number_value(json_object_get(row, "slope_low")), -0.203571428571 - half, 1e-9);
+    CHECK_NEAR(json_number_value(json_object_get(row, "effective_length")), 512, 0);
+    row = json_array_get(out, 0); /* the full cache: 0.9 of its base at 4096 */
+    CHECK_NEAR(json_number_value(json_object_get(row, "effective_length")), 4096, 0);
+    CHECK_NEAR(json_number_value(json_object_get(row, "slope")), 0, 1e-12);
+    json_decref(out);
+    json_decref(doc);
+}
+
 /* Gaps of 1, 2, ... ms; numpy.percentile(range(1, n + 1), q) as the oracle. */
 static void gaps_and_the_roof(void)
 {
@@ -500,6 +537,7 @@ int main(void)
     RUN(doctored_results_are_caught);
     RUN(the_selftest_can_fail);
     RUN(positions_have_ranges);
+    RUN(scores_over_length);
     RUN(gaps_and_the_roof);
     RUN(counters_of_energy);
     TEST_END();

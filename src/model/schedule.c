@@ -94,6 +94,7 @@ kept_status kept_seq_evict(kept_seq *s, int32_t full_tokens, kept_error *err)
         return st;
     if (acted)
         settle(s);
+    kept_seq_pack(s, 0, e->model->info.n_layers, 0);
     s->score_ns += s->ahead_ns;
     s->ahead_ns = 0;
     s->round++;
@@ -152,7 +153,10 @@ kept_status kept_seq_end_prefill(kept_seq *s, kept_error *err)
         if (!st)
             kept_seq_forget(s);
     }
-    return st ? st : kept_control_follow(s, err);
+    if (!st)
+        st = kept_control_follow(s, err);
+    kept_seq_pack(s, 0, s->engine->model->info.n_layers, 0);
+    return st;
 }
 
 kept_status kept_seq_end_turn(kept_seq *s, kept_error *err)

@@ -34,6 +34,8 @@ kept_status kept_report_compare(const json_t *comparison, FILE *out, int n_flips
  */
 void kept_report_watch(const json_t *look, FILE *out);
 void kept_report_watch_line(const json_t *look, FILE *out);
+/* What kept_decay (bench/decay.h) says. */
+kept_status kept_report_decay(const json_t *list, FILE *out);
 /* Advice (bench/advise.h) as text. */
 kept_status kept_report_advice(const json_t *advice, FILE *out);
 kept_status kept_report_guarantees(const json_t *list, FILE *out, double epsilon, double delta);
