@@ -62,6 +62,25 @@ KEPT_API void kept_merge_nearest(const kept_view *v, const kept_merging *m, int3
 KEPT_API void kept_merge_neighbour(const kept_view *v, const kept_merging *m, int span,
                                    bool guarded, int32_t *to);
 
+/* Which keys a mean is made of: those before rotation, so that the mean has the phase of the kept
+ * slot's position; those as stored, whose phases differ; or none: the kept slot keeps its own. */
+enum { KEPT_MERGE_UNROTATED, KEPT_MERGE_ROTATED, KEPT_MERGE_OWN };
+extern KEPT_API const char *const kept_merge_keys[]; /* "unrotated", "rotated", "own", NULL */
+/* Every kept slot j that gone slots join (m->to, -1: none) becomes the mean of itself, with weight
+ * own[j] > 0, and of these, with weights w [n_gone] >= 0: values, and keys as said. sum [n_kept]
+ * receives the weights added up, 0 where none joined. */
+KEPT_API void kept_merge_means(const kept_view *v, const kept_merging *m, int keys,
+                               const float *own, const float *w, float *sum);
+
+/* For fits. x [n] becomes what minimises |a x - b| with low <= x <= high, by coordinate descent
+ * from the x given; a is [n][rows], one row a coefficient; fixed [n] (or NULL) marks those that
+ * stay. b [rows] becomes b - a x. */
+KEPT_API void kept_fit_box(int n, int rows, const float *a, float *b, const double range[2],
+                           const uint8_t *fixed, float *x);
+/* Solves (a + ridge I) x = b by a Cholesky factor; a [n][n] symmetric, lower half read,
+ * overwritten; b [n][m] becomes x. False where the matrix is not positive definite. */
+KEPT_API bool kept_fit_solve(int n, int m, double *a, double ridge, float *b);
+
 #ifdef __cplusplus
 }
 #endif

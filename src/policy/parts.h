@@ -98,7 +98,10 @@
     X(drop)                                                                                        \
     X(merging)                                                                                     \
     X(cam)                                                                                         \
-    X(summary)
+    X(d2o)                                                                                         \
+    X(kvmerger)                                                                                    \
+    X(summary)                                                                                     \
+    X(matching)
 
 /* X(identifier): const kept_controller kept_control_IDENTIFIER, in controller.c */
 #define KEPT_CONTROL_LIST(X)                                                                       \
