@@ -77,9 +77,16 @@ KEPT_API void kept_merge_means(const kept_view *v, const kept_merging *m, int ke
  * stay. b [rows] becomes b - a x. */
 KEPT_API void kept_fit_box(int n, int rows, const float *a, float *b, const double range[2],
                            const uint8_t *fixed, float *x);
-/* Solves (a + ridge I) x = b by a Cholesky factor; a [n][n] symmetric, lower half read,
- * overwritten; b [n][m] becomes x. False where the matrix is not positive definite. */
-KEPT_API bool kept_fit_solve(int n, int m, double *a, double ridge, float *b);
+/* Rows x [n][size] += what is shortest, times ridge, and closest to bringing sum_j p_rj dx_j to off
+ * [rows][size]: dx = P' (P P' + ridge t I)^-1 off, where t is the mean of the diagonal of P P'.
+ * Rows that are fixed stay. work: rows^2 doubles; off is overwritten. Nothing changes where P P' is
+ * not positive definite. */
+typedef struct kept_fit {
+    int n, rows, size;
+    const float *p;       /* [n][rows] */
+    const uint8_t *fixed; /* [n] */
+} kept_fit;
+KEPT_API void kept_fit_rows(const kept_fit *f, double ridge, double *work, float *off, float *x);
 
 #ifdef __cplusplus
 }

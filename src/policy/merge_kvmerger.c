@@ -107,9 +107,10 @@ const kept_merge kept_merge_kvmerger = {
              .name = "kvmerger",
              .summary = "sets of similar neighbours become Gaussian-weighted means",
              .paper = "arXiv 2407.08454",
-             .deviations = "pivots are the kept tokens, so the score and the budget decide how many "
-                           "there are, and what is dropped of a set without one is gone; the width "
-                           "of the kernel is an own reading; keys=rotated as in the paper",
+             .deviations =
+                 "pivots are the kept tokens, so the score and the budget decide how many "
+                 "there are, and what is dropped of a set without one is gone; the width "
+                 "of the kernel is an own reading; keys=rotated as in the paper",
              .options = options,
              .n_options = 3},
     .needs = KEPT_NEED_KEYS | KEPT_NEED_KEYS0 | KEPT_NEED_VALUES,

@@ -17,18 +17,17 @@ static int recent(const double *options)
     return (int)options[QUERIES];
 }
 
-/* Arrays in view.scratch. */
-typedef struct desk {
-    int rows; /* queries times query heads */
-    double *gram; /* [rows][rows] */
-    float *p;     /* [n_kept][rows] attention of kept keys */
-    float *off;   /* [rows][D] what the output lacks */
-    float *mass;  /* [rows] */
-    float *w;     /* [n_kept] */
-    uint8_t *fixed; /* [n_kept] */
+typedef struct desk { /* in view.scratch and merging.work */
+    int rows;         /* queries times query heads */
+    double *gram;     /* [rows][rows] */
+    float *p;         /* [n_kept][rows] attention of kept keys */
+    float *off;       /* [rows][D] what the output lacks */
+    float *mass;      /* [rows] */
+    float *w;         /* [n_kept] */
+    uint8_t *fixed;   /* [n_kept] */
 } desk;
 
-/* As many of the latest queries as there is room for. */
+/* As many queries as there is room for, the latest. */
 static desk lay_out(const kept_view *v, const kept_merging *m)
 {
     const int most = v->n_recent * v->group;
@@ -60,28 +59,6 @@ static void lacking(const kept_view *v, const kept_merging *m, const desk *d, in
     }
 }
 
-static void fit_values(const kept_view *v, const kept_merging *m, const desk *d)
-{
-    const int n = d->rows, D = v->head_size;
-    double trace = 0;
-    memset(d->gram, 0, (size_t)n * (size_t)n * sizeof *d->gram);
-    for (int j = 0; j < m->n_kept; j++) {
-        const float *p = d->p + (size_t)j * (size_t)n;
-        for (int a = 0; a < n; a++)
-            for (int b = 0; b <= a && p[a] != 0; b++)
-                d->gram[(size_t)a * (size_t)n + (size_t)b] += (double)p[a] * p[b];
-    }
-    for (int a = 0; a < n; a++)
-        trace += d->gram[(size_t)a * (size_t)n + (size_t)a];
-    if (!kept_fit_solve(n, D, d->gram, v->options[RIDGE] * trace / n + 1e-12, d->off))
-        return;
-    for (int j = 0; j < m->n_kept; j++)
-        for (int r = 0; r < n && !d->fixed[j]; r++)
-            for (int c = 0; c < D; c++)
-                m->value[(size_t)j * (size_t)D + (size_t)c] +=
-                    d->p[(size_t)j * (size_t)n + (size_t)r] * d->off[(size_t)r * (size_t)D + (size_t)c];
-}
-
 static void merge(const kept_view *v, const kept_merging *m)
 {
     const kept_view_head *h = &v->heads[m->head];
@@ -98,7 +75,7 @@ static void merge(const kept_view *v, const kept_merging *m)
     for (int r = 0; r < d.rows; r++)
         d.mass[r] = 1;
     kept_fit_box(m->n_kept, d.rows, d.p, d.mass, range, d.fixed, d.w);
-    for (int j = 0; j < m->n_kept; j++)
+    for (int j = 0; j < m->n_kept && m->bias; j++)
         m->bias[j] += logf(d.w[j]);
     for (int r = 0; r < d.rows && v->options[VALUES] != 0; r++) {
         const float all = 1 - d.mass[r]; /* b - a x is left in mass */
@@ -107,13 +84,13 @@ static void merge(const kept_view *v, const kept_merging *m)
         lacking(v, m, &d, r, h->prob + (first + (size_t)r) * (size_t)h->n);
     }
     if (d.rows && v->options[VALUES] != 0)
-        fit_values(v, m, &d);
+        kept_fit_rows(&(kept_fit){m->n_kept, d.rows, v->head_size, d.p, d.fixed}, v->options[RIDGE],
+                      d.gram, d.off, m->value);
 }
 
 static bool biases(const double *options)
 {
-    (void)options;
-    return true;
+    return options[HIGH] > options[LOW];
 }
 
 static const kept_option options[] = {
@@ -132,9 +109,8 @@ const kept_merge kept_merge_matching = {
              .summary = "biases and values that give recent queries the mass and output they had",
              .paper = "arXiv 2602.16284",
              .deviations = "keys are those that the score keeps; the reference queries are the "
-                           "latest ones, fewer where they do not fit the scratch; the mass is "
-                           "matched in parts of each query's own; the least-squares fit has a "
-                           "ridge, because there are more keys than queries",
+                           "latest ones that fit the scratch; each query's mass counts alike; the "
+                           "fit of values has a ridge: there are more keys than queries",
              .options = options,
              .n_options = 6},
     .needs = KEPT_NEED_KEYS | KEPT_NEED_VALUES,

@@ -113,6 +113,8 @@
 #define KEPT_RECIPE_LIST(X)                                                                        \
     X(window)                                                                                      \
     X(streaming)                                                                                   \
+    X(chunk_summaries)                                                                             \
+    X(recursive)                                                                                   \
     X(observed_attention)                                                                          \
     X(pyramidkv)                                                                                   \
     X(adakv)                                                                                       \
