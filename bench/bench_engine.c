@@ -8,99 +8,17 @@
  *
  * Outputs are compared first. Exit 1 if they disagree (with --strict also if a bar is missed), 77
  * if there is no model (KEPT_MODEL or --model). */
-#include "base/base.h"
-#include "kern/kern.h"
-
-#include <llama.h>
-#include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include "engine_rig.h"
 
 #define N_VARIANTS 20
-#define MAX_ROUNDS 21
 
-static int failed, missed;
-
-typedef struct setup {
-    const char *path;
-    int context, steps, threads, rounds, sweep_tokens;
-    bool strict;
-    kept_model *model;
-    const kept_model_info *info;
-    int32_t *tokens; /* [context + steps] */
-} setup;
-
-typedef struct speed {
-    double prefill, decode; /* tokens per second */
-} speed;
-
-static void die(const char *what, const kept_error *err)
-{
-    fprintf(stderr, "bench_engine: %s%s%s\n", what, err ? ": " : "", err ? err->text : "");
-    exit(1);
-}
-
-static int by_value(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *x, int n)
-{
-    qsort(x, (size_t)n, sizeof *x, by_value);
-    return n % 2 ? x[n / 2] : (x[n / 2 - 1] + x[n / 2]) / 2;
-}
-
-static void bar(const char *what, double value, double limit)
-{
-    const bool ok = value >= limit;
-    printf("  %-58s %6.2f  bar %.2f  %s\n", what, value, limit, ok ? "PASS" : "FAIL");
-    missed += !ok;
-}
-
-/* ---- our side -------------------------------------------------------------------------------- */
-
-static kept_engine *engine_new(const setup *s, size_t pool_bytes)
-{
-    kept_error err;
-    kept_engine *e = NULL;
-    kept_engine_options o = {.n_threads = s->threads,
-                             .max_tokens = s->context + s->steps + 64,
-                             .pool_bytes = pool_bytes};
-    if (kept_engine_new(s->model, &o, &e, &err))
-        die("engine", &err);
-    return e;
-}
-
-static void forward(kept_engine *e, const kept_item *items, int n)
-{
-    kept_error err;
-    if (kept_engine_forward(e, items, n, &err))
-        die("forward", &err);
-}
-
-static void prefill(kept_engine *e, kept_seq *seq, const int32_t *tokens, int n)
-{
-    for (int p = 0; p < n; p += 512) {
-        const int k = n - p < 512 ? n - p : 512;
-        kept_item it = {.seq = seq,
-                        .tokens = tokens + p,
-                        .n_tokens = k,
-                        .n_logits = p + k == n,
-                        .n_after = n - p - k,
-                        .prefill = true};
-        forward(e, &it, 1);
-    }
-}
+static int failed;
 
 /* One round; logits of the last prompt token into out if not NULL. */
 static speed run_own(const setup *s, kept_engine *e, float *out)
 {
     kept_error err;
     kept_seq *seq = NULL;
-    double step[1024];
     if (kept_seq_new(e, NULL, NULL, 1, &seq, &err))
         die("sequence", &err);
     const uint64_t t0 = kept_clock_ns();
@@ -108,55 +26,9 @@ static speed run_own(const setup *s, kept_engine *e, float *out)
     const uint64_t t1 = kept_clock_ns();
     if (out)
         memcpy(out, kept_engine_logits(e), (size_t)s->info->n_vocab * sizeof *out);
-    for (int i = 0; i < s->steps; i++) {
-        const uint64_t q = kept_clock_ns();
-        kept_item it = {
-            .seq = seq, .tokens = s->tokens + s->context + i, .n_tokens = 1, .n_logits = 1};
-        forward(e, &it, 1);
-        step[i] = (double)(kept_clock_ns() - q);
-    }
+    const double step = decode(s, e, seq, s->context, NULL);
     kept_seq_free(seq);
-    return (speed){s->context / ((double)(t1 - t0) * 1e-9), 1e9 / median(step, s->steps)};
-}
-
-/* ---- the peer -------------------------------------------------------------------------------- */
-
-static struct llama_context *llama_new(const setup *s, struct llama_model *m, bool flash)
-{
-    struct llama_context_params p = llama_context_default_params();
-    p.n_ctx = (uint32_t)(s->context + s->steps + 64);
-    p.n_batch = p.n_ubatch = 512;
-    p.n_threads = p.n_threads_batch = s->threads;
-    p.flash_attn_type = flash ? LLAMA_FLASH_ATTN_TYPE_ENABLED : LLAMA_FLASH_ATTN_TYPE_DISABLED;
-    p.no_perf = true;
-    struct llama_context *x = llama_init_from_model(m, p);
-    if (!x)
-        die("libllama makes no context", NULL);
-    return x;
-}
-
-static speed run_llama(const setup *s, struct llama_context *x, float *out)
-{
-    double step[1024];
-    llama_memory_clear(llama_get_memory(x), false);
-    const uint64_t t0 = kept_clock_ns();
-    for (int p = 0; p < s->context; p += 512) {
-        const int n = s->context - p < 512 ? s->context - p : 512;
-        if (llama_decode(x, llama_batch_get_one(s->tokens + p, n)))
-            die("llama_decode", NULL);
-    }
-    llama_synchronize(x);
-    const uint64_t t1 = kept_clock_ns();
-    if (out)
-        memcpy(out, llama_get_logits_ith(x, -1), (size_t)s->info->n_vocab * sizeof *out);
-    for (int i = 0; i < s->steps; i++) {
-        const uint64_t q = kept_clock_ns();
-        if (llama_decode(x, llama_batch_get_one(s->tokens + s->context + i, 1)))
-            die("llama_decode", NULL);
-        llama_synchronize(x);
-        step[i] = (double)(kept_clock_ns() - q);
-    }
-    return (speed){s->context / ((double)(t1 - t0) * 1e-9), 1e9 / median(step, s->steps)};
+    return (speed){s->context / ((double)(t1 - t0) * 1e-9), 1e9 / step};
 }
 
 /* Both compute the same function: correlation of the logits of the last prompt token. Quantised
@@ -189,7 +61,8 @@ static void bench_speed(const setup *s)
     struct llama_model *m = llama_model_load_from_file(s->path, llama_model_default_params());
     if (!m)
         die("libllama does not load the model", NULL);
-    struct llama_context *x[2] = {llama_new(s, m, false), llama_new(s, m, true)};
+    struct llama_context *x[2] = {llama_new(s, m, false, GGML_TYPE_F16),
+                                  llama_new(s, m, true, GGML_TYPE_F16)};
     kept_engine *e = engine_new(s, 0);
     const size_t v = (size_t)s->info->n_vocab;
     float *own = malloc(v * sizeof *own), *peer = malloc(v * sizeof *peer);
@@ -199,7 +72,7 @@ static void bench_speed(const setup *s)
     for (int r = 0; r < s->rounds; r++)
         for (int k = 0; k < 3; k++) {
             const int i = r % 2 ? 2 - k : k; /* A B C, C B A */
-            const speed y = i ? run_llama(s, x[i - 1], r || i != 1 ? NULL : peer)
+            const speed y = i ? run_llama(s, x[i - 1], r || i != 1 ? NULL : peer, NULL)
                               : run_own(s, e, r ? NULL : own);
             pp[i][r] = y.prefill;
             tg[i][r] = y.decode;
@@ -213,8 +86,8 @@ static void bench_speed(const setup *s)
         t[i] = median(tg[i], s->rounds);
         printf("  %-32s prefill %8.1f t/s   decode %7.2f t/s\n", name[i], p[i], t[i]);
     }
-    bar("prefill, kept / better libllama", p[0] / fmax(p[1], p[2]), 0.97);
-    bar("decode, kept / better libllama", t[0] / fmax(t[1], t[2]), 1.5);
+    bar("prefill, kept / better libllama", p[0] / fmax(p[1], p[2]), ">", 0.97);
+    bar("decode, kept / better libllama", t[0] / fmax(t[1], t[2]), ">", 1.5);
     free(own);
     free(peer);
     kept_engine_free(e);
@@ -286,7 +159,7 @@ static void bench_sweep(const setup *s)
     const double alone = (double)(kept_clock_ns() - t1) * 1e-9;
     printf("sweep: %d variants, prefill %d, decode %d: forked %.1f s, one by one %.1f s\n",
            N_VARIANTS, s->sweep_tokens, s->steps, forked, alone);
-    bar("one by one / forked", alone / forked, 10.0);
+    bar("one by one / forked", alone / forked, ">", 10.0);
     for (int i = 0; i < N_VARIANTS; i++)
         kept_strategy_free(st[i]);
     kept_engine_free(e);
@@ -316,21 +189,10 @@ static void bench_pool(const setup *s)
     const double ideal = 0.75 * (double)kept_full_kv_bytes(s->info, s->sweep_tokens);
     printf("pool: scattered eviction to 25 %% of %d tokens returned %.1f of %.1f MiB\n",
            s->sweep_tokens, returned / 1048576, ideal / 1048576);
-    bar("bytes returned / ideal", returned / ideal, 0.95);
+    bar("bytes returned / ideal", returned / ideal, ">", 0.95);
     kept_seq_free(seq);
     kept_engine_free(e);
     kept_strategy_free(st);
-}
-
-static int number(const char *text)
-{
-    char *end;
-    const long n = strtol(text, &end, 10);
-    if (*end || n < 1 || n > 1 << 20) {
-        fprintf(stderr, "bench_engine: not a count: %s\n", text);
-        exit(2);
-    }
-    return (int)n;
 }
 
 int main(int argc, char **argv)
@@ -351,13 +213,13 @@ int main(int argc, char **argv)
         else if (!strcmp(argv[i], "--only"))
             only = v, i++;
         else if (!strcmp(argv[i], "--context"))
-            s.context = number(v), i++;
+            s.context = count(v), i++;
         else if (!strcmp(argv[i], "--steps"))
-            s.steps = number(v), i++;
+            s.steps = count(v), i++;
         else if (!strcmp(argv[i], "--threads"))
-            s.threads = number(v), i++;
+            s.threads = count(v), i++;
         else if (!strcmp(argv[i], "--rounds"))
-            s.rounds = number(v), i++;
+            s.rounds = count(v), i++;
         else {
             fprintf(stderr, "usage: bench_engine [--model FILE] [--only speed|sweep|pool] "
                             "[--context N] [--steps N] [--threads N] [--rounds N] [--strict]\n");
@@ -368,7 +230,7 @@ int main(int argc, char **argv)
         printf("skip no model: set KEPT_MODEL or pass --model\n");
         return 77;
     }
-    if (s.rounds > MAX_ROUNDS || s.steps > 1024)
+    if (s.rounds > MAX_ROUNDS || s.steps > MAX_STEPS)
         return fprintf(stderr, "bench_engine: at most %d rounds, 1024 steps\n", MAX_ROUNDS), 2;
     kept_error err;
     if (kept_model_open(s.path, &s.model, &err))

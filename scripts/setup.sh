@@ -296,8 +296,8 @@ step_llama() {
         echo "LLAMA_CFLAGS := $cflags"
         echo "LLAMA_LIBS := $libs"
         echo "DEPS_CFLAGS := $(pkg-config --cflags jansson libcrypto sqlite3 libzstd)"
-        echo "DEPS_LIBS := $(pkg-config --libs jansson libcrypto)"
-        echo "STORE_LIBS := $(pkg-config --libs sqlite3 libzstd)"
+        echo "DEPS_LIBS := $(pkg-config --libs jansson libcrypto libzstd)"
+        echo "STORE_LIBS := $(pkg-config --libs sqlite3)"
         echo "PLOTS := $([ ! -s "$plots" ] || echo "$plots")"
     } >"$new"
     if cmp -s "$new" "$BUILD/deps.mk"; then

@@ -163,5 +163,7 @@ with Browser(find(), limit=150) as b:
             page(name, 390, 844)
             width = b.js("document.documentElement.scrollWidth")
             assert width <= 390, (name, width)
+            least = b.js("Math.min(...[...document.querySelectorAll('figure')].map(f => f.clientWidth))")
+            assert least > 330, (name, least)
 
 sys.exit(status)

@@ -77,9 +77,10 @@ static json_t *run_on(const char *path, kept_run_options o, counts *c, kept_stat
 
 static void strip_times(json_t *x)
 {
-    static const char *const keys[] = {"date",       "times", "prefill_ns",   "score_ns",
-                                       "compact_ns", "speed", "tokens_per_s", "full_tokens_per_s",
-                                       "speed_ratio"};
+    static const char *const keys[] = {
+        "date",        "times",   "prefill_ns",     "score_ns",
+        "compact_ns",  "speed",   "tokens_per_s",   "full_tokens_per_s",
+        "speed_ratio", "itl_gap", "roofline_share", "read_bytes_per_s"};
     json_t *v;
     const char *key;
     void *next;

@@ -6,6 +6,13 @@
 #include "bench/verify.h"
 #include "test.h"
 
+#include "bench/decay.h"
+#include "bench/energy.h"
+
+#include <math.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 enum { MAX_ROWS = 12 };
 
 /* score of sample i under row v */
@@ -415,6 +422,110 @@ static void positions_have_ranges(void)
     json_decref(doc);
 }
 
+/* Least squares of 0.95, 0.8, 0.35 on 9, 10, 12, worked out apart: -0.203571428571; errors: weights
+ * -4/14, -1/14, 5/14 of x = 9, 10, 12 around 31/3. */
+static void scores_over_length(void)
+{
+    static const double length[] = {4096, 512, 1024}, score[] = {0.315, 0.95, 0.72};
+    static const double full[] = {0.9, 1, 0.9};
+    json_t *doc = json_pack("{s:[],s:[{s:s},{s:s},{s:s}],s:[]}", "tasks", "variants", "name",
+                            "full", "name", "full (again)", "name", "a@20%", "cells");
+    json_t *out = NULL;
+    kept_error err;
+    for (int t = 0; t < 3; t++) {
+        json_array_append_new(
+            json_object_get(doc, "tasks"),
+            json_pack("{s:s,s:s,s:f}", "name", "vt", "kind", "generate", "length", length[t]));
+        for (int v = 0; v < 3; v++)
+            json_array_append_new(json_object_get(doc, "cells"),
+                                  json_pack("{s:i,s:i,s:i,s:f,s:f,s:f}", "task", t, "variant", v,
+                                            "n", 100, "score", v == 2 ? score[t] : full[t],
+                                            "change_low", -0.1 * full[t], "change_high",
+                                            0.1 * full[t]));
+    }
+    CHECK_INT(kept_decay(doc, &out, &err), KEPT_OK);
+    CHECK_INT(json_array_size(out), 2);
+    const json_t *row = json_array_get(out, 1);
+    CHECK_STR(json_string_value(json_object_get(row, "row")), "a@20%");
+    CHECK_NEAR(json_number_value(json_object_get(row, "slope")), -0.203571428571, 1e-9);
+    const double half = 0.1 * sqrt(4 * 4 + 1 + 5 * 5) / 14;
+    CHECK_NEAR(json_number_value(json_object_get(row, "slope_low")), -0.203571428571 - half, 1e-9);
+    CHECK_NEAR(json_number_value(json_object_get(row, "effective_length")), 512, 0);
+    row = json_array_get(out, 0); /* the full cache: 0.9 of its base at 4096 */
+    CHECK_NEAR(json_number_value(json_object_get(row, "effective_length")), 4096, 0);
+    CHECK_NEAR(json_number_value(json_object_get(row, "slope")), 0, 1e-12);
+    json_decref(out);
+    json_decref(doc);
+}
+
+/* Gaps of 1, 2, ... ms; numpy.percentile(range(1, n + 1), q) as the oracle. */
+static void gaps_and_the_roof(void)
+{
+    double step[1001];
+    json_t *c = json_object(), *full = json_pack("{s:f}", "held_bytes", 4e8);
+    for (int i = 0; i < 1001; i++)
+        step[i] = 1e6 * (double)(1001 - i);
+    kept_put_gaps(c, step, 1001);
+    const json_t *gap = json_object_get(c, "itl_gap");
+    CHECK_NEAR(json_number_value(json_object_get(gap, "p50_ns")), 501e6, 1);
+    CHECK_NEAR(json_number_value(json_object_get(gap, "p90_ns")), 901e6, 1);
+    CHECK_NEAR(json_number_value(json_object_get(gap, "p99_ns")), 991e6, 1);
+    CHECK_NEAR(json_number_value(json_object_get(gap, "max_ns")), 1001e6, 1);
+    kept_put_gaps(c, step, 999);
+    gap = json_object_get(c, "itl_gap");
+    CHECK(json_is_null(json_object_get(gap, "p99_ns")));
+    kept_put_gaps(c, step, 0);
+    CHECK(json_is_null(json_object_get(c, "itl_gap")));
+    /* 6e8 + 2e8 bytes at 1e10 bytes/s: 80 ms; measured 100 ms */
+    json_t *doc = json_pack("{s:{s:f},s:{s:f}}", "model", "weight_bytes", 6e8, "machine",
+                            "read_bytes_per_s", 1e10);
+    json_object_set_new(c, "held_bytes", json_real(2e8));
+    json_object_set_new(c, "tokens_per_s", json_real(10));
+    kept_put_roof(doc, full, c);
+    CHECK_NEAR(json_number_value(json_object_get(c, "roofline_share")), 0.8, 1e-12);
+    CHECK_NEAR(json_number_value(json_object_get(c, "predicted_speed_up")), 1.25, 1e-12);
+    json_decref(c);
+    json_decref(full);
+    json_decref(doc);
+}
+
+static void write_number(const char *folder, const char *zone, const char *file, const char *text)
+{
+    char path[512];
+    snprintf(path, sizeof path, "%s/%s", folder, zone);
+    mkdir(path, 0700);
+    snprintf(path, sizeof path, "%s/%s/%s", folder, zone, file);
+    FILE *f = fopen(path, "w");
+    CHECK(f && fputs(text, f) >= 0);
+    if (f)
+        fclose(f);
+}
+
+/* Two packages, a part of one, and the first one's counter wraps. */
+static void counters_of_energy(void)
+{
+    char folder[] = "/tmp/kept-energy-XXXXXX";
+    kept_energy e;
+    CHECK(mkdtemp(folder) != NULL);
+    kept_energy_start(&e, folder);
+    CHECK(isnan(kept_energy_read(&e)));
+    static const char *const zones[] = {"intel-rapl:0", "intel-rapl:1", "intel-rapl:0:0"};
+    for (int i = 0; i < 3; i++) {
+        write_number(folder, zones[i], "energy_uj", "9000000\n");
+        write_number(folder, zones[i], "max_energy_range_uj", "10000000\n");
+    }
+    kept_energy_start(&e, folder);
+    CHECK_INT(e.n, 2);
+    CHECK_NEAR(kept_energy_read(&e), 0, 0);
+    write_number(folder, zones[0], "energy_uj", "500000\n");
+    write_number(folder, zones[1], "energy_uj", "9250000\n");
+    CHECK_NEAR(kept_energy_read(&e), 1.75, 1e-9);
+    CHECK_NEAR(kept_energy_read(&e), 1.75, 1e-9);
+    char command[80];
+    snprintf(command, sizeof command, "rm -r %s", folder);
+    CHECK_INT(system(command), 0);
+}
+
 int main(void)
 {
     RUN(verdicts_of_rows);
@@ -426,5 +537,8 @@ int main(void)
     RUN(doctored_results_are_caught);
     RUN(the_selftest_can_fail);
     RUN(positions_have_ranges);
+    RUN(scores_over_length);
+    RUN(gaps_and_the_roof);
+    RUN(counters_of_energy);
     TEST_END();
 }

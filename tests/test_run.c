@@ -68,9 +68,10 @@ static const json_t *cell(const json_t *r, int task, int variant)
 /* Removes every member that is a time or depends on one. */
 static void strip_times(json_t *x)
 {
-    static const char *const keys[] = {"date",       "times", "prefill_ns",   "score_ns",
-                                       "compact_ns", "speed", "tokens_per_s", "full_tokens_per_s",
-                                       "speed_ratio"};
+    static const char *const keys[] = {
+        "date",        "times",   "prefill_ns",     "score_ns",
+        "compact_ns",  "speed",   "tokens_per_s",   "full_tokens_per_s",
+        "speed_ratio", "itl_gap", "roofline_share", "read_bytes_per_s"};
     json_t *v;
     const char *key;
     void *next;

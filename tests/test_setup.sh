@@ -70,6 +70,17 @@ mkdir -p "$tmp/empty/lib" "$tmp/empty/include" && touch "$tmp/empty/lib/libllama
 out=$(KEPT_LLAMA_PREFIX=$tmp/empty BUILD=$tmp/b scripts/setup.sh llama 2>&1)
 [ $? -ne 0 ] && grep -q 'does not link' <<<"$out" && [ "$(wc -l <<<"$out")" -eq 1 ] && ! [ -e "$tmp/b/deps.mk" ]
 verdict prefix_that_does_not_link $? "$out"
+# The script for plots cannot be had, or is another one: one line, no failure, and nothing left over.
+out=$(PIP_NO_INDEX=1 PIP_FIND_LINKS=$tmp/empty KEPT_CACHE=$tmp/c scripts/setup.sh plots 2>&1)
+[ $? -eq 0 ] && [ "$(grep -c 'kept is built without kept report' <<<"$out")" -eq 1 ] && ! ls "$tmp"/c/plots* >/dev/null 2>&1
+verdict plots_that_cannot_be_had $? "$out"
+mkdir -p "$tmp/fake" && printf '#!/bin/sh\ncase "$*" in *vl_convert*) echo "alert(1)" ;; *"-m pip"*) mkdir -p "$KEPT_CACHE" ;; esac\n' >"$tmp/fake/python3"
+chmod +x "$tmp/fake/python3"
+out=$(PATH=$tmp/fake:$PATH KEPT_CACHE=$tmp/c scripts/setup.sh plots 2>&1)
+[ $? -eq 0 ] && grep -q 'made another script than this version was tested with' <<<"$out" && ! ls "$tmp"/c/plots* >/dev/null 2>&1
+verdict plots_with_another_checksum $? "$out"
+scripts/embed.sh page | tail -n 3 | tr -d '\n ' | grep -q 'page_plots\[\]="";'
+verdict plots_empty_without_script $?
 # A damaged file in the cache is not used, and without an index there is no other: one line says so.
 mkdir -p "$tmp/c/dist" && echo damaged >"$tmp/c/dist/llama_cpp_python-0.3.36.tar.gz"
 out=$(PIP_NO_INDEX=1 PIP_FIND_LINKS=$tmp/empty KEPT_CACHE=$tmp/c KEPT_LLAMA_ISA=base BUILD=$tmp/b \

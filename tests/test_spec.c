@@ -145,8 +145,11 @@ static void test_every_part(void)
         for (int k = 0; k <= r->n_options; k++)
             for (int high = 0; high < 2; high++) {
                 char spec[300] = "";
+                const bool codec = !strncmp(r->spec, "store(", 6);
+                snprintf(spec, sizeof spec, "%s", codec ? "full+" : "");
                 write_option(spec, sizeof spec, r->name, r->options, r->n_options, k, high);
-                snprintf(spec + strlen(spec), sizeof spec - strlen(spec), "@512");
+                if (!codec)
+                    snprintf(spec + strlen(spec), sizeof spec - strlen(spec), "@512");
                 check_round_trip(spec);
             }
     }
@@ -194,13 +197,13 @@ static void test_spellings(void)
     check_spelling("h2o@20%", "h2o@20%",
                    "h2o(norm=off,gqa=sum,pool=none,kernel=1,pool-first=off)+unweighted+tokens+"
                    "uniform+protect(sinks=4,recent=32,first=0,last=0,"
-                   "template=off)+prefill+original+drop+fixed+all@20%");
+                   "template=off)+prefill+original+drop+f16+fixed+all@20%");
     check_spelling("decode(every=16)+slot+ada+snapkv(window=64,pool=avg)@64MiB",
                    "snapkv(window=64,pool=avg)+ada+decode(every=16)+slot@64MiB",
                    "snapkv(window=64,gqa=sum,pool=avg,kernel=7,pool-first=off)+unweighted+tokens+"
                    "ada(alpha=0.2)+protect("
                    "sinks=4,recent=32,first=0,last=0,template=off)"
-                   "+decode(every=16,slack=0)+slot+drop+fixed+all@64MiB");
+                   "+decode(every=16,slack=0)+slot+drop+f16+fixed+all@64MiB");
     check_spelling("window@512", "recency+protect(sinks=0,recent=0)@512", NULL);
     check_spelling("streaming@512", "recency+protect(recent=0)+slot@512", NULL);
     check_spelling("streaming(position=original,sinks=8)+decode(every=16)@512",
@@ -219,7 +222,7 @@ static void test_spellings(void)
 #define H2O(schedule)                                                                              \
     "h2o(norm=off,gqa=sum,pool=none,kernel=1,pool-first=off)+unweighted+tokens+uniform+"           \
     "protect(sinks=4,recent=32,first=0,last=0,"                                                    \
-    "template=off)+" schedule "+original+drop+"                                                    \
+    "template=off)+" schedule "+original+drop+f16+"                                                \
     "fixed"
 
 /* Thresholds that are not written are the signal's; what a state leaves open comes from outside; a
@@ -247,7 +250,7 @@ static void test_states(void)
                    "h2o(norm=off,gqa=sum,pool=none,kernel=1,pool-first=off)+unweighted+tokens+"
                    "uniform+protect(sinks=4,recent=32,first=0,"
                    "last=0,template=off)+prefill+"
-                   "original+drop+balance(signal=entropy,floor=12.5,every=16)+all@25%");
+                   "original+drop+f16+balance(signal=entropy,floor=12.5,every=16)+all@25%");
 }
 
 static void test_state_errors(void)

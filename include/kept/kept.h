@@ -295,6 +295,6 @@ KEPT_API const float *kept_engine_logits(const kept_engine *e);
 #endif
 
 #include "kept/control.h"
-#include "kept/meter.h"
+#include "kept/meter.h" /* and park.h */
 
 #endif

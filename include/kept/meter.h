@@ -46,4 +46,7 @@ KEPT_API void kept_engine_get_times(const kept_engine *e, kept_engine_times *out
 #ifdef __cplusplus
 }
 #endif
+
+#include "kept/park.h"
+
 #endif

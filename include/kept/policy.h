@@ -30,6 +30,7 @@ typedef enum kept_axis {
     KEPT_AXIS_SCHEDULE,
     KEPT_AXIS_POSITION,
     KEPT_AXIS_MERGE,      /* what becomes of the slots that are dropped */
+    KEPT_AXIS_CODEC,      /* what a slot is stored as */
     KEPT_AXIS_CONTROLLER, /* which of the above now */
     KEPT_AXIS_READ,       /* which of the pages held a decode step attends to */
     KEPT_N_AXES
@@ -128,17 +129,15 @@ typedef struct kept_view {
 KEPT_API void kept_dots(const kept_view *v, int m, int n, int k, const float *a, const float *b,
                         float *c, int ldc);
 /* Makes out [n] of x [rows][n]: pools and aggregates as v->grouping says. rows = G, or 1: the sum
- * over the query heads, where aggregation has happened. Slots
- * [0, edge) and [edge, n) are pooled apart. Beyond an end, avg counts zeros (the divisor is always
- * kernel) and max counts nothing. out must not
- * overlap x. */
+ * over the query heads, where aggregation has happened. Slots [0, edge) and [edge, n) are pooled
+ * apart. Beyond an end, avg counts zeros (the divisor is always kernel) and max counts nothing. out
+ * must not overlap x. */
 KEPT_API void kept_group(const kept_view *v, const float *x, int rows, int n, int edge, float *out);
 
 /* Marks the `count` best unprotected slots of a head by score [n] (the later position on ties) and
  * the protected ones: mask[i] = 1, all others 0. */
 KEPT_API void kept_pick(const kept_view *v, int head, const float *score, int count, uint8_t *mask);
-/* A random number in (0, 1) of its own for every head and position, drawn anew at every eviction.
- */
+/* A random number in (0, 1) for every head and position, drawn anew at every eviction. */
 KEPT_API double kept_noise(const kept_view *v, int head, int32_t pos);
 
 /* For scores that look ahead: writes the mean over positions [from, from + n) of the rotary factors
@@ -242,7 +241,7 @@ typedef struct kept_allocator {
     /* Layer by layer, as a layer-major prefill cuts: what a layer keeps depends on the candidates'
      * counts and on its own scores alone (layerwise), or layers seen so far may be cut again when
      * the next one arrives (cascades). Neither: refused in that schedule. */
-    bool layerwise, cascades;
+    bool layerwise, cascades, even_layers; /* the last: every layer gets the same */
     /* Looks at one head while its view is there (options: the allocator's own; view.n_recent and
      * trained are those it asked for); split.signal keeps what it writes. NULL: none. */
     void (*observe)(const kept_view *v, int head, const double *options, double signal[2]);

@@ -286,6 +286,7 @@ static void put_speed(json_t *c, tally *t)
     kept_doc_put(c, "full_tokens_per_s", 1e9 / full);
     kept_doc_put(c, "speed_ratio", t->n_pairs ? kept_quantile(t->ratios, t->n_pairs, 0.5) : NAN);
     put_int(c, "n_speed_steps", t->n_steps);
+    kept_put_gaps(c, t->steps, t->n_steps);
 }
 
 static json_t *cell_json(tally *t, int task, int variant, bool generate)
@@ -428,6 +429,8 @@ json_t *kept_result_cells(const json_t *result)
         }
         put_holm(row, n);
         share_full_speed(row, n);
+        for (int v = 0; v < n; v++)
+            kept_put_roof(result, row[0], row[v]);
         mark_front(row, n, generate, gain, cost);
     }
     return cells;

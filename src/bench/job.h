@@ -13,11 +13,16 @@
  *   result.c    outcomes as JSON
  *   turns.c     aggregates by turn from that JSON
  *   paths.c     KL statistics and trajectories from it
+ *   where.c     scored text by distance and position
+ *   roof.c      gaps between tokens, share of what the memory allows
+ *   energy.c    what the processor used
+ *   sizes.c     lengths of prompts, remembered by a study
  *   cells.c     aggregates from that JSON
  */
 #ifndef BENCH_JOB_H
 #define BENCH_JOB_H
 
+#include "bench/energy.h"
 #include "bench/run.h"
 #include "kept/trained.h"
 
@@ -84,6 +89,8 @@ typedef struct kept_job {
     int max_prefix; /* longest prefix of any sample */
     int max_levels; /* copies of each sequence that some sample needs */
     size_t pool_bytes;
+    kept_energy energy;
+    double bandwidth;                 /* bytes per second that all threads read; NAN: not asked */
     uint64_t start_ns;                /* clock when the run began */
     uint64_t phase_ns[KEPT_N_PHASES]; /* wall time of the run's parts */
     kept_dump *dump;                  /* or NULL */
@@ -260,6 +267,6 @@ void kept_dump_abandon(kept_dump *d); /* removes what was written; NULL is fine 
 /* ---- result.c ---- */
 json_t *kept_result_head(kept_job *j, kept_error *err); /* document without samples and cells */
 json_t *kept_result_sample(const kept_work *w);
-json_t *kept_result_times(const kept_job *j); /* where the time of the whole run went */
+json_t *kept_result_times(kept_job *j); /* where the time of the whole run went */
 
 #endif

@@ -287,9 +287,15 @@ kept_status kept_prepare_pool(kept_job *j, kept_error *err)
     sum += j->echo_room ? pages(j, j->echo_room) : 0;
     for (int v = KEPT_FIRST_VARIANT; v < j->n_variants; v++) {
         const kept_variant *x = &j->variants[v];
-        /* Who evicts nothing shares all of the prefix. */
+        kept_status s = kept_strategy_fits(x->strategy, m->head_size, err);
+        if (!s)
+            s = kept_strategy_leaves_some(x->strategy, m->n_layers, m->n_kv_heads, m->head_size,
+                                          j->max_prefix, err);
+        if (s)
+            return s;
+        /* Who only reads in another way shares all of the prefix. */
         double budget =
-            kept_strategy_is_full(x->strategy)
+            kept_strategy_is_idle(x->strategy)
                 ? 0
                 : (double)kept_strategy_budget_slots(x->strategy, m->n_layers, m->n_kv_heads,
                                                      m->head_size, j->max_tokens);

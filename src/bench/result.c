@@ -195,8 +195,9 @@ json_t *kept_result_head(kept_job *j, kept_error *err)
     json_object_set_new(doc, "date", json_string(date));
     json_object_set_new(doc, "partial", json_true());
     json_object_set_new(doc, "model", model);
-    json_object_set_new(doc, "machine",
-                        kept_machine_json(kept_engine_isa(j->engine), j->o->n_threads));
+    json_t *machine = kept_machine_json(kept_engine_isa(j->engine), j->o->n_threads);
+    json_object_set_new(machine, "read_bytes_per_s", real(j->bandwidth));
+    json_object_set_new(doc, "machine", machine);
     json_object_set_new(doc, "options", options_json(j));
     json_object_set_new(doc, "trained", kept_trained_json(j));
     json_object_set_new(doc, "variants", variants_json(j));
@@ -204,7 +205,21 @@ json_t *kept_result_head(kept_job *j, kept_error *err)
     return doc;
 }
 
-json_t *kept_result_times(const kept_job *j)
+/* Most memory that the process ever held, from /proc; NAN: not told. */
+static double peak_memory(void)
+{
+    char line[256];
+    double kib = NAN;
+    FILE *f = fopen("/proc/self/status", "r");
+    while (f && fgets(line, sizeof line, f))
+        if (!strncmp(line, "VmHWM:", 6))
+            kib = strtod(line + 6, NULL);
+    if (f)
+        fclose(f);
+    return 1024 * kib;
+}
+
+json_t *kept_result_times(kept_job *j)
 {
     static const char *const phases[KEPT_N_PHASES] = {
         "open_ns", "prefill_ns", "fork_ns", "speed_ns", "answer_ns", "store_ns", "stats_ns"};
@@ -225,6 +240,8 @@ json_t *kept_result_times(const kept_job *j)
     json_object_set_new(o, "pool_pages", integer(p.n_pages));
     json_object_set_new(o, "pool_peak_pages", integer(p.peak_pages));
     json_object_set_new(o, "huge_bytes", integer(p.huge_bytes));
+    json_object_set_new(o, "process_peak_bytes", real(peak_memory()));
+    json_object_set_new(o, "energy_j", real(kept_energy_read(&j->energy)));
     return o;
 }
 

@@ -2,11 +2,16 @@
  * is complete after every sample, so that a run that is cancelled leaves a valid partial result.
  */
 #include "bench/job.h"
+#include "bench/kerncheck.h"
 
+#include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
-#define CHUNK       512
-#define SPEED_STEPS 16
+#define CHUNK        512
+#define SPEED_STEPS  16
+#define STREAM_BYTES ((size_t)256 << 20) /* more than caches hold; read three times */
 
 static kept_status open_engine(kept_job *j, kept_error *err)
 {
@@ -83,6 +88,23 @@ static kept_status finish(kept_job *j, json_t *doc, bool partial, kept_error *er
     return KEPT_OK;
 }
 
+/* Only where speed is asked for; a machine that cannot say has no roof. */
+static void measure_bandwidth(kept_job *j)
+{
+    const long n_cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    kept_error err;
+    j->bandwidth = NAN;
+    if (j->o->speed_samples > 0 &&
+        kept_read_bandwidth(j->o->n_threads > 0 ? j->o->n_threads : (int)n_cpus, STREAM_BYTES,
+                            &j->bandwidth, &err))
+        j->bandwidth = NAN;
+    FILE *f = fopen("/proc/self/clear_refs", "w"); /* its buffers are no part of the run's peak */
+    if (f) {
+        fputs("5", f);
+        fclose(f);
+    }
+}
+
 kept_status kept_run(const kept_run_options *o, json_t **result, kept_error *err)
 {
     kept_job j = {.o = o};
@@ -93,6 +115,8 @@ kept_status kept_run(const kept_run_options *o, json_t **result, kept_error *err
     if (s)
         goto out;
     j.start_ns = start;
+    kept_energy_start(&j.energy, KEPT_POWERCAP);
+    measure_bandwidth(&j);
     kept_job_clock(&j, KEPT_PHASE_OPEN, &start);
     doc = kept_result_head(&j, err);
     if (!doc || !samples || json_object_set(doc, "samples", samples)) {

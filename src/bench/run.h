@@ -114,6 +114,10 @@ json_t *kept_control_cell(const json_t *samples, int task, int variant);
 void kept_put_turns(json_t *cell, const json_t *samples, int task, int variant);
 /* Adds "kl_stats" to a cell of scored text; false: out of memory. paths.c. */
 bool kept_put_kl_stats(json_t *cell, const json_t *samples, int task, int variant);
+/* Adds "itl_gap"; sorts step_ns [n]. Adds "roofline_share" and "predicted_speed_up"; full: the cell
+ * of the full cache. roof.c. */
+void kept_put_gaps(json_t *cell, double *step_ns, int n);
+void kept_put_roof(const json_t *result, const json_t *full, json_t *cell);
 /* Adds "by_position" to a cell of scored text. where.c. */
 void kept_put_positions(json_t *cell, const json_t *samples, int task, int variant);
 /* Adds "trajectory" to a cell of answers. paths.c. */

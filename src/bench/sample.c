@@ -377,6 +377,7 @@ kept_status kept_run_sample(kept_job *j, int task, int index, const bool *lacks,
     for (int v = 0; !s && v < j->n_variants; v++)
         if (w.out[v].seq)
             kept_seq_account(w.out[v].seq, &w.out[v].last);
+    (void)kept_energy_read(&j->energy); /* before a counter wraps */
     if (!s && !(*json = kept_result_sample(&w)))
         s = kept_fail(err, KEPT_NOMEM, "out of memory for a result");
     if (!s && j->o->sink && (s = to_sink(&w, *json, err))) {

@@ -238,6 +238,28 @@ int32_t kept_cache_private_page(kept_cache *c, int32_t id)
     return to;
 }
 
+/* A packed page in place of F16 page id, which loses one reference, or -1. In a pool without room
+ * for both, a page that nobody shares goes before its packed copy comes. */
+static int32_t pack_page(kept_pool *p, int32_t id, kept_codecs form, const uint8_t *channels)
+{
+    int32_t pos[KEPT_PAGE_SLOTS], to = kept_pool_take_page(p, form);
+    const bool first = to < 0;
+    if (first && (p->refs[id] > 1 || !kept_pool_has_place(p, form)))
+        return -1;
+    const kept_packed packed = {first ? p->scratch : kept_pool_page(p, to), form, p->head_size,
+                                channels};
+    kept_codec_pack(packed, kept_pool_page(p, id));
+    memcpy(pos, p->pos + (size_t)id * KEPT_PAGE_SLOTS, KEPT_POS_BYTES);
+    kept_pool_drop_page(p, id);
+    if (first) {
+        to = kept_pool_take_page(p, form);
+        assert(to >= 0);
+        memcpy(kept_pool_page(p, to), p->scratch, kept_pool_bytes_of(p, to));
+    }
+    memcpy(p->pos + (size_t)to * KEPT_PAGE_SLOTS, pos, KEPT_POS_BYTES);
+    return to;
+}
+
 /* Channels that a page packed into a thin form must hold: those of the head's other pages of that
  * form, so that rows can move between them; NULL: there are none yet. */
 static const uint8_t *channels_of(const kept_cache *c, const int32_t *ids, int n, kept_codecs form)
@@ -260,19 +282,14 @@ kept_status kept_cache_pack(kept_cache *c, int layer, int head, kept_codecs form
     for (int i = 0; i < n && !kept_codec_is_f16(form); i++) {
         if (!kept_codec_is_f16(p->form[ids[i]]))
             continue;
-        const int32_t to = kept_pool_take_page(p, form);
+        const int32_t to = pack_page(p, ids[i], form, channels);
         if (to < 0)
             return KEPT_FULL;
-        kept_packed page = kept_pool_get_page(p, to);
-        page.channels = channels;
-        kept_codec_pack(page, kept_pool_page(p, ids[i]));
         if (kept_codec_get(form.k)->quarters)
-            channels = kept_codec_channels_of(page.at, form.k, p->head_size);
-        memcpy(p->pos + (size_t)to * KEPT_PAGE_SLOTS, p->pos + (size_t)ids[i] * KEPT_PAGE_SLOTS,
-               KEPT_POS_BYTES);
+            channels = kept_codec_channels_of(kept_pool_page(p, to), form.k, p->head_size);
         c->held_bytes += kept_pool_bytes_of(p, to);
+        kept_cache_note_peak(c); /* for a moment there were both */
         c->held_bytes -= p->page_bytes;
-        kept_pool_drop_page(p, ids[i]);
         ids[i] = to;
         c->packed = true;
         kept_cache_spoil_note(c, layer, head, i);

@@ -124,6 +124,22 @@ void kept_cache_read(const kept_cache *c, int layer, int head, int32_t *pos, flo
 kept_status kept_cache_set_row(kept_cache *c, int layer, int head, int slot, const float *k,
                                const float *v);
 
+/* Page `page` of a head to out, kept_codec_page_bytes of its form; slots beyond the live ones are
+ * 0. Returns the bytes. */
+size_t kept_cache_save_page(const kept_cache *c, int layer, int head, int page, uint8_t *out);
+/* Appends a page to a head that has nothing reserved; its state is 0. It counts once
+ * kept_cache_load_end has said how many slots the head has. FULL, ARGUMENT: more than max_slots. */
+kept_status kept_cache_load_page(kept_cache *c, int layer, int head, kept_codecs form,
+                                 const uint8_t *bytes, const int32_t *pos);
+void kept_cache_load_end(kept_cache *c, int layer, int head, int n);
+/* What the account knows of the past. */
+typedef struct kept_history {
+    uint64_t peak_bytes, n_evicted, peak_pages;
+    double byte_steps, page_steps, n_ticks;
+} kept_history;
+kept_history kept_cache_get_history(const kept_cache *c);
+void kept_cache_set_history(kept_cache *c, const kept_history *h);
+
 /* extra_meta: bytes the owner holds besides (query statistics), added to meta from now on. */
 void kept_cache_set_extra(kept_cache *c, uint64_t extra_meta);
 /* One forward pass over n tokens (a part of one: of those layers) is over: byte_steps += bytes held

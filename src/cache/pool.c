@@ -251,6 +251,12 @@ static void drop_place(kept_pool *p, size_t where)
     p->n_free_regions++;
 }
 
+bool kept_pool_has_place(kept_pool *p, kept_codecs form)
+{
+    const pool_size *size = find_size(p, (uint32_t)kept_codec_page_bytes(form, p->head_size));
+    return size && (size->first >= 0 || p->free_region >= 0);
+}
+
 int32_t kept_pool_take_page(kept_pool *p, kept_codecs form)
 {
     const size_t bytes = kept_codec_page_bytes(form, p->head_size);

@@ -130,6 +130,8 @@ static inline size_t kept_pool_bytes_of(const kept_pool *p, int32_t id)
 /* A page with one reference, contents undefined, or -1. Lowest unused id first at the start. */
 int32_t kept_pool_take_page(kept_pool *p, kept_codecs form);
 void kept_pool_drop_page(kept_pool *p, int32_t id); /* one reference less */
+/* Whether a page of that form has a place as soon as there are bytes for it. */
+bool kept_pool_has_place(kept_pool *p, kept_codecs form);
 /* A block, contents undefined, or -1. */
 int32_t kept_pool_take_block(kept_pool *p);
 void kept_pool_drop_block(kept_pool *p, int32_t id);

@@ -70,6 +70,17 @@ static void print_acts(const kept_strategy *s)
     kept_print_wrapped(stdout, INDENT, "evicts", text);
 }
 
+static void print_packs(const kept_strategy *s)
+{
+    const kept_when w = kept_strategy_when(s);
+    kept_print_wrapped(stdout, INDENT, "packs",
+                       w.chunks   ? "pages as they fill, while the prompt is read too (the peak is "
+                                    "bounded)"
+                       : w.layers ? "each layer once the prompt is through it, then pages as they "
+                                    "fill"
+                                  : "the prompt's pages when it is in, then pages as they fill");
+}
+
 /* What every part of s asks for, once each is named. */
 static void print_needs(const kept_strategy *s)
 {
@@ -138,10 +149,10 @@ static void print_strategy(const kept_strategy *s)
         print_acts(s);
         print_needs(s);
     }
-    /* The full cache has no say on axes of eviction. */
+    if (kept_strategy_packs(s))
+        print_packs(s);
     for (int a = 0; a < KEPT_N_AXES; a++)
-        if (a == KEPT_AXIS_SCORE || !kept_strategy_is_full(s) ||
-            (!kept_axis_evicts((kept_axis)a) && !kept_strategy_is_plain(s)))
+        if (kept_strategy_takes(s, (kept_axis)a))
             print_axis(s, (kept_axis)a);
 }
 

@@ -1,4 +1,5 @@
 /* kept study: what a study holds, and its way out and in. */
+#include "bench/decay.h"
 #include "bench/verify.h"
 #include "cli/cli.h"
 #include "report/report.h"
@@ -18,7 +19,9 @@ static const char help[] =
     "           jsonl (a line per sample and row), lm-eval (a folder as that harness writes)\n"
     "  show     the table of 'kept run'; --columns: paths (agreement, length and class of "
     "answers),\n"
-    "           tokens (llama.cpp's statistics, key tokens), turns, again, position (NLL)\n"
+    "           tokens (llama.cpp's statistics, key tokens), speed (gaps, roofline), turns, "
+    "again,\n"
+    "           position (NLL), length (score by length, slope, effective length)\n"
     "  import   adds the samples of results; those that are there already stay\n"
     "  check    verifies the whole file, and brings an older schema up to date\n\n"
     "  --format F     json, csv, jsonl, lm-eval [json]\n"
@@ -97,7 +100,7 @@ static int parse(study_args *s, int argc, char **argv)
         code = kept_usage("study", "the study's FILE is missing");
     if (code < 0)
         code = unknown("format", s->format, formats, 4);
-    if (code < 0 && s->columns)
+    if (code < 0 && s->columns && strcmp(s->columns, "length"))
         code = unknown("set of columns", s->columns, sets, n_sets);
     if (code < 0 && !strcmp(s->format, "lm-eval") && !s->out)
         code = kept_usage("study", "--format lm-eval writes a folder: --out FOLDER");
@@ -164,7 +167,13 @@ static kept_status show(const study_args *a, kept_store *s, kept_error *err)
 {
     json_t *doc = NULL;
     kept_status st = kept_store_export(s, a->setting, &doc, err);
-    if (!st && a->columns)
+    if (!st && a->columns && !strcmp(a->columns, "length")) {
+        json_t *list = NULL;
+        st = kept_decay(doc, &list, err);
+        if (!st)
+            (void)kept_report_decay(list, stdout);
+        json_decref(list);
+    } else if (!st && a->columns)
         (void)kept_report_columns(doc, a->columns, stdout);
     else if (!st)
         (void)kept_report_table(doc, stdout, NULL);

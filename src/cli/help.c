@@ -32,7 +32,7 @@ static const char plan_page[] =
 static const char ls_page[] =
     "usage: kept ls [AXIS] [--family F] [--cost C] [--needs TEXT] [--without TEXT]\n"
     "Lists what a spec may name, one line each, with what it needs from the engine.\n"
-    "AXIS: score, weight, wrapper, allocator, protection, schedule, position, merge,\n"
+    "AXIS: score, weight, wrapper, allocator, protection, schedule, position, merge, codec,\n"
     "controller, read, recipe.\n\n"
     "  --family F      window, attention, keys, passes (extra forward passes), learned,\n"
     "                  oracle, allocation\n"

@@ -106,7 +106,7 @@ static void inherit(kept_control *c, const kept_control *from)
 static const kept_strategy *in_force(const kept_seq *s)
 {
     const kept_strategy *now = kept_strategy_state(s->whole, s->control->at.state);
-    return kept_strategy_is_full(now) ? NULL : now;
+    return kept_strategy_is_idle(now) ? NULL : now;
 }
 
 kept_status kept_control_new(kept_seq *s, const kept_seq *from, kept_error *err)
@@ -255,6 +255,7 @@ static bool enter(kept_seq *s, int state)
         return false;
     c->at = (kept_control_state){state, 0};
     s->strategy = in_force(s);
+    s->pack_owed = true;
     return true;
 }
 

@@ -405,6 +405,8 @@ static kept_status finish(kept_engine *e, const kept_item *items, int n_items,
     }
     if (!st && !range->hidden)
         st = kept_control_after(e, items, n_items, err);
+    for (int i = 0; i < n_items && !st && !range->hidden; i++)
+        kept_seq_pack_after(items[i].seq, &items[i]);
     e->times.policy_ns += kept_clock_ns() - t0;
     return st;
 }

@@ -69,6 +69,7 @@ struct kept_seq {
     bool layered;     /* its prompt was cut while it was read */
     bool keep_planes; /* planes were asked for besides the strategy's own */
     bool shift_lost;  /* keys have moved and the plane that says how far is gone */
+    bool pack_owed;   /* pages that should be packed are not: the pool was full */
     bool in_batch;
     uint64_t extra_bytes; /* held beside the cache, as the cache was told */
     /* ahead.c */
@@ -259,6 +260,8 @@ kept_evict kept_seq_lend(kept_seq *s, int32_t full_tokens);
 kept_status kept_seq_trim(kept_seq *s, int from, int to);
 /* After a forward pass: schedules, windowed layers. */
 kept_status kept_seq_after(kept_seq *s, const kept_item *item, kept_error *err);
+/* If the strategy of s will not act again: gives back what it remembered. */
+void kept_seq_forget(kept_seq *s);
 typedef struct kept_held {
     int layers;    /* that evict */
     int64_t slots; /* live in all of their heads */
@@ -282,6 +285,12 @@ kept_status kept_seq_evict(kept_seq *s, int32_t full_tokens, kept_error *err);
 kept_status kept_seq_reserve(kept_seq *s, const kept_strategy *what, kept_error *err);
 /* s held that many bytes besides for a moment: they count in its peak. */
 void kept_seq_note_held(kept_seq *s, uint64_t more);
+
+/* ---- pack.c ---- */
+/* Packs what the strategy in force stores in another form, in layers [from, to). fresh: tokens
+ * that came since, 0: look at every page. */
+void kept_seq_pack(kept_seq *s, int from, int to, int fresh);
+void kept_seq_pack_after(kept_seq *s, const kept_item *item); /* after a pass, if it is time */
 
 /* ---- ahead.c ---- */
 /* Whether a sequence of this strategy (NULL: full) may record `want` and has the trained files it

@@ -112,6 +112,8 @@ static kept_status read_layers(reading *r, kept_error *err)
         st = read_layer(r, l, err);
         if (!st && !info->windowed[l])
             st = cut_layer(r, err);
+        if (!st) /* allocators that cascade cut layers before this one, too */
+            kept_seq_pack(s, 0, l + 1, 0);
     }
     kept_layers_free(r->cut);
     free(r->hidden);

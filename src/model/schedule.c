@@ -94,6 +94,7 @@ kept_status kept_seq_evict(kept_seq *s, int32_t full_tokens, kept_error *err)
         return st;
     if (acted)
         settle(s);
+    kept_seq_pack(s, 0, e->model->info.n_layers, 0);
     s->score_ns += s->ahead_ns;
     s->ahead_ns = 0;
     s->round++;
@@ -117,8 +118,7 @@ kept_status kept_seq_look(kept_seq *s, const kept_score *as, const kept_look *lo
     return st ? st : kept_strategy_look(&what, &x, s->engine->evict_work, look, err);
 }
 
-/* A strategy that will not act again gives back what it remembered. */
-static void forget(kept_seq *s)
+void kept_seq_forget(kept_seq *s)
 {
     if (s->control || kept_strategy_acts_again(s->strategy) || s->keep_planes)
         return;
@@ -151,9 +151,12 @@ kept_status kept_seq_end_prefill(kept_seq *s, kept_error *err)
             st = kept_seq_evict(s, s->full_tokens, err);
         s->round += s->layered;
         if (!st)
-            forget(s);
+            kept_seq_forget(s);
     }
-    return st ? st : kept_control_follow(s, err);
+    if (!st)
+        st = kept_control_follow(s, err);
+    kept_seq_pack(s, 0, s->engine->model->info.n_layers, 0);
+    return st;
 }
 
 kept_status kept_seq_end_turn(kept_seq *s, kept_error *err)

@@ -21,6 +21,8 @@ static kept_status captures(const kept_engine *e, const kept_strategy *strategy,
     *want = extra ? *extra : (kept_capture){0};
     kept_status st = kept_control_check(strategy, err);
     if (!st && strategy)
+        st = kept_strategy_fits(strategy, e->model->info.head_size, err);
+    if (!st && strategy)
         st = kept_strategy_needs(strategy, want, err);
     if (!st)
         st = kept_record_check(e, strategy, want, err);
@@ -36,7 +38,7 @@ static kept_seq *seq_alloc(kept_engine *e, const kept_strategy *strategy, const 
     if (!s)
         return NULL;
     s->engine = e;
-    s->whole = s->strategy = strategy && !kept_strategy_is_full(strategy) ? strategy : NULL;
+    s->whole = s->strategy = strategy && !kept_strategy_is_idle(strategy) ? strategy : NULL;
     s->read = strategy && kept_strategy_read(strategy)->note ? strategy : NULL;
     s->capture = *cap;
     s->rope_plane = s->strategy && kept_strategy_moves_keys(s->strategy) ? planes++ : -1;

@@ -44,5 +44,6 @@ const kept_allocator kept_alloc_ada = {
              .n_options = 1},
     .needs_scores = true,
     .layerwise = true,
+    .even_layers = true,
     .split = split,
 };

@@ -18,5 +18,6 @@ const kept_allocator kept_alloc_uniform = {
              .paper = "",
              .deviations = ""},
     .layerwise = true,
+    .even_layers = true,
     .split = split,
 };

@@ -77,8 +77,8 @@
     X(landmarks)                                                                                   \
     X(rocket)
 
-/* X(identifier): const kept_part kept_part_IDENTIFIER, in parts.c: the axes that the engine itself
- * carries out, so that a part is only a name and its options. */
+/* X(identifier): const kept_part kept_part_IDENTIFIER, in parts.c or forms_parts.c: the axes that
+ * the engine itself carries out, so that a part is only a name and its options. */
 #define KEPT_PART_LIST(X)                                                                          \
     X(unweighted)                                                                                  \
     X(values)                                                                                      \
@@ -91,7 +91,9 @@
     X(layers)                                                                                      \
     X(original)                                                                                    \
     X(slot)                                                                                        \
-    X(rerotated)
+    X(rerotated)                                                                                   \
+    X(f16)                                                                                         \
+    X(store)
 
 /* X(identifier): const kept_merge kept_merge_IDENTIFIER, in merge_IDENTIFIER.c */
 #define KEPT_MERGE_LIST(X)                                                                         \
@@ -109,7 +111,7 @@
     X(adaptive)                                                                                    \
     X(balance)
 
-/* X(identifier): const kept_recipe kept_recipe_IDENTIFIER, in parts.c */
+/* X(identifier): const kept_recipe kept_recipe_IDENTIFIER, in parts.c or forms_parts.c */
 #define KEPT_RECIPE_LIST(X)                                                                        \
     X(window)                                                                                      \
     X(streaming)                                                                                   \
@@ -138,7 +140,16 @@
     X(scissorhands)                                                                                \
     X(morphkv)                                                                                     \
     X(r_kv)                                                                                        \
-    X(rocketkv)
+    X(rocketkv)                                                                                    \
+    X(bf16)                                                                                        \
+    X(q8)                                                                                          \
+    X(q4)                                                                                          \
+    X(q4g)                                                                                         \
+    X(rot4)                                                                                        \
+    X(rot3)                                                                                        \
+    X(rot2)                                                                                        \
+    X(kivi4)                                                                                       \
+    X(kivi2)
 
 #define KEPT_DECLARE(id) extern const kept_score kept_score_##id;
 KEPT_SCORE_LIST(KEPT_DECLARE)
@@ -178,6 +189,7 @@ enum {
 enum { KEPT_TEMPLATE_OFF, KEPT_TEMPLATE_KEEP, KEPT_TEMPLATE_DEMOTE }; /* choices of template= */
 enum { KEPT_DECODE_EVERY, KEPT_DECODE_SLACK };
 enum { KEPT_CHUNKS_DECODE, KEPT_CHUNKS_SLACK };
+enum { KEPT_STORE_K, KEPT_STORE_V, KEPT_STORE_RESIDUAL, KEPT_STORE_EDGE, KEPT_STORE_EDGE_AS };
 
 /* The part of an axis that a spec without one gets. NULL: the score must be named. */
 const kept_part *kept_part_default(kept_axis a);

@@ -68,6 +68,8 @@ const kept_part *kept_part_default(kept_axis a)
         return &kept_part_original;
     case KEPT_AXIS_MERGE:
         return &kept_merge_drop.part;
+    case KEPT_AXIS_CODEC:
+        return &kept_part_f16;
     case KEPT_AXIS_CONTROLLER:
         return &kept_control_fixed.part;
     case KEPT_AXIS_READ:
@@ -82,8 +84,8 @@ const kept_part *kept_part_default(kept_axis a)
 const char *kept_axis_name(kept_axis a)
 {
     static const char *const names[KEPT_N_AXES] = {
-        "score",    "weight",   "wrapper", "allocator",  "protection",
-        "schedule", "position", "merge",   "controller", "read"};
+        "score",    "weight", "wrapper", "allocator",  "protection", "schedule",
+        "position", "merge",  "codec",   "controller", "read"};
     return (unsigned)a < KEPT_N_AXES ? names[a] : "?";
 }
 

@@ -152,7 +152,7 @@ static void put_parts(text *t, const kept_strategy *s, bool state, bool all)
     /* The full cache evicts nothing: few other axes apply to it. */
     const bool full = kept_strategy_is_full(s);
     for (int a = KEPT_AXIS_SCORE + 1; a < KEPT_N_AXES; a++)
-        if (!(full && kept_axis_evicts((kept_axis)a)) && !(state && a == KEPT_AXIS_READ) &&
+        if (kept_strategy_takes(s, (kept_axis)a) && !(state && a == KEPT_AXIS_READ) &&
             ((all && !full) || !is_default(s, (kept_axis)a))) {
             put(t, "+");
             put_part(t, s->part[a], s->option[a], all);

@@ -151,7 +151,7 @@ kept_when kept_strategy_when(const kept_strategy *s)
     };
     const double *option = s->option[KEPT_AXIS_SCHEDULE];
     kept_when w = {0};
-    for (size_t i = 0; i < sizeof schedules / sizeof *schedules && !kept_strategy_is_full(s); i++)
+    for (size_t i = 0; i < sizeof schedules / sizeof *schedules && !kept_strategy_is_idle(s); i++)
         if (schedules[i].part == s->part[KEPT_AXIS_SCHEDULE]) {
             w = schedules[i].when;
             w.every = schedules[i].every >= 0 ? (int)option[schedules[i].every] : 0;
@@ -198,6 +198,9 @@ kept_status kept_strategy_check(const kept_strategy *s, kept_error *err)
         if (st)
             return st;
     }
+    kept_status wrong = s->n_states ? KEPT_OK : kept_form_check(s, err);
+    if (wrong)
+        return wrong;
     const kept_score *score = kept_strategy_score(s);
     const kept_allocator *alloc = kept_strategy_allocator(s);
     const kept_when w = kept_strategy_when(s);
@@ -249,7 +252,7 @@ bool kept_strategy_moves_keys(const kept_strategy *s)
 
 bool kept_strategy_is_plain(const kept_strategy *s)
 {
-    return kept_strategy_is_full(s) && s->part[KEPT_AXIS_READ] == kept_part_default(KEPT_AXIS_READ);
+    return kept_strategy_is_idle(s) && s->part[KEPT_AXIS_READ] == kept_part_default(KEPT_AXIS_READ);
 }
 
 int kept_strategy_note_blocks(const kept_strategy *s, int head_size)
@@ -278,15 +281,21 @@ int64_t kept_strategy_budget_slots(const kept_strategy *s, int n_layers, int n_h
     }
     if (s->n_states)
         return most;
+    const double slot = 4.0 * head_size; /* K and V in two bytes per channel */
     switch (s->budget_kind) {
     case KEPT_BUDGET_NONE:
         break;
     case KEPT_BUDGET_PERCENT: /* the product first: it is exact for whole percents */
+        if (kept_strategy_packs(s))
+            return kept_form_slots(s, n_layers, n_heads, head_size,
+                                   s->budget * (double)full / 100 * slot);
         return (int64_t)floor(s->budget * (double)full / 100);
     case KEPT_BUDGET_TOKENS:
         return (int64_t)s->budget * heads;
-    case KEPT_BUDGET_BYTES: /* a slot is K and V in two bytes per channel */
-        return (int64_t)floor(s->budget / (4.0 * head_size));
+    case KEPT_BUDGET_BYTES:
+        if (kept_strategy_packs(s))
+            return kept_form_slots(s, n_layers, n_heads, head_size, s->budget);
+        return (int64_t)floor(s->budget / slot);
     }
     return full;
 }

@@ -6,9 +6,10 @@
  *                 budget := NUMBER '%' | NUMBER | SIZE
  * A name is a part of some axis or a recipe (a named spec, see parts.h). Each axis at most once;
  * what is not named takes the axis' default part and options. "full" takes no budget and no part of
- * another axis but read, every other score needs a budget. '%' is of the full f16 cache's K/V
- * bytes, a bare number is tokens per KV head (protected ones included), a size is K/V bytes of the
- * whole sequence (of its layers that evict).
+ * another axis but a codec (with it prefill, chunks or layers) and read, every other score needs a
+ * budget. '%' is of the full f16 cache's K/V bytes, a bare number is tokens per KV head (protected
+ * ones included), a size is K/V bytes of the whole sequence (of its layers that evict); both count
+ * slots as they are stored.
  *
  * Axes and their parts here:
  *   score       full random recency h2o tova snapkv knorm keydiff expected-attention
@@ -27,6 +28,7 @@
  *               are numbered from 0, and the next token after the longest head's)
  *   merge       drop (default: what is dropped is gone), or what kept slots take over from the
  *               dropped ones (kept/merge.h): merging, cam, ...
+ *   codec       f16 (default), store(k=q8,v=q8,residual=0,edge=0,edge-as=f16): see forms.c
  *   controller  fixed (default), adaptive(calm=SPEC,tight=SPEC), balance: see control.h
  *   read        all (default), quest, landmarks, rocket: pages that a decode step attends to
  * The specs of a controller's states name everything but a controller and a way of reading, which
@@ -95,7 +97,7 @@ typedef struct kept_profile {
 /* options NULL: the defaults. */
 void kept_part_profile(const kept_part *part, const double *options, kept_profile *out);
 
-/* ---- what a strategy needs and when it acts: of one with states, what any of them does ------ */
+/* ---- forms: forms.c ---------------------------------------------------------------------- */
 static inline bool kept_strategy_is_full(const kept_strategy *s) /* evicts nothing */
 {
     return s->budget_kind == KEPT_BUDGET_NONE;
@@ -103,10 +105,51 @@ static inline bool kept_strategy_is_full(const kept_strategy *s) /* evicts nothi
 /* Whether an axis is about eviction, so that "full" takes no part of it. */
 static inline bool kept_axis_evicts(kept_axis a)
 {
-    return a != KEPT_AXIS_READ;
+    return a != KEPT_AXIS_CODEC && a != KEPT_AXIS_READ;
 }
 /* The full cache as everybody has it: what others are compared with. */
 bool kept_strategy_is_plain(const kept_strategy *s);
+/* Whether it, or any of its states, stores slots in another form than F16. */
+bool kept_strategy_packs(const kept_strategy *s);
+/* Whether nothing that is held changes: it neither evicts nor packs. */
+static inline bool kept_strategy_is_idle(const kept_strategy *s)
+{
+    return kept_strategy_is_full(s) && !kept_strategy_packs(s);
+}
+/* Whether axis a says anything about s: the full cache evicts nothing. */
+static inline bool kept_strategy_takes(const kept_strategy *s, kept_axis a)
+{
+    return !kept_strategy_is_full(s) || a == KEPT_AXIS_SCORE ||
+           (a == KEPT_AXIS_SCHEDULE ? kept_strategy_packs(s)
+                                    : !kept_axis_evicts(a) && !kept_strategy_is_plain(s));
+}
+/* The form of full pages in the l-th of n_layers layers that evict. */
+kept_codecs kept_strategy_form(const kept_strategy *s, int l, int n_layers);
+int kept_strategy_residual(const kept_strategy *s); /* full pages of a head that stay F16 */
+/* ARGUMENT: the codec and another part, or the budget, exclude each other. */
+kept_status kept_form_check(const kept_strategy *s, kept_error *err);
+/* UNSUPPORTED: heads of that size cannot be stored so. */
+kept_status kept_strategy_fits(const kept_strategy *s, int head_size, kept_error *err);
+/* ARGUMENT: of n_tokens the budget holds no more than what stays F16 anyhow. */
+kept_status kept_strategy_leaves_some(const kept_strategy *s, int n_layers, int n_heads,
+                                      int head_size, int32_t n_tokens, kept_error *err);
+/* Slots that a budget of `bytes` over n_layers that evict holds. */
+int64_t kept_form_slots(const kept_strategy *s, int n_layers, int n_heads, int head_size,
+                        double bytes);
+/* Bytes of the pages of n_layers that evict, holding `slots` as evenly as they can be shared. */
+uint64_t kept_strategy_bytes(const kept_strategy *s, int n_layers, int n_heads, int head_size,
+                             uint64_t slots);
+typedef struct kept_packing {
+    kept_cache *cache;
+    int n_layers; /* of the model */
+    const bool *windowed;
+    int n_heads, from, to; /* KV heads of a layer; layers [from, to) are packed */
+    int fresh;             /* slots a head has got since, 0: look at every page */
+} kept_packing;
+/* Packs what s stores in another form. FULL: some pages are still F16. */
+kept_status kept_strategy_pack(const kept_strategy *s, const kept_packing *p);
+
+/* ---- what a strategy needs and when it acts: of one with states, what any of them does ------ */
 /* Blocks of the note on a page (cache.h) by which s reads; 0: it reads all. */
 int kept_strategy_note_blocks(const kept_strategy *s, int head_size);
 /* Pages that a decode step of s reads of the n pages of a head of a layer, at most n. */

@@ -66,6 +66,23 @@ static const column_set sets[] = {
       {{"key", "NLL"}, "key_tokens.nll", 1, 3},
       {{"key", "full"}, "key_tokens.full_nll", 1, 3}},
      {{.list = NULL}}},
+    {"speed",
+     "milliseconds between tokens, one sequence alone, pooled over samples (99% from 1000 gaps "
+     "on); "
+     "roof: share of\nthe speed at which weights and cache can be read; predicted: speed-up if "
+     "reading were all",
+     true,
+     true,
+     {{{"gaps", ""}, "itl_gap.n", 1, 0},
+      {{"mean", "ms"}, "itl_gap.mean_ns", 1e-6, 2},
+      {{"50%", "ms"}, "itl_gap.p50_ns", 1e-6, 2},
+      {{"90%", "ms"}, "itl_gap.p90_ns", 1e-6, 2},
+      {{"99%", "ms"}, "itl_gap.p99_ns", 1e-6, 2},
+      {{"max", "ms"}, "itl_gap.max_ns", 1e-6, 2},
+      {{"roof", "%"}, "roofline_share", 100, 1},
+      {{"pre-", "dicted"}, "predicted_speed_up", 1, 2},
+      {{"mea-", "sured"}, "speed_ratio", 1, 2}},
+     {{.list = NULL}}},
     {"turns",
      "score in %, then share of the turn's evidence held when its question came",
      true,
@@ -93,7 +110,7 @@ enum { N_SETS = sizeof sets / sizeof *sets };
 
 const char *const *kept_report_column_sets(int *n)
 {
-    static const char *const names[] = {"paths", "tokens", "turns", "again", "position"};
+    static const char *const names[] = {"paths", "tokens", "speed", "turns", "again", "position"};
     _Static_assert(sizeof names / sizeof *names == N_SETS, "every set has its name here");
     *n = N_SETS;
     return names;

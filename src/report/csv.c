@@ -55,6 +55,8 @@ static const char *const figures[] = {
     "full_tokens_per_s",
     "speed_ratio",
     "n_speed_steps",
+    "roofline_share",
+    "predicted_speed_up",
 };
 /* Figures inside a member; the column is called "member.figure". */
 static const char *const nested[][2] = {
@@ -77,6 +79,11 @@ static const char *const nested[][2] = {
     {"trajectory", "longer"},
     {"trajectory", "shorter"},
     {"trajectory", "cut"},
+    {"itl_gap", "mean_ns"},
+    {"itl_gap", "p50_ns"},
+    {"itl_gap", "p90_ns"},
+    {"itl_gap", "p99_ns"},
+    {"itl_gap", "max_ns"},
 };
 enum { N_NESTED = sizeof nested / sizeof *nested };
 /* Lists: the column has "key:value" between semicolons. */

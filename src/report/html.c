@@ -70,10 +70,11 @@ static void write_file(FILE *out, kept_page_file part)
     fwrite(text, 1, n, out);
 }
 
-/* A number that no text of the study can know, for the policy that lets only our scripts run. */
+/* A number that no text of the study can know, for the policy that lets only our scripts run: it
+ * depends on what was measured. */
 static void write_nonce(const kept_html *p, FILE *out)
 {
-    char *text = json_dumps(p->result, JSON_COMPACT), hex[65];
+    char *text = json_dumps(json_object_get(p->result, "cells"), JSON_COMPACT), hex[65];
     kept_sha256(text ? text : "", text ? strlen(text) : 0, hex);
     free(text);
     fprintf(out, "%.32s", hex);
@@ -186,23 +187,21 @@ kept_status kept_report_page(const kept_page *page, const char *path, kept_error
     static const char *const of_cell[] = {"task", "variant"};
     static const char *const of_row[] = {"task_index", "after_index"};
     kept_html p = {page->result, page->comparison, page->prompts, page->source, 0, 0, NULL, NULL};
-    if (!kept_page_ready())
-        return kept_fail(err, KEPT_UNSUPPORTED,
-                         "this kept was built without the script that draws plots; "
-                         "'scripts/setup.sh plots' in its source gets it, then build again");
+    kept_status s = kept_page_ready(err);
+    if (s)
+        return s;
     p.n_tasks = (int)json_array_size(json_object_get(p.result, "tasks"));
     p.n_variants = (int)json_array_size(json_object_get(p.result, "variants"));
     const size_t n = (size_t)p.n_tasks * (size_t)p.n_variants + 1;
     p.cell = kept_calloc(n, sizeof *p.cell);
     p.row = kept_calloc(n, sizeof *p.row);
-    kept_status s = KEPT_NOMEM;
     if (p.cell && p.row) {
         const kept_view_writer w = {write_page, &p};
         fill(&p, p.cell, json_object_get(p.result, "cells"), of_cell);
         fill(&p, p.row, json_object_get(p.comparison, "rows"), of_row);
         s = kept_view_save(path, &w, err);
     } else {
-        kept_fail(err, s, "out of memory for the page");
+        s = kept_fail(err, KEPT_NOMEM, "out of memory for the page");
     }
     free(p.cell);
     free(p.row);

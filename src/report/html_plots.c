@@ -78,14 +78,11 @@ static const struct figure {
     const char *size;  /* class: a third of the width, half, all of it */
 } figures[] = {
     {"held", "Quality against memory held",
-     "Change against the full cache on the same prompts, with its 95 % interval, and what the "
-     "cache "
-     "holds right after the eviction. The line joins rows that nothing beats in both. The dashed "
-     "line is the margin.",
+     "Change against the full cache on the same prompts, with 95 % intervals. The line joins rows "
+     "that nothing beats in both; dashed: the margin.",
      has_cells, "--strategy snapkv,h2o --budget 50%,20%", "third"},
     {"peak", "Quality against peak memory",
-     "The most bytes the sequence ever held. A strategy that evicts once the prompt is read has "
-     "held all of it.",
+     "The most bytes ever held. A strategy that evicts once the prompt is read has held all of it.",
      has_cells, "--strategy snapkv,h2o --budget 50%,20%", "third"},
     {"speed", "Quality against decoding speed",
      "Decoding one sequence alone, relative to the full cache timed beside it.", has_speed,
@@ -99,17 +96,17 @@ static const struct figure {
      has_depths, "--task niah_single --length 2048 --samples 10", "wide"},
     {"turn", "Turn by turn",
      "Mean score of the first, second, ... question about one compressed context.", has_turns,
-     "--task facts_sequential", "half"},
+     "--task facts_sequential", "third"},
     {"again", "Asked again",
      "Mean score by how many turns ago the same was asked (new: never before).", has_turns,
-     "--task facts_requery", "half"},
+     "--task facts_requery", "third"},
     {"distance", "Drift after the eviction",
      "KL divergence from the full cache by tokens after the eviction; lower is closer.",
-     has_distance, "--text FILE --score-tokens 256", "half"},
+     has_distance, "--text FILE --score-tokens 256", "third"},
     {"time", "Where the time goes",
-     "Choosing and moving at the eviction, and decoding. Reading the prompt is shared by all rows "
-     "that do not evict while reading.",
-     has_times, "--speed-samples 1", "half"},
+     "Reading the prompt (one reading is shared by all rows that do not evict while reading, and "
+     "has the same time in each), choosing and moving at the eviction, and decoding.",
+     has_times, "--speed-samples 1", "wide"},
     {"map", "What each head kept",
      "One prompt, from its first token to its last; a line per layer and KV head. Marks at the top "
      "are the evidence.",

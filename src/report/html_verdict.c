@@ -108,9 +108,11 @@ static void write_headline(const kept_html *p, const summary *s, FILE *out)
         fprintf(out, "%d of %d rows these samples are too few to tell.</p>\n", s->count[OPEN],
                 s->count[OPEN] + s->count[WORSE]);
     } else {
-        fputs("<p class=\"headline bad\"><span class=\"mark\" aria-hidden=\"true\">&#10007;</span> "
-              "Everything here is worse than the full cache.</p>\n",
-              out);
+        fprintf(
+            out,
+            "<p class=\"headline bad\"><span class=\"mark\" aria-hidden=\"true\">&#10007;</span> "
+            "Everything here is worse than the full cache%s.</p>\n",
+            s->n_tasks > 1 ? " on at least one task" : "");
     }
 }
 
@@ -137,14 +139,14 @@ static void write_counts(const summary *s, FILE *out)
 {
     static const struct {
         standing which;
-        const char *style, *text;
-    } kinds[] = {{AS_GOOD, "good", "as good as full"},
-                 {OPEN, "open", "cannot be told"},
-                 {WORSE, "bad", "worse than full"}};
+        const char *style, *text, *of_several;
+    } kinds[] = {{AS_GOOD, "good", "as good as full", " on every task"},
+                 {OPEN, "open", "cannot be told", ""},
+                 {WORSE, "bad", "worse than full", " on a task or more"}};
     fputs("<ul class=\"counts\">", out);
     for (int i = 0; i < 3; i++)
-        fprintf(out, "<li class=\"%s\"><b>%d</b> %s</li>", kinds[i].style, s->count[kinds[i].which],
-                kinds[i].text);
+        fprintf(out, "<li class=\"%s\"><b>%d</b> %s%s</li>", kinds[i].style,
+                s->count[kinds[i].which], kinds[i].text, s->n_tasks > 1 ? kinds[i].of_several : "");
     fputs("</ul>\n", out);
 }
 
@@ -221,18 +223,19 @@ void kept_html_write_verdict(const kept_html *p, FILE *out)
               "goes on.</p>\n",
               out);
     if (s && json_array_size(json_object_get(p->comparison, "rows"))) {
-        char text[400];
         summarise(p, s);
         write_headline(p, s, out);
         write_counts(s, out);
         write_reason(p, s, out);
         write_tasks(p, out);
-        kept_view_resolution(true, s->least, text, sizeof text);
         if (s->least < 60)
             fprintf(out,
                     "<p>The smallest task has %d sample%s. <code>kept power</code> says how many a "
                     "verdict takes.</p>\n",
                     s->least, plural(s->least));
+        fputs("<p>For a limit of your own on memory or time: <code>kept advise ", out);
+        kept_html_text(out, p->source ? p->source : "STUDY");
+        fputs(" --memory 8GiB --tpot 40ms</code></p>\n", out);
     } else {
         fputs("<p class=\"headline open\">No strategy has a finished sample yet, so there is "
               "nothing to say.</p>\n",

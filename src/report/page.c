@@ -24,7 +24,11 @@ const char *kept_page_part(kept_page_file part, size_t *n)
     return parts[part].text;
 }
 
-bool kept_page_ready(void)
+kept_status kept_page_ready(kept_error *err)
 {
-    return sizeof page_plots > 1;
+    if (sizeof page_plots > 1)
+        return KEPT_OK;
+    return kept_fail(err, KEPT_UNSUPPORTED,
+                     "this kept was built without the script that draws plots; 'scripts/setup.sh "
+                     "plots' in its source gets it, then build again");
 }

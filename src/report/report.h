@@ -34,6 +34,8 @@ kept_status kept_report_compare(const json_t *comparison, FILE *out, int n_flips
  */
 void kept_report_watch(const json_t *look, FILE *out);
 void kept_report_watch_line(const json_t *look, FILE *out);
+/* What kept_decay (bench/decay.h) says. */
+kept_status kept_report_decay(const json_t *list, FILE *out);
 /* Advice (bench/advise.h) as text. */
 kept_status kept_report_advice(const json_t *advice, FILE *out);
 kept_status kept_report_guarantees(const json_t *list, FILE *out, double epsilon, double delta);
@@ -55,8 +57,8 @@ typedef struct kept_page_study {
  * NOMEM. */
 kept_status kept_page_prompts(const kept_page_study *study, const json_t *result,
                               const json_t *comparison, json_t **out, kept_error *err);
-/* False: this kept was built without the script that draws plots. */
-bool kept_page_ready(void);
+/* UNSUPPORTED: this kept was built without the script that draws plots. */
+kept_status kept_page_ready(kept_error *err);
 /* Writes the page whole or not at all. UNSUPPORTED: not ready. IO, NOMEM. */
 kept_status kept_report_page(const kept_page *p, const char *path, kept_error *err);
 

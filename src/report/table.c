@@ -310,6 +310,14 @@ static void print_time(const json_t *result, FILE *out)
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
         fprintf(out, "%s%s %.1f", i ? ", " : ": ", parts[i][1],
                 kept_view_number(t, parts[i][0]) / 1e9);
+    const double peak = kept_view_number(t, "process_peak_bytes");
+    const double joules = kept_view_number(t, "energy_j");
+    if (isfinite(peak))
+        fprintf(out, "; process peak %.0f MiB", peak / 1048576);
+    if (isfinite(joules))
+        fprintf(out, "; %.0f J of processor packages, idle included", joules);
+    else
+        fprintf(out, "; energy n/a");
     fputs("\n", out);
 }
 

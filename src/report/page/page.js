@@ -147,7 +147,7 @@
     const legend = make("p", "", { class: "small" });
     legend.append("The prompt as it was read. ");
     if (kept) legend.append("The darker, the more heads kept the token; struck out: every head lost it. ");
-    legend.append("Framed: the evidence.");
+    legend.append("Underlined: the evidence.");
     const text = make("div", null, { class: "prompt", tabindex: "0", role: "region", "aria-label": "prompt" });
     const isEvidence = (at) => (p.evidence || []).some(([a, b]) => at >= a && at < b);
     let k = 0;
@@ -174,7 +174,7 @@
   const sampleAt = (index) => result.samples.find((x) => x.task === state.task && x.index === index);
   const showFlip = (sheet, flip, variant) => {
     const name = result.variants[variant].name, list = make("dl");
-    const line = (a, b) => list.append(make("dt", a), make("dd", b));
+    const line = (a, b) => list.append(make("dt", a), make("dd", String(b === null || b === undefined ? "" : b).trim()));
     line("Sample", `${flip.index}` + (typeof flip.depth === "number" ? `, evidence at ${Math.round(100 * flip.depth)} % of the prompt` : ""));
     const p = prompts.find((q) => q.task === state.task && q.index === flip.index);
     if (p && p.asked && !(sampleAt(flip.index) || {}).turns) line("Asked", p.asked.replace(/<\|[^|]*\|>/g, " ").trim());
@@ -193,6 +193,13 @@
     sheet.replaceChildren(list);
     showPrompt(sheet, flip, variant);
   };
+  // One line of what changed: the answer, or the score where it is a mean of several.
+  const gist = (flip) => {
+    const whole = (x) => x === 0 || x === 1;
+    if (flip.after.failed) return "(failed)";
+    if (whole(flip.before.value) && whole(flip.after.value)) return "\u201c" + oneLine(flip.after.text) + "\u201d";
+    return `score ${score(flip.before.value)} \u2192 ${score(flip.after.value)}`;
+  };
   const listFlips = () => {
     const host = $("flips");
     if (!host) return;
@@ -202,7 +209,7 @@
       for (const flip of v.flips) {
         const b = make("button", null, { type: "button", "aria-pressed": "false" }), lost = flip.after.value < flip.before.value;
         b.append(make("span", lost ? "lost" : "gained", { class: "way " + (lost ? "lost" : "gained") }));
-        b.append(make("code", result.variants[v.after_index].name), ` sample ${flip.index}`, make("br"), make("span", "\u201c" + oneLine(flip.after.failed ? "(failed)" : flip.after.text) + "\u201d", { class: "small" }));
+        b.append(make("code", result.variants[v.after_index].name), ` sample ${flip.index}`, make("br"), make("span", gist(flip), { class: "small" }));
         b.addEventListener("click", () => {
           list.querySelectorAll("button").forEach((x) => x.setAttribute("aria-pressed", String(x === b)));
           showFlip(sheet, flip, v.after_index);
@@ -247,7 +254,7 @@
   all(".save").forEach((b) => { b.hidden = false; });
   $("save-csv").addEventListener("click", () => save("rows.csv", "text/csv", csv()));
   $("save-json").addEventListener("click", () => save("result.json", "application/json", JSON.stringify(result)));
-  $("left-out").textContent = extra.left_out === "nothing" ? "The whole result is inside of this page, with 9 digits." :
+  $("left-out").textContent = extra.left_out === "nothing" ? `The whole result is inside of this page, with ${extra.digits} digits.` :
     `To keep the page small it does without ${extra.left_out}; "kept study export" writes everything.`;
   $("theme").addEventListener("click", () => { chosen = state.theme === "dark" ? "light" : "dark"; setTheme(); listKey(); drawAll(); });
   dark.addEventListener("change", () => { setTheme(); listKey(); drawAll(); });

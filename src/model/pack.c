@@ -1,0 +1,30 @@
+/* pack: pages whose strategy stores them in another form are packed: after a pass, an eviction, and
+ * when the prompt is in. */
+#include "model/engine.h"
+
+void kept_seq_pack(kept_seq *s, int from, int to, int fresh)
+{
+    const kept_model_info *info = &s->engine->model->info;
+    if (!s->strategy || !kept_strategy_packs(s->strategy))
+        return;
+    const uint64_t t0 = kept_clock_ns();
+    const kept_packing p = {.cache = s->cache,
+                            .n_layers = info->n_layers,
+                            .windowed = info->windowed,
+                            .n_heads = info->n_kv_heads,
+                            .from = from,
+                            .to = to,
+                            .fresh = s->pack_owed ? 0 : fresh};
+    /* A pool that is full puts it off: what is not packed is attended to as it is. */
+    s->pack_owed = kept_strategy_pack(s->strategy, &p) != KEPT_OK;
+    s->compact_ns += kept_clock_ns() - t0;
+}
+
+void kept_seq_pack_after(kept_seq *s, const kept_item *item)
+{
+    if (!s->strategy)
+        return;
+    /* A prompt is read as F16 and packed when it is in, but where the schedule bounds the peak. */
+    if (!item->prefill || s->full_tokens || kept_strategy_when(s->strategy).chunks)
+        kept_seq_pack(s, 0, s->engine->model->info.n_layers, item->n_tokens);
+}

@@ -1,0 +1,97 @@
+/* forms_parts: the parts and recipes of the codec axis: what a slot is stored as. forms.c reads
+ * their options.
+ */
+#include "policy/parts.h"
+
+#define ANY_POSITION 1048576
+
+const kept_part kept_part_f16 = {
+    .abi = KEPT_POLICY_ABI,
+    .axis = KEPT_AXIS_CODEC,
+    .name = "f16",
+    .summary = "keys and values stay as the forward pass writes them",
+    .paper = "",
+    .deviations = "",
+};
+
+/* In the order of kept_codec; scales per channel are for keys. */
+static const char *const key_codecs[] = {"f16",    "bf16",   "q8",     "q4",   "q4g",   "rot4",
+                                         "rot3",   "rot2",   "tok4",   "tok2", "chan4", "chan2",
+                                         "thin75", "thin50", "thin25", NULL};
+static const char *const value_codecs[] = {"f16",  "bf16", "q8",   "q4",   "q4g", "rot4",
+                                           "rot3", "rot2", "tok4", "tok2", NULL};
+static const char *const edge_codecs[] = {"f16", "q8", NULL};
+
+static const kept_option store_options[] = {
+    {"k", KEPT_Q8, KEPT_F16, KEPT_THIN25, true, key_codecs, "what keys are stored as"},
+    {"v", KEPT_Q8, KEPT_F16, KEPT_TOK2, true, value_codecs,
+     "what values are stored as; like keys if it is not said"},
+    {"residual", 0, 0, ANY_POSITION, true, NULL,
+     "newest slots of a head that stay f16, in whole pages; the page that fills does anyhow"},
+    {"edge", 0, 0, 255, true, NULL, "first and last layers, as many each, that keep more bits"},
+    {"edge-as", 0, 0, 1, true, edge_codecs, "what these layers store"},
+};
+/* Values are stored like keys unless it is said; what is per channel for keys is per slot for them,
+ * and channels are left out of keys alone. */
+static double store_fallback(const double *o, int i)
+{
+    const int k = (int)o[KEPT_STORE_K];
+    if (i != KEPT_STORE_V)
+        return store_options[i].value;
+    if (k == KEPT_CHAN4 || k == KEPT_CHAN2)
+        return k == KEPT_CHAN4 ? KEPT_TOK4 : KEPT_TOK2;
+    return k > KEPT_TOK2 ? KEPT_F16 : k;
+}
+
+const kept_part kept_part_store = {
+    .abi = KEPT_POLICY_ABI,
+    .axis = KEPT_AXIS_CODEC,
+    .name = "store",
+    .summary = "full pages are packed, keys and values each in a form of their own",
+    .paper = "arXiv 2404.00456 (rotation), 2402.02750 (chan, tok), 2504.19874 (rot)",
+    .deviations =
+        "keys are stored rotated to their positions; a page of 64 slots is packed when it is full "
+        "and the prompt is in (schedule chunks: while it is read, so that later chunks attend to "
+        "packed pages); layers with a sliding window stay f16",
+    .options = store_options,
+    .n_options = 5,
+    .fallback = store_fallback,
+};
+
+#define RECIPE(id, named, says, expands, cites, differs)                                           \
+    const kept_recipe kept_recipe_##id = {                                                         \
+        .name = named, .summary = says, .spec = expands, .paper = cites, .deviations = differs}
+
+RECIPE(bf16, "bf16", "keys and values as bfloat16", "store(k=bf16)", "", "");
+RECIPE(q8, "q8", "8 bits, a scale per slot", "store(k=q8)", "", "");
+RECIPE(q4, "q4", "4 bits after a rotation, a scale per slot", "store(k=q4)",
+       "arXiv 2404.00456 (QuaRot)", "rounded to nearest, no calibration");
+RECIPE(q4g, "q4g", "4 bits, a scale per slot and 32 channels", "store(k=q4g)", "", "");
+RECIPE(rot4, "rot4", "4 bits after a rotation, levels of a Gaussian", "store(k=rot4)",
+       "arXiv 2504.19874 (TurboQuant)", "without the paper's one-bit residual");
+RECIPE(rot3, "rot3", "3 bits after a rotation, levels of a Gaussian", "store(k=rot3)",
+       "arXiv 2504.19874 (TurboQuant)", "without the paper's one-bit residual");
+RECIPE(rot2, "rot2", "2 bits after a rotation, levels of a Gaussian", "store(k=rot2)",
+       "arXiv 2504.19874 (TurboQuant)", "without the paper's one-bit residual");
+#undef RECIPE
+
+static const kept_option kivi_options[] = {
+    {"residual", 128, 0, ANY_POSITION, true, NULL, "newest slots of a head that stay f16"},
+};
+#define KIVI                                                                                       \
+    .paper = "arXiv 2402.02750 (KIVI)",                                                            \
+    .deviations = "values are packed a page at a time like keys (the paper: one token at a "       \
+                  "time); keys are grouped by slots, which an eviction may reorder",               \
+    .options = kivi_options, .n_options = 1
+const kept_recipe kept_recipe_kivi4 = {
+    .name = "kivi4",
+    .summary = "4 bits, scales per channel for keys and per slot for values",
+    .spec = "store(k=chan4,residual=$residual)",
+    KIVI,
+};
+const kept_recipe kept_recipe_kivi2 = {
+    .name = "kivi2",
+    .summary = "2 bits, scales per channel for keys and per slot for values",
+    .spec = "store(k=chan2,residual=$residual)",
+    KIVI,
+};

@@ -1,0 +1,105 @@
+/* The codec axis without an engine: spellings, budgets, what cannot be. */
+#include "policy/parts.h"
+#include "test.h"
+
+static void check_spelling(const char *spec, const char *name, const char *resolved)
+{
+    kept_strategy *s = NULL, *again = NULL;
+    CHECK_INT(kept_strategy_parse(spec, &s, NULL), KEPT_OK);
+    if (!s)
+        return;
+    CHECK_STR(kept_strategy_name(s), name);
+    if (resolved)
+        CHECK_STR(kept_strategy_resolved(s), resolved);
+    CHECK_INT(kept_strategy_parse(kept_strategy_resolved(s), &again, NULL), KEPT_OK);
+    CHECK_STR(kept_strategy_name(again), name);
+    kept_strategy_free(s);
+    kept_strategy_free(again);
+}
+
+static void check_error(const char *spec, int at, const char *part)
+{
+    kept_strategy *s = NULL;
+    kept_error err = {"", -2};
+    if (kept_strategy_parse(spec, &s, &err) != KEPT_ARGUMENT || err.at != at ||
+        !strstr(err.text, part)) {
+        fprintf(stderr, "\"%s\": at %d, expected %d; \"%s\" should say \"%s\"\n", spec, err.at, at,
+                err.text, part);
+        test_failed = 1;
+    }
+    kept_strategy_free(s);
+}
+
+static void test_spellings(void)
+{
+    check_spelling("full+f16", "full", "full");
+    check_spelling("full+q8", "full+store", "full+store(k=q8,v=q8,residual=0,edge=0,edge-as=f16)");
+    check_spelling("chunks+full+kivi2", "full+chunks+store(k=chan2,residual=128)", NULL);
+    check_spelling("q4+snapkv@25%", "snapkv+store(k=q4)@25%", NULL);
+    check_spelling("full+store(v=rot3,k=q8,edge=2,edge-as=q8)",
+                   "full+store(v=rot3,edge=2,edge-as=q8)", NULL);
+}
+
+static void test_budgets(void)
+{
+    static const struct {
+        const char *spec;
+        int64_t slots; /* of 30 layers x 3 heads of 64, 1001 tokens */
+    } row[] = {
+        /* A page of 64 slots: 16384 bytes, 8192 + 256 in q8, 4096 + 256 in q4, 2048 + 256 in rot2,
+         * 2048 + 512 twice in kivi2. 63 slots of a head, or those of its residual pages and 63,
+         * count 256 bytes each. */
+        {"knorm+q8@20%", 29617},    {"knorm+q4@20%", 52156},     {"knorm+rot2@20%", 93478},
+        {"knorm+kivi2@20%", 21606}, {"knorm+kivi2@40%", 117702}, {"knorm+q8@512", 46080},
+        {"full+q8", 90090},         {"knorm+q8@1023B", 3},
+    };
+    for (size_t i = 0; i < sizeof row / sizeof row[0]; i++) {
+        kept_strategy *s = NULL;
+        CHECK_INT(kept_strategy_parse(row[i].spec, &s, NULL), KEPT_OK);
+        if (s)
+            CHECK_INT(kept_strategy_budget_slots(s, 30, 3, 64, 1001), row[i].slots);
+        kept_strategy_free(s);
+    }
+}
+
+static void test_errors(void)
+{
+    check_error("full+q8@20%", 7, "'full' evicts nothing, so it takes no budget");
+    check_error("full+q8+ada", 8, "takes no allocator such as 'ada'");
+    check_error("full+q8+decode", 8, "takes no schedule such as 'decode'");
+    check_error("full+chunks", 5, "takes no schedule such as 'chunks'");
+    check_error("full+q9", 5, "did you mean 'q8'?");
+    check_error("full+store(k=q9)", 13, "unknown choice of option 'k' 'q9'");
+    check_error("full+store(v=chan4)", 13, "unknown choice of option 'v' 'chan4'");
+    check_error("full+q8+q4", 8, "sets the codec, which 'q8' at character 5 set already");
+    check_error("snapkv+kivi2@128", 7, "would be packed; use residual=0");
+    check_error("snapkv+kivi2+slot@512", 7, "use the position original, or k=rot2");
+    check_error("snapkv+rerotated+store(k=chan4)@5%", 17, "use the position original, or k=q4");
+    check_error("q8", 0, "names no score");
+}
+
+/* What is known only with the model and the prompt. */
+static void test_later_errors(void)
+{
+    kept_strategy *s = NULL;
+    kept_error err;
+    CHECK_INT(kept_strategy_parse("full+q4g", &s, NULL), KEPT_OK);
+    CHECK_INT(kept_strategy_fits(s, 80, &err), KEPT_UNSUPPORTED);
+    CHECK(strstr(err.text, "heads of 80 channels") && strstr(err.text, "use q8"));
+    CHECK_INT(kept_strategy_fits(s, 64, &err), KEPT_OK);
+    kept_strategy_free(s);
+    CHECK_INT(kept_strategy_parse("snapkv+kivi2@10%", &s, NULL), KEPT_OK);
+    CHECK_INT(kept_strategy_leaves_some(s, 30, 3, 64, 1001, &err), KEPT_ARGUMENT);
+    CHECK(strstr(err.text, "use residual=0"));
+    CHECK_INT(kept_strategy_leaves_some(s, 30, 3, 64, 4000, &err), KEPT_OK);
+    kept_strategy_free(s);
+}
+
+int main(void)
+{
+    RUN(test_spellings);
+    RUN(test_budgets);
+    RUN(test_errors);
+    RUN(test_later_errors);
+    TEST_END();
+}
