@@ -86,8 +86,7 @@ static void check_kvmerger(world *w, const double *option)
     for (int e = 0; e < n; e++) {
         to[e] = -1;
         for (int j = 0; j < n && !w->now.live[e]; j++)
-            if (w->now.live[j] && set[j] == set[e] &&
-                (to[e] < 0 || abs(j - e) < abs(to[e] - e)))
+            if (w->now.live[j] && set[j] == set[e] && (to[e] < 0 || abs(j - e) < abs(to[e] - e)))
                 to[e] = j;
         if (to[e] < 0)
             continue;
@@ -114,8 +113,7 @@ static void check_kvmerger(world *w, const double *option)
 static void kvmerger(void)
 {
     each_head("h2o+kvmerger(at=0.1)@40%", (const double[]){0.1, 0}, check_kvmerger);
-    each_head("random+kvmerger(at=-0.05,count=on)@30%", (const double[]){-0.05, 1},
-              check_kvmerger);
+    each_head("random+kvmerger(at=-0.05,count=on)@30%", (const double[]){-0.05, 1}, check_kvmerger);
 }
 
 /* ---- matching ------------------------------------------------------------------------------ */
@@ -169,8 +167,8 @@ static void check_values(const world *w, const double *p, int rows, double ridge
             to[r * n + i] = w->now.live[i] ? exp(w->now.bias[i]) * p[r * n + i] / all : 0;
         for (int i = 0; i < n; i++)
             for (int d = 0; d < D; d++)
-                off[r * D + d] += p[r * n + i] * value_of(w, i)[d] -
-                                  to[r * n + i] * (double)w->now.v[i * D + d];
+                off[r * D + d] +=
+                    p[r * n + i] * value_of(w, i)[d] - to[r * n + i] * (double)w->now.v[i * D + d];
         for (int i = 4; i < n - 32; i++)
             trace += to[r * n + i] * to[r * n + i];
     }
