@@ -336,8 +336,28 @@ static void equal_tokens(void)
     }
 }
 
+/* What cannot be is refused when the spec is read. */
+static void refusals(void)
+{
+    static const char *const wrong[][2] = {
+        {"h2o+summry@25%", "did you mean 'summary'?"},
+        {"h2o+merging+kivi4@25%", "rewrites slots one by one"},
+        {"snapkv+cake+layers+summary@20%", "merged would be dropped"},
+        {"full+summary", "takes no merge"},
+    };
+    for (int i = 0; i < 4; i++) {
+        kept_strategy *s = NULL;
+        kept_error err = {"", 0};
+        CHECK_INT(kept_strategy_parse(wrong[i][0], &s, &err), KEPT_ARGUMENT);
+        CHECK(!s && strstr(err.text, wrong[i][1]));
+    }
+    kept_strategy_free(rig_parse("snapkv+uniform+layers+summary@20%"));
+    kept_strategy_free(rig_parse("snapkv+merging+q8@20%"));
+}
+
 int main(void)
 {
+    RUN(refusals);
     RUN(contract);
     RUN(threads);
     RUN(merging);

@@ -253,15 +253,6 @@ static void test_states(void)
                    "original+drop+f16+balance(signal=entropy,floor=12.5,every=16)+all@25%");
 }
 
-static void test_merge_errors(void)
-{
-    check_error("h2o+summry@25%", 4, "did you mean 'summary'?");
-    check_error("h2o+merging+kivi4@25%", 12, "rewrites slots one by one");
-    check_error("snapkv+cake+layers+summary@20%", 12, "merged would be dropped");
-    check_round_trip("snapkv+uniform+layers+summary@20%");
-    check_round_trip("snapkv+merging+q8@20%");
-}
-
 static void test_state_errors(void)
 {
     check_error("adaptive@5%", 0, "needs a spec for its state 'calm'");
@@ -592,7 +583,6 @@ int main(int argc, char **argv)
     RUN(test_defaults_are_in_range);
     RUN(test_spellings);
     RUN(test_states);
-    RUN(test_merge_errors);
     RUN(test_state_errors);
     RUN(test_budgets);
     RUN(test_budget_slots);
