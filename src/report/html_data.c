@@ -9,7 +9,7 @@
 
 #define MOST_BYTES   800000 /* of results in a page of 3 MB with 0.9 MB of script */
 #define SAMPLE_BYTES 400000 /* above: samples without their lists of tokens */
-#define FLIP_BYTES   200000
+#define FLIP_BYTES   150000
 #define DIGITS       9
 #define EXACT        15 /* digits that results are written with: such a copy is a result again */
 #define MOST_DEPTHS  10
@@ -238,6 +238,33 @@ static json_t *thin_cells(const json_t *cells)
     return list;
 }
 
+/* Cells as a table, for their names take most of their room: {"keys", "rows"}; null where a cell
+ * lacks a member. */
+static json_t *cell_table(const json_t *cells)
+{
+    json_t *seen = json_object(), *keys = json_array(), *rows = json_array();
+    json_t *c, *x, *row;
+    const char *key;
+    size_t i, k;
+    json_array_foreach(cells, i, c) json_object_foreach(c, key, x) if (!json_object_get(seen, key))
+    {
+        json_object_set_new(seen, key, json_true());
+        json_array_append_new(keys, json_string(key));
+    }
+    json_array_foreach(cells, i, c)
+    {
+        row = json_array();
+        json_array_foreach(keys, k, x)
+        {
+            json_t *value = json_object_get(c, json_string_value(x));
+            json_array_append_new(row, value ? json_incref(value) : json_null());
+        }
+        json_array_append_new(rows, row);
+    }
+    json_decref(seen);
+    return json_pack("{soso}", "keys", keys, "rows", rows);
+}
+
 /* The name of a file in place of where it lay: a page is passed on. */
 static void forget_folder(json_t *owner, const char *key)
 {
@@ -285,6 +312,8 @@ static json_t *fitting(const json_t *result, const char **left_out, int *digits)
     if (!fits(doc, MOST_BYTES, DIGITS)) {
         *left_out = "all samples, and the details of cells";
         json_object_set_new(doc, "cells", thin_cells(json_object_get(result, "cells")));
+        json_object_set_new(doc, "cell_table", cell_table(json_object_get(doc, "cells")));
+        json_object_del(doc, "cells");
     }
     return doc;
 }

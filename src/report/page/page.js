@@ -3,6 +3,11 @@
 (() => {
   const block = (id) => JSON.parse(document.getElementById(id).textContent);
   const result = block("result"), extra = block("extra"), $ = (id) => document.getElementById(id);
+  if (result.cell_table) {
+    const { keys, rows } = result.cell_table;
+    result.cells = rows.map((row) => Object.fromEntries(keys.map((k, i) => [k, row[i]])));
+    delete result.cell_table;
+  }
   const all = (selector) => [...document.querySelectorAll(selector)];
   const make = (tag, text, attributes) => {
     const e = document.createElement(tag);
