@@ -156,6 +156,9 @@ with Browser(find(), limit=150) as b:
         b.js("document.getElementById('all').click()")
         b.drawn()
         assert len(rows()) == 102 and marks()["held"] > 100
+        b.js("URL.createObjectURL = (x) => { window.saved = x; return '#'; };"
+             "document.getElementById('save-csv').click()")
+        assert len(list(csv.DictReader(io.StringIO(b.js("window.saved.text()"))))) == 1020
 
     @case("browser_phone")
     def _():
@@ -163,5 +166,7 @@ with Browser(find(), limit=150) as b:
             page(name, 390, 844)
             width = b.js("document.documentElement.scrollWidth")
             assert width <= 390, (name, width)
+            least = b.js("Math.min(...[...document.querySelectorAll('figure')].map(f => f.clientWidth))")
+            assert least > 330, (name, least)
 
 sys.exit(status)

@@ -7,6 +7,7 @@
 #include "test.h"
 
 #include "bench/decay.h"
+#include "bench/drift.h"
 #include "bench/energy.h"
 
 #include <math.h>
@@ -422,6 +423,47 @@ static void positions_have_ranges(void)
     json_decref(doc);
 }
 
+/* Ten contexts, each asked plainly (task 0) and otherwise (task 1): the full cache loses one, the
+ * row loses that one and three more. */
+static void drift_beyond_the_full_cache(void)
+{
+    json_t *doc =
+        json_pack("{s:[{s:s,s:s,s:s},{s:s,s:s,s:s,s:s}],s:[{s:s},{s:s},{s:s}],s:[]}", "tasks",
+                  "label", "vt()", "name", "vt", "kind", "generate", "label", "vt()+typo", "name",
+                  "vt", "kind", "generate", "perturb", "typo", "variants", "name", "full", "name",
+                  "full (again)", "name", "a@20%", "samples");
+    for (int i = 0; i < 20; i++) {
+        const int k = i % 10, lost = i < 10 ? 0 : 1;
+        char cluster[20];
+        snprintf(cluster, sizeof cluster, "%016x", k + 1);
+        json_t *s = json_pack("{s:i,s:i,s:s,s:[]}", "task", lost, "index", k, "cluster", cluster,
+                              "outcomes");
+        for (int v = 0; v < 3; v++)
+            json_array_append_new(json_object_get(s, "outcomes"),
+                                  json_pack("{s:i,s:b,s:f}", "variant", v, "failed", 0, "score",
+                                            lost && k < (v == 2 ? 4 : 1) ? 0.0 : 1.0));
+        json_array_append_new(json_object_get(doc, "samples"), s);
+    }
+    json_t *out = NULL;
+    kept_error err;
+    CHECK_INT(kept_drift(doc, &out, &err), KEPT_OK);
+    CHECK_INT(json_array_size(out), 2);
+    const json_t *r = json_array_get(out, 1);
+    CHECK_STR(json_string_value(json_object_get(r, "row")), "a@20%");
+    CHECK_INT(json_integer_value(json_object_get(r, "n")), 10);
+    CHECK_INT(json_integer_value(json_object_get(r, "moved")), 4);
+    CHECK_NEAR(json_number_value(json_object_get(r, "drift")), -0.4, 1e-12);
+    CHECK_NEAR(json_number_value(json_object_get(r, "full_drift")), -0.1, 1e-12);
+    CHECK_NEAR(json_number_value(json_object_get(r, "excess")), -0.3, 1e-12);
+    CHECK_NEAR(json_number_value(json_object_get(r, "p")), 0.25, 1e-12); /* 2 / 2^3 signs */
+    CHECK(json_number_value(json_object_get(r, "low")) < -0.3 &&
+          json_number_value(json_object_get(r, "high")) > -0.3);
+    r = json_array_get(out, 0);
+    CHECK_NEAR(json_number_value(json_object_get(r, "excess")), 0, 0);
+    json_decref(out);
+    json_decref(doc);
+}
+
 /* Least squares of 0.95, 0.8, 0.35 on 9, 10, 12, worked out apart: -0.203571428571; errors: weights
  * -4/14, -1/14, 5/14 of x = 9, 10, 12 around 31/3. */
 static void scores_over_length(void)
@@ -537,6 +579,7 @@ int main(void)
     RUN(doctored_results_are_caught);
     RUN(the_selftest_can_fail);
     RUN(positions_have_ranges);
+    RUN(drift_beyond_the_full_cache);
     RUN(scores_over_length);
     RUN(gaps_and_the_roof);
     RUN(counters_of_energy);

@@ -9,6 +9,7 @@
  * The other metrics' values follow from their definitions by hand.
  */
 #include "task/metric.h"
+#include "task/task.h"
 #include "test.h"
 
 #include <math.h>
@@ -242,6 +243,33 @@ static void answers_have_classes(void)
     }
 }
 
+static void questions_said_otherwise(void)
+{
+    static const char question[] = "What is the Special number for red-walrus? Tell me.\nThanks";
+    static const char *const want[][2] = {
+        {"none", question},
+        {"case", "what is the special number for red-walrus? tell me.\nthanks"},
+        {"punctuation", "What is the Special number for red-walrus Tell me\nThanks"},
+        {"typo", "What is the Spceial number for red-walrus? Tell me.\nThanks"},
+        {"layout", "What is the Special number for red-walrus?\nTell me.\n\nThanks"},
+    };
+    kept_error err;
+    char *out = NULL;
+    int n;
+    (void)kept_perturb_names(&n);
+    CHECK_INT(n, sizeof want / sizeof *want);
+    for (int i = 0; i < n; i++) {
+        CHECK_INT(kept_perturb(want[i][0], question, &out, &err), KEPT_OK);
+        CHECK_STR(out, want[i][1]);
+        free(out);
+        CHECK_INT(kept_perturb(want[i][0], "", &out, &err), KEPT_OK);
+        CHECK_STR(out, "");
+        free(out);
+    }
+    CHECK_INT(kept_perturb("typos", question, &out, &err), KEPT_ARGUMENT);
+    CHECK(strstr(err.text, "did you mean 'typo'") != NULL);
+}
+
 int main(void)
 {
     RUN(test_words);
@@ -251,6 +279,7 @@ int main(void)
     RUN(test_label);
     RUN(test_references);
     RUN(test_names);
+    RUN(questions_said_otherwise);
     RUN(answers_have_classes);
     TEST_END();
 }

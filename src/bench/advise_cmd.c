@@ -73,6 +73,7 @@ static void put_task(FILE *out, const json_t *task, int length)
         fputs(json_is_true(json_object_get(task, "chat")) ? " --chat" : " --raw", out);
     if (strcmp(kept_doc_text(task, "turns"), "gold"))
         flag(out, "turns", kept_doc_text(task, "turns"));
+    flag(out, "perturb", kept_doc_text(task, "perturb"));
     if (json_is_true(json_object_get(task, "query_aware")))
         fputs(" --query-aware", out);
     if (json_is_true(json_object_get(task, "ruler_compat")))

@@ -173,6 +173,8 @@ static json_t *tasks_json(const kept_job *j)
         json_object_set_new(o, "score_tokens", json_integer(p->score_tokens));
         json_object_set_new(o, "chat", json_boolean(p->chat));
         json_object_set_new(o, "query_aware", json_boolean(p->query_aware));
+        if (p->perturb && generate) /* left out where there is none: older studies go on */
+            json_object_set_new(o, "perturb", text(p->perturb));
         json_array_append_new(list, o);
     }
     return list;

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define FORMAT 1 /* grows when the list above, or what is in it, changes its meaning */
+#define FORMAT 2 /* grows when the list above, or what is in it, changes its meaning */
 
 static json_t *text_or_null(const char *s)
 {
@@ -19,11 +19,11 @@ char *kept_sizes_key(kept_job *j, const kept_run_task *t, kept_error *err)
     if (kept_model_sha256(j->model, model, err))
         return NULL;
     json_t *key =
-        json_pack("[i,s,s,o,i,i,I,s,o,o,i,i,i,i,i,b,b,b,s]", FORMAT, kept_version(), model,
+        json_pack("[i,s,s,o,i,i,I,s,o,o,i,i,i,i,i,b,b,b,s,o]", FORMAT, kept_version(), model,
                   text_or_null(o->name), o->length, o->n_samples, (json_int_t)o->seed,
                   t->file_sha256, text_or_null(o->key), text_or_null(o->value), o->n_keys,
                   o->n_values, o->n_queries, o->digits, o->score_tokens, o->chat, o->query_aware,
-                  o->ruler_compat, kept_turn_mode_name(o->turns));
+                  o->ruler_compat, kept_turn_mode_name(o->turns), text_or_null(o->perturb));
     char *text = key ? json_dumps(key, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;
     json_decref(key);
     if (!text)

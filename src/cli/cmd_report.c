@@ -147,7 +147,10 @@ static kept_status read_prompts(const report_args *r, const json_t *doc, const j
         s = kept_fail(err, KEPT_NOT_FOUND, "%s", why.text);
     } else {
         study.model = model;
-        study.note = model ? NULL : why.text;
+        study.note = model
+                         ? NULL
+                         : "Prompts are left out: the model's file, whose vocabulary they are read "
+                           "with, was not there when this page was made (--model FILE).";
         if (!model)
             fprintf(stderr, "kept report: no prompts in the page: %s\n", why.text);
         s = kept_page_prompts(&study, doc, comparison, out, err);

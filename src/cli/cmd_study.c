@@ -1,5 +1,6 @@
 /* kept study: what a study holds, and its way out and in. */
 #include "bench/decay.h"
+#include "bench/drift.h"
 #include "bench/verify.h"
 #include "cli/cli.h"
 #include "report/report.h"
@@ -21,7 +22,8 @@ static const char help[] =
     "answers),\n"
     "           tokens (llama.cpp's statistics, key tokens), speed (gaps, roofline), turns, "
     "again,\n"
-    "           position (NLL), length (score by length, slope, effective length)\n"
+    "           position (NLL), length (score by length, slope, effective length),\n"
+    "           perturb (what other words for a question change)\n"
     "  import   adds the samples of results; those that are there already stay\n"
     "  check    verifies the whole file, and brings an older schema up to date\n\n"
     "  --format F     json, csv, jsonl, lm-eval [json]\n"
@@ -100,7 +102,7 @@ static int parse(study_args *s, int argc, char **argv)
         code = kept_usage("study", "the study's FILE is missing");
     if (code < 0)
         code = unknown("format", s->format, formats, 4);
-    if (code < 0 && s->columns && strcmp(s->columns, "length"))
+    if (code < 0 && s->columns && strcmp(s->columns, "length") && strcmp(s->columns, "perturb"))
         code = unknown("set of columns", s->columns, sets, n_sets);
     if (code < 0 && !strcmp(s->format, "lm-eval") && !s->out)
         code = kept_usage("study", "--format lm-eval writes a folder: --out FOLDER");
@@ -167,11 +169,12 @@ static kept_status show(const study_args *a, kept_store *s, kept_error *err)
 {
     json_t *doc = NULL;
     kept_status st = kept_store_export(s, a->setting, &doc, err);
-    if (!st && a->columns && !strcmp(a->columns, "length")) {
+    const bool length = a->columns && !strcmp(a->columns, "length");
+    if (!st && (length || (a->columns && !strcmp(a->columns, "perturb")))) {
         json_t *list = NULL;
-        st = kept_decay(doc, &list, err);
+        st = length ? kept_decay(doc, &list, err) : kept_drift(doc, &list, err);
         if (!st)
-            (void)kept_report_decay(list, stdout);
+            (void)(length ? kept_report_decay(list, stdout) : kept_report_drift(list, stdout));
         json_decref(list);
     } else if (!st && a->columns)
         (void)kept_report_columns(doc, a->columns, stdout);

@@ -120,6 +120,7 @@ static const struct flag_target {
     {TEXT, AT(study), 0, 0},
     {TEXT, AT(preset), 0, 0},
     {TEXT, AT(gate), 0, 0},
+    {TEXT, AT(perturb), 0, 0},
 };
 
 static const kept_flag flags[] = {
@@ -132,7 +133,7 @@ static const kept_flag flags[] = {
     {"dump-kept", true}, {"out", true},           {"format", true},       {"quiet", false},
     {"trained", true},   {"queries", true},       {"digits", true},       {"words", true},
     {"squad", true},     {"hotpot", true},        {"turns", true},        {"ruler-compat", false},
-    {"study", true},     {"preset", true},        {"gate", true},
+    {"study", true},     {"preset", true},        {"gate", true},         {"perturb", true},
 };
 enum { N_FLAGS = sizeof flags / sizeof *flags };
 _Static_assert(N_FLAGS <= sizeof((kept_run_args *)0)->from_preset, "room for every flag");
@@ -151,6 +152,9 @@ static const char help[] =
     "  --text FILE            score how well the text goes on after eviction (--score-tokens N)\n"
     "  --length N             tokens of a sample [2048]   --samples N   per task [8]\n"
     "  --chat | --raw         with, without the chat template [with, where the model has one]\n"
+    "  --perturb KIND         questions said otherwise: case, punctuation, typo, layout; compared "
+    "by\n"
+    "                         'kept study show --columns perturb' with the same run without it\n"
     "  --query-aware          strategies see the question before they evict (rows are marked)\n"
     "  --seed N  --threads N  --chunk N (prefill)  --pool SIZE  --isa LEVEL [KEPT_ISA]\n"
     "  --speed-samples N  --speed-steps N   timing of decode steps [1, 16]\n"

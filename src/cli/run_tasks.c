@@ -117,6 +117,12 @@ int kept_run_tasks_complete(kept_run_args *a)
         code = kept_one_of("value", a->value, secrets, 3);
     if (code < 0 && a->turns)
         code = kept_one_of("turns", a->turns, modes, 3);
+    int n;
+    const char *const *kinds = kept_perturb_names(&n);
+    if (code < 0 && a->perturb)
+        code = kept_one_of("perturb", a->perturb, kinds, n);
+    if (a->perturb && !strcmp(a->perturb, "none"))
+        a->perturb = NULL;
     return code;
 }
 
@@ -151,6 +157,7 @@ int kept_run_tasks_set(kept_run_args *a)
             .chat = a->chat && !score,
             .query_aware = a->query_aware && !score,
             .ruler_compat = a->ruler_compat,
+            .perturb = a->perturb,
             .turns = mode,
         };
     }

@@ -62,6 +62,7 @@ static char *flags_of(const json_t *task)
     write_choice(f, task, "key", "");
     write_choice(f, task, "value", "");
     write_choice(f, task, "turns", "gold");
+    write_choice(f, task, "perturb", "");
     if (!kept_view_generate(task))
         write_count(f, task, "score_tokens", "score-tokens");
     else if (!kept_view_true(task, "chat"))

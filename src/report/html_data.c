@@ -9,8 +9,9 @@
 
 #define MOST_BYTES   800000 /* of results in a page of 3 MB with 0.9 MB of script */
 #define SAMPLE_BYTES 400000 /* above: samples without their lists of tokens */
-#define FLIP_BYTES   200000
+#define FLIP_BYTES   150000
 #define DIGITS       9
+#define EXACT        15 /* digits that results are written with: such a copy is a result again */
 #define MOST_DEPTHS  10
 
 /* ---- depths --------------------------------------------------------------------------------- */
@@ -171,9 +172,24 @@ json_t *kept_html_ladders(const kept_html *p)
 
 /* ---- the result, as small as it must be ----------------------------------------------------- */
 
-static size_t size_of(const json_t *x)
+typedef struct room {
+    size_t used, most;
+} room;
+
+static int count_bytes(const char *text, size_t n, void *ctx)
 {
-    return json_dumpb(x, NULL, 0, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(DIGITS));
+    room *r = ctx;
+    (void)text;
+    r->used += n;
+    return r->used > r->most ? -1 : 0;
+}
+
+/* Whether a value takes at most so many bytes; a large one is not written to its end. */
+static bool fits(const json_t *x, size_t most, int digits)
+{
+    room r = {0, most};
+    return !json_dump_callback(
+        x, count_bytes, &r, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION((size_t)digits));
 }
 
 static void drop(json_t *o, const char *const *keys, size_t n)
@@ -222,23 +238,82 @@ static json_t *thin_cells(const json_t *cells)
     return list;
 }
 
-/* The document, less what does not fit; *left_out says what. A new reference. */
-static json_t *fitting(const json_t *result, const char **left_out)
+/* Cells as a table, for their names take most of their room: {"keys", "rows"}; null where a cell
+ * lacks a member. */
+static json_t *cell_table(const json_t *cells)
 {
-    json_t *doc = json_copy((json_t *)(uintptr_t)result);
+    json_t *seen = json_object(), *keys = json_array(), *rows = json_array();
+    json_t *c, *x, *row;
+    const char *key;
+    size_t i, k;
+    json_array_foreach(cells, i, c) json_object_foreach(c, key, x) if (!json_object_get(seen, key))
+    {
+        json_object_set_new(seen, key, json_true());
+        json_array_append_new(keys, json_string(key));
+    }
+    json_array_foreach(cells, i, c)
+    {
+        row = json_array();
+        json_array_foreach(keys, k, x)
+        {
+            json_t *value = json_object_get(c, json_string_value(x));
+            json_array_append_new(row, value ? json_incref(value) : json_null());
+        }
+        json_array_append_new(rows, row);
+    }
+    json_decref(seen);
+    return json_pack("{soso}", "keys", keys, "rows", rows);
+}
+
+/* The name of a file in place of where it lay: a page is passed on. */
+static void forget_folder(json_t *owner, const char *key)
+{
+    const char *path = json_string_value(json_object_get(owner, key));
+    const char *slash = path ? strrchr(path, '/') : NULL;
+    if (slash)
+        json_object_set_new(owner, key, json_string(slash + 1));
+}
+
+/* The result with members of its own that may be changed, and no folders. A new reference. */
+static json_t *copy_result(const json_t *result)
+{
+    json_t *doc = json_copy((json_t *)(uintptr_t)result), *tasks, *task;
+    json_t *model = json_deep_copy(json_object_get(result, "model"));
+    size_t t;
+    if (model) {
+        forget_folder(model, "asked");
+        json_object_set_new(doc, "model", model);
+    }
+    tasks = json_deep_copy(json_object_get(result, "tasks"));
+    json_array_foreach(tasks, t, task) forget_folder(task, "file");
+    json_object_set_new(doc, "tasks", tasks);
+    return doc;
+}
+
+/* The document, less what does not fit; *left_out says what, *digits how exact it is. A new
+ * reference. */
+static json_t *fitting(const json_t *result, const char **left_out, int *digits)
+{
+    json_t *doc = copy_result(result);
     const json_t *samples = json_object_get(result, "samples");
     *left_out = "nothing";
-    if (doc && size_of(samples) > SAMPLE_BYTES) {
+    *digits = EXACT;
+    if (!doc || fits(doc, SAMPLE_BYTES, EXACT))
+        return doc;
+    *digits = DIGITS;
+    if (!fits(samples, SAMPLE_BYTES, DIGITS)) {
         *left_out = "lists of tokens of each sample";
         json_object_set_new(doc, "samples", thin_samples(samples));
     }
-    if (doc && size_of(doc) > MOST_BYTES) {
+    if (!fits(doc, MOST_BYTES, DIGITS)) {
         *left_out = "all samples";
         json_object_set_new(doc, "samples", json_array());
     }
-    if (doc && size_of(doc) > MOST_BYTES) {
+    if (!fits(doc, MOST_BYTES, DIGITS)) {
         *left_out = "all samples, and the details of cells";
         json_object_set_new(doc, "cells", thin_cells(json_object_get(result, "cells")));
+        json_object_set_new(doc, "cell_table", cell_table(json_object_get(doc, "cells")));
+        json_object_del(doc, "cells");
     }
     return doc;
 }
@@ -271,7 +346,7 @@ static json_t *fitting_verdicts(const json_t *comparison)
     for (size_t i = 0; i < sizeof most / sizeof *most; i++) {
         json_decref(list);
         list = verdicts(comparison, most[i]);
-        if (size_of(list) <= FLIP_BYTES)
+        if (fits(list, FLIP_BYTES, DIGITS))
             break;
     }
     return list;
@@ -290,10 +365,10 @@ static json_t *stems(const json_t *result)
     return list;
 }
 
-static kept_status write_block(FILE *out, const char *id, const json_t *x)
+static kept_status write_block(FILE *out, const char *id, const json_t *x, int digits)
 {
     fprintf(out, "<script type=\"application/json\" id=\"%s\">", id);
-    kept_status s = x ? kept_html_json(out, x, DIGITS) : KEPT_NOMEM;
+    kept_status s = x ? kept_html_json(out, x, digits) : KEPT_NOMEM;
     fputs("</script>\n", out);
     return s;
 }
@@ -301,8 +376,10 @@ static kept_status write_block(FILE *out, const char *id, const json_t *x)
 kept_status kept_html_write_data(const kept_html *p, FILE *out)
 {
     const char *left_out = "";
-    json_t *doc = fitting(p->result, &left_out), *extra = json_object();
+    int digits;
+    json_t *doc = fitting(p->result, &left_out, &digits), *extra = json_object();
     json_object_set_new(extra, "left_out", json_string(left_out));
+    json_object_set_new(extra, "digits", json_integer(digits));
     json_object_set_new(extra, "source", json_string(p->source ? p->source : ""));
     json_object_set(extra, "margin", json_object_get(p->comparison, "margin"));
     json_object_set(extra, "nll_margin", json_object_get(p->comparison, "nll_margin"));
@@ -312,9 +389,9 @@ kept_status kept_html_write_data(const kept_html *p, FILE *out)
     json_object_set_new(extra, "ladders", kept_html_ladders(p));
     json_object_set_new(extra, "prompts",
                         p->prompts ? json_incref((json_t *)(uintptr_t)p->prompts) : json_object());
-    kept_status s = write_block(out, "result", doc);
+    kept_status s = write_block(out, "result", doc, digits);
     if (!s)
-        s = write_block(out, "extra", extra);
+        s = write_block(out, "extra", extra, DIGITS);
     json_decref(doc);
     json_decref(extra);
     return s;

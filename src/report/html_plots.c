@@ -96,17 +96,17 @@ static const struct figure {
      has_depths, "--task niah_single --length 2048 --samples 10", "wide"},
     {"turn", "Turn by turn",
      "Mean score of the first, second, ... question about one compressed context.", has_turns,
-     "--task facts_sequential", "half"},
+     "--task facts_sequential", "third"},
     {"again", "Asked again",
      "Mean score by how many turns ago the same was asked (new: never before).", has_turns,
-     "--task facts_requery", "half"},
+     "--task facts_requery", "third"},
     {"distance", "Drift after the eviction",
      "KL divergence from the full cache by tokens after the eviction; lower is closer.",
-     has_distance, "--text FILE --score-tokens 256", "half"},
+     has_distance, "--text FILE --score-tokens 256", "third"},
     {"time", "Where the time goes",
-     "Choosing and moving at the eviction, and decoding. Reading the prompt is shared by all rows "
-     "that do not evict while reading.",
-     has_times, "--speed-samples 1", "half"},
+     "Reading the prompt (one reading is shared by all rows that do not evict while reading, and "
+     "has the same time in each), choosing and moving at the eviction, and decoding.",
+     has_times, "--speed-samples 1", "wide"},
     {"map", "What each head kept",
      "One prompt, from its first token to its last; a line per layer and KV head. Marks at the top "
      "are the evidence.",

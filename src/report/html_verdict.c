@@ -223,18 +223,19 @@ void kept_html_write_verdict(const kept_html *p, FILE *out)
               "goes on.</p>\n",
               out);
     if (s && json_array_size(json_object_get(p->comparison, "rows"))) {
-        char text[400];
         summarise(p, s);
         write_headline(p, s, out);
         write_counts(s, out);
         write_reason(p, s, out);
         write_tasks(p, out);
-        kept_view_resolution(true, s->least, text, sizeof text);
         if (s->least < 60)
             fprintf(out,
                     "<p>The smallest task has %d sample%s. <code>kept power</code> says how many a "
                     "verdict takes.</p>\n",
                     s->least, plural(s->least));
+        fputs("<p>For a limit of your own on memory or time: <code>kept advise ", out);
+        kept_html_text(out, p->source ? p->source : "STUDY");
+        fputs(" --memory 8GiB --tpot 40ms</code></p>\n", out);
     } else {
         fputs("<p class=\"headline open\">No strategy has a finished sample yet, so there is "
               "nothing to say.</p>\n",

@@ -36,6 +36,8 @@ void kept_report_watch(const json_t *look, FILE *out);
 void kept_report_watch_line(const json_t *look, FILE *out);
 /* What kept_decay (bench/decay.h) says. */
 kept_status kept_report_decay(const json_t *list, FILE *out);
+/* What kept_drift (bench/drift.h) says. */
+kept_status kept_report_drift(const json_t *list, FILE *out);
 /* Advice (bench/advise.h) as text. */
 kept_status kept_report_advice(const json_t *advice, FILE *out);
 kept_status kept_report_guarantees(const json_t *list, FILE *out, double epsilon, double delta);

@@ -12,6 +12,7 @@
  *   reader.c  what other benchmarks' files mean
  *   prompt.c  sample -> text of every turn
  *   tokens.c  those texts -> prefix, suffix and evidence tokens
+ *   perturb.c the same questions said otherwise
  *   text.c    windows of the user's text
  *   jsonl.c   the user's prompts
  *   buf.c     growing text, files
@@ -103,6 +104,7 @@ struct kept_task {
     const kept_model *model; /* borrowed */
     char *file;              /* copy of options.file or NULL */
     char label[128];
+    const char *perturb; /* NULL: none */
     int length, n_samples, score_tokens;
     uint64_t seed;
     bool chat, query_aware, compat;

@@ -111,6 +111,22 @@ static kept_status check_length(kept_task *t, const kept_task_options *o, kept_e
     return KEPT_OK;
 }
 
+/* A scored text has no question. */
+static kept_status set_perturb(kept_task *t, const kept_task_options *o, kept_error *err)
+{
+    int n;
+    const char *const *names = kept_perturb_names(&n);
+    char *probe = NULL;
+    if (!o->perturb || t->type->kind != KEPT_TASK_GENERATE)
+        return KEPT_OK;
+    const kept_status st = kept_perturb(o->perturb, "", &probe, err);
+    free(probe);
+    for (int i = 1; !st && i < n; i++) /* 0: none */
+        if (!strcmp(o->perturb, names[i]))
+            t->perturb = names[i];
+    return st;
+}
+
 kept_status kept_task_open(const kept_task_options *o, const kept_model *model, kept_task **out,
                            kept_error *err)
 {
@@ -132,7 +148,9 @@ kept_status kept_task_open(const kept_task_options *o, const kept_model *model, 
     /* A scored text is no conversation: it stays as it is. */
     t->chat = o->chat && type->kind == KEPT_TASK_GENERATE;
     t->query_aware = o->query_aware && type->kind == KEPT_TASK_GENERATE;
-    kept_status st = check_length(t, o, err);
+    kept_status st = set_perturb(t, o, err);
+    if (!st)
+        st = check_length(t, o, err);
     if (!st && o->file && !(t->file = strdup(o->file)))
         st = kept_fail(err, KEPT_NOMEM, "out of memory opening task %s", type->name);
     if (!st && type->needed && !t->file)
@@ -141,6 +159,10 @@ kept_status kept_task_open(const kept_task_options *o, const kept_model *model, 
         st = kept_prompt_open(t, err);
     if (!st)
         st = type->open(t, o, err);
+    if (!st && t->perturb) {
+        const size_t n = strlen(t->label);
+        snprintf(t->label + n, sizeof t->label - n, "+%s", t->perturb);
+    }
     if (st) {
         kept_task_close(t);
         return st;
@@ -206,7 +228,15 @@ kept_status kept_task_get(kept_task *t, int i, kept_sample *out, kept_error *err
     if (i < 0 || i >= t->n_samples)
         return kept_fail(err, KEPT_ARGUMENT, "task %s has samples 0 to %d, not %d", t->label,
                          t->n_samples - 1, i);
-    const kept_status st = t->type->get(t, i, out, err);
+    kept_status st = t->type->get(t, i, out, err);
+    for (int k = 0; !st && t->perturb && k < out->n_turns; k++) {
+        char *question = NULL;
+        const char *plain = out->turns[k].question ? out->turns[k].question : "";
+        if (!(st = kept_perturb(t->perturb, plain, &question, err))) {
+            free(out->turns[k].question);
+            out->turns[k].question = question;
+        }
+    }
     if (st)
         kept_sample_clear(out);
     return st;

@@ -77,7 +77,8 @@ typedef struct kept_task_options {
     bool query_aware;  /* the question is compressed with the context; text: no effect */
     bool ruler_compat; /* RULER's fixed layout and its room for answers */
     kept_turn_mode turns;
-    bool sized; /* samples are known to fit: opening need not count their tokens (jsonl) */
+    const char *perturb; /* one of kept_perturb_names: questions said otherwise; NULL: none */
+    bool sized;          /* samples are known to fit: opening need not count their tokens (jsonl) */
 } kept_task_options;
 
 typedef struct kept_task kept_task;
@@ -92,6 +93,9 @@ const char *const *kept_task_names(int *n);
 /* What task `name` reads from options.file: "essay", "words", "squad", "hotpot", "text", "jsonl" or
  * NULL for nothing; *needed: it cannot do without. NULL also if there is no such task. */
 const char *kept_task_reads(const char *name, bool *needed);
+const char *const *kept_perturb_names(int *n);
+/* A question said otherwise, malloc'ed. ARGUMENT: no such kind. NOMEM. */
+kept_status kept_perturb(const char *kind, const char *question, char **out, kept_error *err);
 kept_task_kind kept_task_get_kind(const kept_task *t);
 kept_turn_mode kept_task_turn_mode(const kept_task *t);
 const char *kept_task_label(const kept_task *t); /* "niah_single(word,number,noise)", for rows */

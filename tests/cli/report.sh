@@ -31,4 +31,23 @@ onto_folder() { mkdir "$work/d" && says 1 'Is a directory' "$db" -o "$work/d" &&
 expect report-onto-folder onto_folder
 whole() { grep -q '^</html>' "$page" && grep -q 'id="verdict"' "$page" && ! grep -q '@@[a-z]*@@' "$page"; }
 expect report-whole whole
+same_verdicts() { # as many of each kind as kept compare prints
+    local kind class
+    "$KEPT" compare "$db" --common >"$work/verdicts"
+    for kind in non-inferior:good worse:bad inconclusive:open; do
+        class=${kind#*:}
+        [ "$(grep -c "^  ${kind%:*} " "$work/verdicts")" -eq "$(grep -o "<td class=\"$class\">" "$page" | wc -l)" ] || return 1
+    done
+    grep -q '<td class="open">' "$page"
+}
+expect report-verdicts same_verdicts
+of_a_result() { # a result makes the same rows; what is in the page is a result again, without folders
+    run 0 study export "$db" --out "$work/r.json" && run 0 report "$work/r.json" -o "$work/q.html" &&
+        diff <(grep '<tr ' "$page") <(grep '<tr ' "$work/q.html") &&
+        sed -n 's/.*id="result">\(.*\)<\/script>$/\1/p' "$work/q.html" >"$work/again.json" &&
+        run 0 study import "$work/again.db" "$work/again.json" && grep -q ' 6 outcomes' "$work/out"
+}
+expect report-of-a-result of_a_result
+no_model() { run 1 report "$db" -o "$work/x.html" --model "$work/none.gguf" && grep -q 'cannot be read' "$work/err" && nothing_left "$work/x.html"; }
+expect report-no-model no_model
 finish

@@ -149,31 +149,28 @@ const charts = (() => {
   const range = (d) => (d.to === null ? ">" + (d.from - 1) : d.from === d.to ? (d.from ? String(d.from) : "new") : d.from + "\u2013" + d.to);
 
   const time = (s) => {
-    const evict = [], decode = [], parts = ["choosing", "moving"];
+    const read = [], evict = [], decode = [], parts = ["choosing", "moving"];
     for (const c of s.cells(true)) {
       const row = s.result.variants[c.variant].name;
+      if (number(c.prefill_ns)) read.push({ row, ms: c.prefill_ns / 1e9 });
       [c.score_ns, c.compact_ns].forEach((ns, at) => { if (number(ns) && c.variant) evict.push({ row, part: parts[at], ms: ns / 1e6, at }); });
       if (number(c.tokens_per_s)) decode.push({ row, ms: 1e3 / c.tokens_per_s });
     }
-    if (!evict.length && !decode.length) return null;
-    const width = Math.max(70, (s.width - 175) / 2), sort = ["full"].concat(s.names());
     const range = s.theme === "dark" ? ["#f0b93a", "#56b4e9"] : ["#e69f00", "#0072b2"];
-    const x = (title) => ({ field: "ms", type: "quantitative", title, axis: { tickCount: 4 } });
-    const y = { field: "row", type: "nominal", title: null, sort }, format = ".2f";
-    const left = {
-      data: { values: evict }, width, height: { step: 15 }, mark: "bar", title: "evicting",
+    const panels = [[read, "reading, s for a prompt"], [evict, "evicting, ms for a prompt"], [decode, "decoding, ms for a token"]].filter(([values]) => values.length);
+    if (!panels.length) return null;
+    const narrow = s.width < 560, width = narrow ? Math.max(120, s.width - 170) : (s.width - 140) / panels.length - 24;
+    const sort = ["full"].concat(s.names());
+    const views = panels.map(([values, title], i) => ({
+      data: { values }, width, height: { step: 15 }, mark: values === evict ? "bar" : { type: "bar", color: s.soft },
       encoding: {
-        y, x: x("ms for a prompt"), order: { field: "at" },
-        color: { field: "part", type: "nominal", scale: { domain: parts, range }, legend: { title: null, orient: "bottom" } },
-        tooltip: [{ field: "row" }, { field: "part" }, { field: "ms", format }],
+        y: { field: "row", type: "nominal", title: null, sort, axis: i && !narrow ? null : {} },
+        x: { field: "ms", type: "quantitative", title, axis: { tickCount: 4 } },
+        ...(values === evict ? { order: { field: "at" }, color: { field: "part", type: "nominal", scale: { domain: parts, range }, legend: { title: null, orient: "bottom" } } } : {}),
+        tooltip: [{ field: "row" }].concat(values === evict ? [{ field: "part" }] : [], [{ field: "ms", title, format: ".2f" }]),
       },
-    };
-    const right = {
-      data: { values: decode }, width, height: { step: 15 }, mark: { type: "bar", color: s.soft }, title: "decoding",
-      encoding: { y: { ...y, axis: evict.length ? null : undefined }, x: x("ms for a token"), tooltip: [{ field: "row" }, { field: "ms", format }] },
-    };
-    const both = [].concat(evict.length ? [left] : [], decode.length ? [right] : []);
-    return { hconcat: both, spacing: 14, resolve: { scale: { y: "shared" } }, own: true };
+    }));
+    return narrow ? { vconcat: views, own: true } : { hconcat: views, spacing: 14, resolve: { scale: { y: "shared" } }, own: true };
   };
 
   const digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";

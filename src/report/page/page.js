@@ -3,6 +3,11 @@
 (() => {
   const block = (id) => JSON.parse(document.getElementById(id).textContent);
   const result = block("result"), extra = block("extra"), $ = (id) => document.getElementById(id);
+  if (result.cell_table) {
+    const { keys, rows } = result.cell_table;
+    result.cells = rows.map((row) => Object.fromEntries(keys.map((k, i) => [k, row[i]])));
+    delete result.cell_table;
+  }
   const all = (selector) => [...document.querySelectorAll(selector)];
   const make = (tag, text, attributes) => {
     const e = document.createElement(tag);
@@ -254,7 +259,7 @@
   all(".save").forEach((b) => { b.hidden = false; });
   $("save-csv").addEventListener("click", () => save("rows.csv", "text/csv", csv()));
   $("save-json").addEventListener("click", () => save("result.json", "application/json", JSON.stringify(result)));
-  $("left-out").textContent = extra.left_out === "nothing" ? "The whole result is inside of this page, with 9 digits." :
+  $("left-out").textContent = extra.left_out === "nothing" ? `The whole result is inside of this page, with ${extra.digits} digits.` :
     `To keep the page small it does without ${extra.left_out}; "kept study export" writes everything.`;
   $("theme").addEventListener("click", () => { chosen = state.theme === "dark" ? "light" : "dark"; setTheme(); listKey(); drawAll(); });
   dark.addEventListener("change", () => { setTheme(); listKey(); drawAll(); });
