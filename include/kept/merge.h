@@ -62,6 +62,32 @@ KEPT_API void kept_merge_nearest(const kept_view *v, const kept_merging *m, int3
 KEPT_API void kept_merge_neighbour(const kept_view *v, const kept_merging *m, int span,
                                    bool guarded, int32_t *to);
 
+/* Which keys a mean is made of: those before rotation, so that the mean has the phase of the kept
+ * slot's position; those as stored, whose phases differ; or none: the kept slot keeps its own. */
+enum { KEPT_MERGE_UNROTATED, KEPT_MERGE_ROTATED, KEPT_MERGE_OWN };
+extern KEPT_API const char *const kept_merge_keys[]; /* "unrotated", "rotated", "own", NULL */
+/* Every kept slot j that gone slots join (m->to, -1: none) becomes the mean of itself, with weight
+ * own[j] > 0, and of these, with weights w [n_gone] >= 0: values, and keys as said. sum [n_kept]
+ * receives the weights added up, 0 where none joined. */
+KEPT_API void kept_merge_means(const kept_view *v, const kept_merging *m, int keys,
+                               const float *own, const float *w, float *sum);
+
+/* For fits. x [n] becomes what minimises |a x - b| with low <= x <= high, by coordinate descent
+ * from the x given; a is [n][rows], one row a coefficient; fixed [n] (or NULL) marks those that
+ * stay. b [rows] becomes b - a x. */
+KEPT_API void kept_fit_box(int n, int rows, const float *a, float *b, const double range[2],
+                           const uint8_t *fixed, float *x);
+/* Rows x [n][size] += what is shortest, times ridge, and closest to bringing sum_j p_rj dx_j to off
+ * [rows][size]: dx = P' (P P' + ridge t I)^-1 off, where t is the mean of the diagonal of P P'.
+ * Rows that are fixed stay. work: rows^2 doubles; off is overwritten. Nothing changes where P P' is
+ * not positive definite. */
+typedef struct kept_fit {
+    int n, rows, size;
+    const float *p;       /* [n][rows] */
+    const uint8_t *fixed; /* [n] */
+} kept_fit;
+KEPT_API void kept_fit_rows(const kept_fit *f, double ridge, double *work, float *off, float *x);
+
 #ifdef __cplusplus
 }
 #endif

@@ -295,6 +295,10 @@ kept_status kept_seq_park(kept_seq *s, void **data, size_t *n, kept_error *err)
         return kept_fail(err, KEPT_UNSUPPORTED,
                          "a sequence whose controller decides, or that repeats its context, cannot "
                          "be parked; park one under a fixed strategy");
+    if (s->bias_plane >= 0 && !(s->whole && kept_strategy_biases(s->whole)))
+        return kept_fail(err, KEPT_UNSUPPORTED,
+                         "a fork that has biases of its source's merges and merges nothing itself "
+                         "cannot be parked; fork it under the source's strategy");
     for (int l = 0; l < e->model->info.n_layers; l++) /* what a failed pass had reserved */
         for (int h = 0; h < e->model->info.n_kv_heads; h++)
             (void)kept_cache_reserve(s->cache, l, h, 0);

@@ -61,6 +61,12 @@ kept_status kept_form_check(const kept_strategy *s, kept_error *err)
             "'%s' turns keys one by one, and keys stored as %s have scales for 32 slots "
             "together; use the position original, or k=%s",
             s->part[KEPT_AXIS_POSITION]->name, k->name, k->bits == 4 ? "q4" : "rot2");
+    if (k->channel && kept_strategy_merge(s)->merge)
+        return kept_fail(
+            err, KEPT_ARGUMENT,
+            "'%s' rewrites slots one by one, and keys stored as %s have scales for 32 slots "
+            "together; leave it out, or use k=%s",
+            s->part[KEPT_AXIS_MERGE]->name, k->name, k->bits == 4 ? "q4" : "rot2");
     if (s->budget_kind == KEPT_BUDGET_TOKENS && o[KEPT_STORE_RESIDUAL] >= s->budget)
         return kept_fail(err, KEPT_ARGUMENT,
                          "the last %.0f slots of a head stay f16, and the budget is %.0f: nothing "

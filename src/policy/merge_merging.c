@@ -7,7 +7,6 @@
 #include "kept/policy.h"
 
 #include <math.h>
-#include <string.h>
 
 #define EPSILON 1e-6
 
@@ -23,25 +22,16 @@ static void merge(const kept_view *v, const kept_merging *m)
 {
     const kept_view_head *h = &v->heads[m->head];
     const size_t size = (size_t)v->head_size;
-    float *cosine = m->work, *sum = cosine + h->n;
-    int32_t *to = m->to;
-    kept_merge_nearest(v, m, to, cosine);
-    memset(sum, 0, (size_t)m->n_kept * sizeof *sum);
-    for (int g = 0; g < m->n_gone; g++) {
-        const float *from = h->value + (size_t)m->gone[g] * size;
-        const float *target = h->value + (size_t)m->kept[to[g]] * size;
-        float *out = m->value + (size_t)to[g] * size;
-        if (cosine[g] < v->options[0] || cosine[g] <= 0)
-            continue;
-        double e = length(from, v->head_size), t = length(target, v->head_size);
-        float w = (float)(cosine[g] * e / (e + t + EPSILON));
-        for (size_t d = 0; d < size; d++)
-            out[d] += w * from[d];
-        sum[to[g]] += w;
-    }
+    float *own = m->work, *w = own + m->n_kept, *sum = w + m->n_gone;
+    kept_merge_nearest(v, m, m->to, w);
     for (int j = 0; j < m->n_kept; j++)
-        for (size_t d = 0; d < size && sum[j] > 0; d++)
-            m->value[(size_t)j * size + d] /= 1 + sum[j];
+        own[j] = 1;
+    for (int g = 0; g < m->n_gone; g++) {
+        double e = length(h->value + (size_t)m->gone[g] * size, v->head_size);
+        double t = length(h->value + (size_t)m->kept[m->to[g]] * size, v->head_size);
+        w[g] = w[g] >= v->options[0] ? (float)(w[g] * e / (e + t + EPSILON)) : 0;
+    }
+    kept_merge_means(v, m, KEPT_MERGE_OWN, own, w, sum);
 }
 
 static const kept_option options[] = {

@@ -1,4 +1,5 @@
-/* nearest: which kept slot a dropped one is closest to, for merges. */
+/* nearest: which kept slot a dropped one is closest to, and means of those that join, for merges.
+ */
 #include "kept/policy.h"
 
 #include <math.h>
@@ -69,5 +70,47 @@ void kept_merge_neighbour(const kept_view *v, const kept_merging *m, int span, b
                 to[g] = j;
             }
         }
+    }
+}
+
+const char *const kept_merge_keys[] = {"unrotated", "rotated", "own", NULL};
+
+static void add(float *row, const float *from, int size, float scale, float w)
+{
+    for (int d = 0; d < size; d++)
+        row[d] = scale * row[d] + w * from[d];
+}
+
+static void divide(float *row, int size, float by)
+{
+    for (int d = 0; d < size; d++)
+        row[d] /= by;
+}
+
+void kept_merge_means(const kept_view *v, const kept_merging *m, int keys, const float *own,
+                      const float *w, float *sum)
+{
+    const kept_view_head *h = &v->heads[m->head];
+    const int size = v->head_size;
+    const float *from = keys == KEPT_MERGE_UNROTATED ? h->key0 : h->key;
+    float *key = keys == KEPT_MERGE_UNROTATED ? m->key0 : m->key;
+    memset(sum, 0, (size_t)m->n_kept * sizeof *sum);
+    for (int g = 0; g < m->n_gone; g++) {
+        const int j = m->to[g];
+        if (j < 0 || !(w[g] > 0))
+            continue;
+        const size_t to = (size_t)j * (size_t)size, at = (size_t)m->gone[g] * (size_t)size;
+        const float scale = sum[j] > 0 ? 1 : own[j];
+        if (keys != KEPT_MERGE_OWN)
+            add(key + to, from + at, size, scale, w[g]);
+        add(m->value + to, h->value + at, size, scale, w[g]);
+        sum[j] += (sum[j] > 0 ? 0 : own[j]) + w[g];
+    }
+    for (int j = 0; j < m->n_kept; j++) {
+        if (!(sum[j] > 0))
+            continue;
+        if (keys != KEPT_MERGE_OWN)
+            divide(key + (size_t)j * (size_t)size, size, sum[j]);
+        divide(m->value + (size_t)j * (size_t)size, size, sum[j]);
     }
 }

@@ -186,6 +186,28 @@ const kept_recipe kept_recipe_streaming = {
     .n_options = 2,
 };
 
+const kept_recipe kept_recipe_chunk_summaries = {
+    .name = "chunk-summaries",
+    .summary = "evenly spaced tokens become the means of their surroundings, with counts",
+    .spec = "ladder(gamma=0)+summary",
+    .paper = "",
+    .deviations = "",
+};
+
+static const kept_option recursive_options[] = {
+    {"gamma", 1, 0, 4, false, NULL, "how fast summaries coarsen with age"},
+    {"every", 64, 1, ANY_POSITION, true, NULL, "decode steps between two compressions"},
+};
+const kept_recipe kept_recipe_recursive = {
+    .name = "recursive",
+    .summary = "summaries that are compressed again and again as they grow old",
+    .spec = "ladder(gamma=$gamma)+summary+chunks(decode=$every)",
+    .paper = "",
+    .deviations = "",
+    .options = recursive_options,
+    .n_options = 2,
+};
+
 const kept_recipe kept_recipe_observed_attention = {
     .name = "observed-attention",
     .summary = "mean instead of sum of the attention that each token received",

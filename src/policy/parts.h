@@ -100,7 +100,10 @@
     X(drop)                                                                                        \
     X(merging)                                                                                     \
     X(cam)                                                                                         \
-    X(summary)
+    X(d2o)                                                                                         \
+    X(kvmerger)                                                                                    \
+    X(summary)                                                                                     \
+    X(matching)
 
 /* X(identifier): const kept_controller kept_control_IDENTIFIER, in controller.c */
 #define KEPT_CONTROL_LIST(X)                                                                       \
@@ -112,6 +115,8 @@
 #define KEPT_RECIPE_LIST(X)                                                                        \
     X(window)                                                                                      \
     X(streaming)                                                                                   \
+    X(chunk_summaries)                                                                             \
+    X(recursive)                                                                                   \
     X(observed_attention)                                                                          \
     X(pyramidkv)                                                                                   \
     X(adakv)                                                                                       \
