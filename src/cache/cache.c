@@ -460,13 +460,13 @@ kept_status kept_cache_set_row(kept_cache *c, int layer, int head, int slot, con
     assert(slot >= 0 && slot < kept_cache_n(c, layer, head));
     int32_t *id = &kept_cache_list(c, layer, head, 0)[slot / KEPT_PAGE_SLOTS];
     kept_cache_spoil_note(c, layer, head, slot / KEPT_PAGE_SLOTS);
-    if (p->refs[*id] > 1) {
+    if (p->refs[*id] > 1 || !kept_codec_has_rows(p->form[*id])) {
         if (!kept_pool_free_pages(p))
             return KEPT_FULL;
         *id = kept_cache_private_page(c, *id);
+        kept_cache_note_peak(c);
     }
     if (!kept_codec_is_f16(p->form[*id])) {
-        assert(kept_codec_has_rows(p->form[*id]));
         kept_codec_put(kept_pool_get_page(p, *id), slot % KEPT_PAGE_SLOTS, k, v);
         return KEPT_OK;
     }

@@ -118,8 +118,9 @@ void kept_cache_read_state(const kept_cache *c, int layer, int head, int plane, 
 void kept_cache_prefetch(const kept_cache *c, int layer, int head, int plane);
 /* Position, K and V of live slots: any of the outputs may be NULL. pos [n], k and v [n][D]. */
 void kept_cache_read(const kept_cache *c, int layer, int head, int32_t *pos, float *k, float *v);
-/* Overwrites K and V ([D], NULL: stays as it is) of a live slot, of a page whose rows can be
- * written; takes a private copy of a shared page. FULL: no page is free for it, nothing changed. */
+/* Overwrites K and V ([D], NULL: stays as it is) of a live slot; takes a private copy of a shared
+ * page and of one whose rows cannot be written, which is F16 then. FULL: no page is free for it,
+ * nothing changed. */
 kept_status kept_cache_set_row(kept_cache *c, int layer, int head, int slot, const float *k,
                                const float *v);
 
