@@ -16,8 +16,18 @@ static kept_model *model;
 static const kept_model_info *info;
 static int32_t *tokens;
 
-static const char *const codecs[] = {
-    "bf16", "q8", "q4", "q4g", "rot4", "rot3", "rot2", "kivi4(residual=0)", "kivi2(residual=0)"};
+static const char *const codecs[] = {"bf16",
+                                     "q8",
+                                     "q4",
+                                     "q4g",
+                                     "rot4",
+                                     "rot3",
+                                     "rot2",
+                                     "kivi4(residual=0)",
+                                     "kivi2(residual=0)",
+                                     "think75",
+                                     "think50",
+                                     "think25"};
 enum { N_CODECS = sizeof codecs / sizeof *codecs };
 
 static util_run start(int threads, int pool_pages)
@@ -243,6 +253,7 @@ static void test_logits(void)
     CHECK(rms[1] * 4 < rms[2]);                /* q8 and q4: 16 times the step */
     CHECK(rms[4] < rms[5] && rms[5] < rms[6]); /* rot4, rot3, rot2 */
     CHECK(rms[7] < rms[8]);                    /* kivi4, kivi2 */
+    CHECK(rms[9] < rms[10] && rms[10] < rms[11]);
     kept_engine_free(r.engine);
     free(full);
     free(own);
@@ -339,6 +350,7 @@ static void test_evictions(void)
                                  "adaptive(signal=entropy,calm=full+q8,tight=h2o+q4,every=4)@20%",
                                  "h2o+q4+balance@25%",
                                  "knorm+q8+turns@20%",
+                                 "knorm+kivi4(residual=0)+merging+decode(every=4)@25%",
                                  "h2o+q8+pressure@25%"};
     const size_t v = (size_t)info->n_vocab;
     float *out = calloc(N_DECODE * v, sizeof(float));

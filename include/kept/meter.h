@@ -19,7 +19,8 @@ typedef struct kept_account {
     double byte_steps;   /* integral of kv + meta over forward steps (bytes x tokens seen) */
     uint64_t n_evicted;  /* slots dropped so far, all layers and KV heads */
     uint64_t score_ns;   /* time spent scoring, allocating and selecting */
-    uint64_t compact_ns; /* time spent moving slots and returning pages */
+    uint64_t compact_ns; /* time spent moving and packing slots and returning pages */
+    uint64_t kv_numbers; /* numbers of K and V that the pages held have room for */
     /* What decode steps (items of one token that is no part of a prompt) read to attend: whole
      * pages, and the notes by which pages are chosen. A fork counts from 0. */
     uint64_t read_bytes;

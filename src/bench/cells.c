@@ -22,9 +22,9 @@ enum { N_DISTANCES = sizeof distance_end / sizeof *distance_end };
 
 /* Means over the outcomes that did not fail, under the same name. */
 static const char *const plain[] = {
-    "kv_bytes",        "meta_bytes",   "peak_bytes",    "byte_steps",  "n_evicted",
-    "prefill_ns",      "score_ns",     "compact_ns",    "mass_recall", "mass_recall_core",
-    "evidence_recall", "evidence_any", "oracle_regret", "read_bytes",
+    "kv_bytes",         "meta_bytes",      "kv_bits",      "peak_bytes",    "byte_steps",
+    "n_evicted",        "prefill_ns",      "score_ns",     "compact_ns",    "mass_recall",
+    "mass_recall_core", "evidence_recall", "evidence_any", "oracle_regret", "read_bytes",
 };
 enum { N_PLAIN = sizeof plain / sizeof *plain };
 

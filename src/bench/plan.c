@@ -194,6 +194,20 @@ static kept_plan_bytes strategy_bytes(const kept_plan_row *row, const kept_model
     }
     kept_plan_bytes peak = held(&l, info, n, most, TRIM_SLACK - 1 + chunk, false);
     kept_plan_bytes out = held(&l, info, n, keep, TRIM_SLACK - 1, forgets);
+    if (kept_strategy_packs(s)) {
+        const uint64_t saved =
+            pages_of(keep, l.heads) * kept_page_bytes(info->head_size) -
+            kept_strategy_bytes(s, n_layers, info->n_kv_heads, info->head_size, keep);
+        const kept_when when = kept_strategy_when(s);
+        out.kv_bytes -= saved;
+        /* While the prompt is read: a chunk, or one layer, is not packed yet. */
+        if (when.chunks || when.layers) {
+            const uint64_t open = when.chunks ? min64(chunk * l.heads, keep)
+                                              : min64(n * (uint64_t)info->n_kv_heads, keep);
+            peak.kv_bytes -=
+                saved - (uint64_t)((double)saved * (double)open / (double)(keep + !keep));
+        }
+    }
     out.peak_bytes = peak.kv_bytes + peak.meta_bytes;
     return out;
 }

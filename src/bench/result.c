@@ -275,6 +275,10 @@ static void set_bytes(json_t *r, const kept_outcome *o)
 {
     json_object_set_new(r, "kv_bytes", integer(o->after.kv_bytes));
     json_object_set_new(r, "meta_bytes", integer(o->after.meta_bytes));
+    json_object_set_new(r, "kv_bits",
+                        o->after.kv_numbers
+                            ? real(8.0 * (double)o->after.kv_bytes / (double)o->after.kv_numbers)
+                            : json_null());
     json_object_set_new(r, "peak_bytes", integer(o->last.peak_bytes));
     json_object_set_new(r, "byte_steps", real(o->last.byte_steps));
     json_object_set_new(r, "read_bytes",

@@ -69,6 +69,8 @@ void kept_cache_account(const kept_cache *c, kept_account *out)
                           .meta_bytes = meta_bytes(c),
                           .peak_bytes = c->peak_bytes,
                           .byte_steps = c->byte_steps,
+                          .kv_numbers = (uint64_t)c->held_pages * KEPT_PAGE_SLOTS * 2 *
+                                        (uint64_t)c->pool->head_size,
                           .n_evicted = c->n_evicted};
 }
 

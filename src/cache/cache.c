@@ -7,6 +7,7 @@
 #include "cache/private.h"
 
 #include <assert.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -260,33 +261,47 @@ static int32_t pack_page(kept_pool *p, int32_t id, kept_codecs form, const uint8
     return to;
 }
 
-/* Channels that a page packed into a thin form must hold: those of the head's other pages of that
- * form, so that rows can move between them; NULL: there are none yet. */
-static const uint8_t *channels_of(const kept_cache *c, const int32_t *ids, int n, kept_codecs form)
+/* Which channels pages packed into a thin form hold: [r] into out. All of a head hold the same, so
+ * that rows can move between them. */
+static void choose_channels(const kept_cache *c, const int32_t *ids, int n, kept_codecs form,
+                            const float *weight, uint8_t *out)
 {
     const kept_pool *p = c->pool;
-    for (int i = 0; i < n && kept_codec_get(form.k)->quarters; i++)
-        if (p->form[ids[i]].k == form.k)
-            return kept_codec_channels_of(kept_pool_page(p, ids[i]), form.k, p->head_size);
-    return NULL;
+    const int D = p->head_size, r = kept_codec_channels(form.k, D);
+    float k[KEPT_PAGE_SLOTS * KEPT_MAX_HEAD_SIZE];
+    double sum[KEPT_MAX_HEAD_SIZE] = {0};
+    for (int i = 0; i < n; i++)
+        if (p->form[ids[i]].k == form.k) {
+            memcpy(out, kept_codec_channels_of(kept_pool_page(p, ids[i]), form.k, D), (size_t)r);
+            return;
+        }
+    for (int i = 0; i < n; i++) {
+        if (!kept_codec_is_f16(p->form[ids[i]]))
+            continue;
+        c->kern->get(kept_pool_page(p, ids[i]), D, 0, KEPT_PAGE_SLOTS, k, NULL);
+        for (int j = 0; j < KEPT_PAGE_SLOTS * D; j++)
+            sum[j % D] += isfinite(k[j]) ? (double)k[j] * (double)k[j] : 0;
+    }
+    for (int d = 0; d < D && weight; d++)
+        sum[d] *= (double)weight[d];
+    kept_codec_choose(sum, D, r, out);
 }
 
 kept_status kept_cache_pack(kept_cache *c, int layer, int head, kept_codecs form, int skip,
-                            const uint8_t *channels)
+                            const float *weight)
 {
     kept_pool *p = c->pool;
     int32_t *ids = kept_cache_list(c, layer, head, 0);
     const int full = kept_cache_n(c, layer, head) / KEPT_PAGE_SLOTS, n = full - skip;
-    const uint8_t *held = channels_of(c, ids, full, form);
-    channels = held ? held : channels;
+    uint8_t channels[KEPT_MAX_HEAD_SIZE];
+    if (n > 0 && kept_codec_get(form.k)->quarters)
+        choose_channels(c, ids, full, form, weight, channels);
     for (int i = 0; i < n && !kept_codec_is_f16(form); i++) {
         if (!kept_codec_is_f16(p->form[ids[i]]))
             continue;
         const int32_t to = pack_page(p, ids[i], form, channels);
         if (to < 0)
             return KEPT_FULL;
-        if (kept_codec_get(form.k)->quarters)
-            channels = kept_codec_channels_of(kept_pool_page(p, to), form.k, p->head_size);
         c->held_bytes += kept_pool_bytes_of(p, to);
         kept_cache_note_peak(c); /* for a moment there were both */
         c->held_bytes -= p->page_bytes;
@@ -445,13 +460,13 @@ kept_status kept_cache_set_row(kept_cache *c, int layer, int head, int slot, con
     assert(slot >= 0 && slot < kept_cache_n(c, layer, head));
     int32_t *id = &kept_cache_list(c, layer, head, 0)[slot / KEPT_PAGE_SLOTS];
     kept_cache_spoil_note(c, layer, head, slot / KEPT_PAGE_SLOTS);
-    if (p->refs[*id] > 1) {
+    if (p->refs[*id] > 1 || !kept_codec_has_rows(p->form[*id])) {
         if (!kept_pool_free_pages(p))
             return KEPT_FULL;
         *id = kept_cache_private_page(c, *id);
+        kept_cache_note_peak(c);
     }
     if (!kept_codec_is_f16(p->form[*id])) {
-        assert(kept_codec_has_rows(p->form[*id]));
         kept_codec_put(kept_pool_get_page(p, *id), slot % KEPT_PAGE_SLOTS, k, v);
         return KEPT_OK;
     }

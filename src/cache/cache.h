@@ -86,12 +86,11 @@ void kept_cache_commit(kept_cache *c, int layer, int head, int n);
 kept_status kept_cache_retain(kept_cache *c, int layer, int head, const uint8_t *keep);
 
 /* Packs the full F16 pages of a head into form, except the last `skip` ones; a shared page gets a
- * packed copy of its own. channels: of a thin K, which channels stay ([kept_codec_channels],
- * ascending; NULL: those that weigh most in the first page), unless the head has pages of that
- * form, whose channels then count. FULL: no room for the next packed page; the pages before it are
- * packed. */
+ * packed copy of its own. Of a thin K those channels stay whose sums of squares over these pages,
+ * times weight [D] (NULL: 1), are largest; where the head has pages of that form, theirs. FULL: no
+ * room for the next packed page; the pages before it are packed. */
 kept_status kept_cache_pack(kept_cache *c, int layer, int head, kept_codecs form, int skip,
-                            const uint8_t *channels);
+                            const float *weight);
 
 /* From now on every page has a note of n_blocks blocks of KEPT_NOTE_BLOCK numbers, for ways of
  * reading (kept/policy.h). A fork has none until it is asked to. ARGUMENT: it has notes, FULL,
@@ -119,8 +118,9 @@ void kept_cache_read_state(const kept_cache *c, int layer, int head, int plane, 
 void kept_cache_prefetch(const kept_cache *c, int layer, int head, int plane);
 /* Position, K and V of live slots: any of the outputs may be NULL. pos [n], k and v [n][D]. */
 void kept_cache_read(const kept_cache *c, int layer, int head, int32_t *pos, float *k, float *v);
-/* Overwrites K and V ([D], NULL: stays as it is) of a live slot, of a page whose rows can be
- * written; takes a private copy of a shared page. FULL: no page is free for it, nothing changed. */
+/* Overwrites K and V ([D], NULL: stays as it is) of a live slot; takes a private copy of a shared
+ * page and of one whose rows cannot be written, which is F16 then. FULL: no page is free for it,
+ * nothing changed. */
 kept_status kept_cache_set_row(kept_cache *c, int layer, int head, int slot, const float *k,
                                const float *v);
 

@@ -264,6 +264,13 @@ static int plan(plan_args *p, bool json)
         return rc;
     if (kept_strategy_parse("full", &full, &err))
         return kept_failed("plan", "%s", err.text);
+    for (int i = 0; i < p->v.n_strategies && !rc; i++)
+        if (kept_strategy_fits(p->v.strategy[i], p->v.info.head_size, &err))
+            rc = kept_usage("plan", "%s", err.text);
+    if (rc) {
+        kept_strategy_free(full);
+        return rc;
+    }
     lay_rows(&p->v, full);
     if (too_large(&p->v))
         rc = kept_usage("plan", "the figures exceed 2^63 bytes; a smaller --context or --batch?");

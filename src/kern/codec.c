@@ -397,14 +397,10 @@ static uint16_t float_bits(int codec, float x)
     return kept_f32_to_f16(codec == KEPT_F16 ? x : y);
 }
 
-/* The n of D channels of x[64][D] with the largest sum of squares, ascending. */
-static void choose_channels(const float *x, int D, int n, uint8_t *out)
+void kept_codec_choose(const double *sum, int D, int n, uint8_t *channels)
 {
-    double sum[KEPT_MAX_HEAD_SIZE] = {0};
     bool stays[KEPT_MAX_HEAD_SIZE] = {false};
 
-    for (int i = 0; i < P64 * D; i++)
-        sum[i % D] += (double)bounded(x[i]) * (double)bounded(x[i]);
     for (int k = 0; k < n; k++) {
         int best = -1;
 
@@ -415,7 +411,17 @@ static void choose_channels(const float *x, int D, int n, uint8_t *out)
     }
     for (int d = 0; d < D; d++)
         if (stays[d])
-            *out++ = (uint8_t)d;
+            *channels++ = (uint8_t)d;
+}
+
+/* The channels of x[64][D] with the largest sums of squares. */
+static void choose_channels(const float *x, int D, int n, uint8_t *out)
+{
+    double sum[KEPT_MAX_HEAD_SIZE] = {0};
+
+    for (int i = 0; i < P64 * D; i++)
+        sum[i % D] += (double)bounded(x[i]) * (double)bounded(x[i]);
+    kept_codec_choose(sum, D, n, out);
 }
 
 static void encode_floats(uint8_t *half, int codec, bool v, int D, const float *x,

@@ -109,6 +109,8 @@ typedef struct kept_packed {
     const uint8_t *channels;
 } kept_packed;
 
+/* The n of D channels with the largest sum, the lower one among equals, ascending. */
+void kept_codec_choose(const double *sum, int D, int n, uint8_t *channels);
 /* Which channels a thin half holds. */
 const uint8_t *kept_codec_channels_of(const uint8_t *half, int codec, int head_size);
 

@@ -13,8 +13,10 @@
 #include "policy/parts.h"
 
 #include <math.h>
+#include <string.h>
 
-#define P64 KEPT_PAGE_SLOTS
+#define P64         KEPT_PAGE_SLOTS
+#define THIN_WINDOW 32 /* ThinK: queries by which channels are chosen */
 
 static bool packs(const kept_strategy *s)
 {
@@ -55,6 +57,11 @@ kept_status kept_form_check(const kept_strategy *s, kept_error *err)
     if (!packs(s))
         return KEPT_OK;
     const kept_codec_info *k = kept_codec_get((int)o[KEPT_STORE_K]);
+    if (k->quarters && kept_strategy_moves_keys(s))
+        return kept_fail(err, KEPT_ARGUMENT,
+                         "'%s' turns channels of keys in pairs, and keys stored as %s have lost "
+                         "some of them; use the position original, or k=q8",
+                         s->part[KEPT_AXIS_POSITION]->name, k->name);
     if (k->channel && kept_strategy_moves_keys(s))
         return kept_fail(
             err, KEPT_ARGUMENT,
@@ -149,6 +156,29 @@ uint64_t kept_strategy_bytes(const kept_strategy *s, int n_layers, int n_heads, 
 
 /* ---- packing -------------------------------------------------------------------------------- */
 
+int kept_form_recent(const kept_strategy *s)
+{
+    return packs(s) && kept_codec_get((int)s->option[KEPT_AXIS_CODEC][KEPT_STORE_K])->quarters
+               ? THIN_WINDOW
+               : 0;
+}
+
+/* What a channel of the keys of a head weighs (ThinK eq. 5: a channel's part of the scores is at
+ * most the length of its queries times that of its keys; squares order alike). */
+static void weigh_channels(const kept_packing *p, int layer, int head, float *weight)
+{
+    const size_t D = (size_t)p->head_size, row = (size_t)p->group * D;
+    memset(weight, 0, D * sizeof *weight);
+    for (int t = 0; t < p->n_recent; t++) {
+        const float *q =
+            p->recent + (((size_t)layer * (size_t)p->n_recent + (size_t)t) * (size_t)p->n_heads +
+                         (size_t)head) *
+                            row;
+        for (size_t i = 0; i < row; i++)
+            weight[i % D] += q[i] * q[i];
+    }
+}
+
 kept_status kept_strategy_pack(const kept_strategy *s, const kept_packing *p)
 {
     const int skip = kept_strategy_residual(s);
@@ -162,7 +192,11 @@ kept_status kept_strategy_pack(const kept_strategy *s, const kept_packing *p)
         for (int h = 0; h < p->n_heads && l >= p->from; h++) {
             if (p->fresh && kept_cache_n(p->cache, l, h) % P64 >= p->fresh)
                 continue; /* no page has been filled */
-            kept_status st = kept_cache_pack(p->cache, l, h, form, skip, NULL);
+            const bool weighs = p->recent && kept_codec_get(form.k)->quarters;
+            float weight[KEPT_MAX_HEAD_SIZE];
+            if (weighs)
+                weigh_channels(p, l, h, weight);
+            kept_status st = kept_cache_pack(p->cache, l, h, form, skip, weighs ? weight : NULL);
             if (st)
                 return st;
         }

@@ -48,7 +48,8 @@ const kept_part kept_part_store = {
     .axis = KEPT_AXIS_CODEC,
     .name = "store",
     .summary = "full pages are packed, keys and values each in a form of their own",
-    .paper = "arXiv 2404.00456 (rotation), 2402.02750 (chan, tok), 2504.19874 (rot)",
+    .paper = "arXiv 2404.00456 (rotation), 2402.02750 (chan, tok), 2504.19874 (rot), "
+             "2407.21018 (thin)",
     .deviations =
         "keys are stored rotated to their positions; a page of 64 slots is packed when it is full "
         "and the prompt is in (schedule chunks: while it is read, so that later chunks attend to "
@@ -73,6 +74,17 @@ RECIPE(rot3, "rot3", "3 bits after a rotation, levels of a Gaussian", "store(k=r
        "arXiv 2504.19874 (TurboQuant)", "without the paper's one-bit residual");
 RECIPE(rot2, "rot2", "2 bits after a rotation, levels of a Gaussian", "store(k=rot2)",
        "arXiv 2504.19874 (TurboQuant)", "without the paper's one-bit residual");
+#define THINK(id, named, says, expands)                                                            \
+    RECIPE(id, named, says, expands, "arXiv 2407.21018 (ThinK)",                                   \
+           "chosen once a head, from the last 32 queries and the keys that are in full pages "     \
+           "then; a page keeps a byte a channel that says which; values stay f16")
+THINK(think75, "think75", "three quarters of the channels of keys, those that queries use most",
+      "store(k=thin75)");
+THINK(think50, "think50", "half of the channels of keys, those that queries use most",
+      "store(k=thin50)");
+THINK(think25, "think25", "a quarter of the channels of keys, those that queries use most",
+      "store(k=thin25)");
+#undef THINK
 #undef RECIPE
 
 static const kept_option kivi_options[] = {

@@ -148,6 +148,9 @@
     X(rot4)                                                                                        \
     X(rot3)                                                                                        \
     X(rot2)                                                                                        \
+    X(think75)                                                                                     \
+    X(think50)                                                                                     \
+    X(think25)                                                                                     \
     X(kivi4)                                                                                       \
     X(kivi2)
 

@@ -99,6 +99,8 @@ static kept_status own_needs(const kept_strategy *s, kept_capture *cap, kept_err
     const double *option = s->option[KEPT_AXIS_SCORE], *with = s->option[KEPT_AXIS_MERGE];
     int recent = kept_strategy_recent(s), other = merge->recent ? merge->recent(with) : 0;
     recent = other > recent ? other : recent;
+    other = kept_form_recent(s);
+    recent = other > recent ? other : recent;
     cap->n_recent = recent > cap->n_recent ? recent : cap->n_recent;
     cap->query_stats |= (kept_strategy_needs_of(s) & KEPT_NEED_QUERIES) != 0;
     cap->layer_cosine |= (kept_strategy_needs_of(s) & KEPT_NEED_COSINE) != 0;

@@ -145,7 +145,14 @@ typedef struct kept_packing {
     const bool *windowed;
     int n_heads, from, to; /* KV heads of a layer; layers [from, to) are packed */
     int fresh;             /* slots a head has got since, 0: look at every page */
+    int head_size, group;  /* D, G; of what follows */
+    /* [n_layers][n_recent][n_heads][G][D] rotated queries of the last tokens, by which thin keys
+     * choose their channels; NULL: by the keys alone */
+    const float *recent;
+    int n_recent;
 } kept_packing;
+/* Recent queries that the codec of s looks at when it packs. */
+int kept_form_recent(const kept_strategy *s);
 /* Packs what s stores in another form. FULL: some pages are still F16. */
 kept_status kept_strategy_pack(const kept_strategy *s, const kept_packing *p);
 

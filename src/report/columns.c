@@ -59,6 +59,11 @@ static void write_held_pct(const json_t *c, char *buf)
     write_percent(buf, kept_view_number(c, "held_pct"));
 }
 
+static void write_bits(const json_t *c, char *buf)
+{
+    write_short(buf, kept_view_number(c, "kv_bits"));
+}
+
 static void write_peak_pct(const json_t *c, char *buf)
 {
     write_percent(buf, kept_view_number(c, "peak_pct"));
@@ -206,7 +211,7 @@ static void write_evict(const json_t *c, char *buf)
 }
 
 #define BYTES                                                                                      \
-    {{"held", "MiB"}, write_held}, {{"of", "full%"}, write_held_pct},                              \
+    {{"held", "MiB"}, write_held}, {{"of", "full%"}, write_held_pct}, {{"", "bits"}, write_bits},  \
         {{"", "peak%"}, write_peak_pct}, {{"byte-", "step%"}, write_steps_pct},                    \
     {                                                                                              \
         {"", "read%"}, write_read_pct                                                              \
@@ -256,6 +261,7 @@ void kept_view_legend(FILE *out, bool generate, bool score)
     fputs(
         "held     MiB of KV cache and its bookkeeping right after the eviction; of full%: relative "
         "to the full cache\n"
+        "bits     for each number of K and V, scales and tables included\n"
         "peak%    most bytes ever held, byte-step%: bytes held summed over tokens; both relative "
         "to the full cache\n"
         "read%    bytes that a decode step reads to attend (pages, and notes on pages), relative "

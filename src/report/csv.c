@@ -10,6 +10,7 @@ static const char *const figures[] = {
     "held_bytes",
     "kv_bytes",
     "meta_bytes",
+    "kv_bits",
     "peak_bytes",
     "byte_steps",
     "held_pct",
