@@ -350,7 +350,7 @@ static void test_evictions(void)
                                  "adaptive(signal=entropy,calm=full+q8,tight=h2o+q4,every=4)@20%",
                                  "h2o+q4+balance@25%",
                                  "knorm+q8+turns@20%",
-                                 "knorm+kivi4(residual=0)+merging+decode(every=4)@25%",
+                                 "knorm+q4+merging+decode(every=4)@25%",
                                  "h2o+q8+pressure@25%"};
     const size_t v = (size_t)info->n_vocab;
     float *out = calloc(N_DECODE * v, sizeof(float));

@@ -106,7 +106,11 @@ static const char tasks_page[] =
     "  stream                --text FILE, all but the first 128 tokens one by one\n\n"
     "several turns           --turns gold      earlier questions with the right answers\n"
     "                        --turns own       with what the model answered\n"
-    "                        --turns requests  each question finds the compressed context alone\n";
+    "                        --turns requests  each question finds the compressed context alone\n"
+    "\n"
+    "in other words          --perturb KIND    questions otherwise, the context as it is; 'kept "
+    "study\n"
+    "                        show --columns perturb' compares with the same run without it\n";
 
 static const struct {
     const char *topic, *page;
