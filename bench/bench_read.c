@@ -72,8 +72,8 @@ static double per_step(const kept_seq *q)
 static void compare(const setup *s, kept_engine *e, kept_seq *base, const char *spec)
 {
     double ratio[MAX_STEPS], all_ns[MAX_STEPS];
-    kept_strategy *st;
-    kept_seq *all, *part;
+    kept_strategy *st = NULL;
+    kept_seq *all = NULL, *part = NULL;
     kept_error err;
     if (kept_strategy_parse(spec, &st, &err) || kept_seq_fork(base, NULL, NULL, 1, &all, &err) ||
         kept_seq_fork(base, st, NULL, 1, &part, &err))
