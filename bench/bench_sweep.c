@@ -99,6 +99,24 @@ static kept_status get(void *ctx, int task, int index, json_t **sample, kept_err
     return st;
 }
 
+static kept_status recall(void *ctx, const char *key, char **text, kept_error *err)
+{
+    timed *t = ctx;
+    const uint64_t t0 = kept_clock_ns();
+    const kept_status st = t->to->recall(t->to->ctx, key, text, err);
+    t->ns += kept_clock_ns() - t0;
+    return st;
+}
+
+static kept_status keep(void *ctx, const char *key, const char *text, kept_error *err)
+{
+    timed *t = ctx;
+    const uint64_t t0 = kept_clock_ns();
+    const kept_status st = t->to->remember(t->to->ctx, key, text, err);
+    t->ns += kept_clock_ns() - t0;
+    return st;
+}
+
 /* Seconds of one run of these specs; the document into *doc if wanted. */
 static double run(const setup *s, const char *const *specs, int n, const kept_run_sink *sink,
                   json_t **doc)
@@ -168,14 +186,18 @@ static double together(const setup *s, double load, double *store, double *stati
     if (kept_store_open(path, KEPT_STORE_CREATE, &study, &err))
         die("study", &err);
     timed t = {.to = kept_store_sink(study, 0, 1)};
-    kept_run_sink sink = *t.to;
-    sink.ctx = &t;
-    sink.begin = begin;
-    sink.take = take;
-    sink.put = put;
-    sink.drop = drop;
-    sink.alive = sink.alive ? alive : NULL;
-    sink.get = get;
+    const kept_run_sink *to = t.to;
+    const kept_run_sink sink = {.ctx = &t,
+                                .begin = begin,
+                                .take = take,
+                                .put = put,
+                                .drop = drop,
+                                .alive = to->alive ? alive : NULL,
+                                .get = get,
+                                .recall = to->recall ? recall : NULL,
+                                .remember = to->remember ? keep : NULL,
+                                .rank = to->rank,
+                                .n_ranks = to->n_ranks};
     const double wall = run(s, specs, CELLS, &sink, &doc) - load;
     const uint64_t t0 = kept_clock_ns();
     json_decref(kept_result_cells(doc));

@@ -110,10 +110,10 @@ static void choose(kept_engine *e, int layer, int i, const struct ggml_tensor *q
     kept_seq *s = job->seq;
     const int pages = kept_pages_of(kept_cache_n(s->cache, layer, h) + 1);
     const int n_read = kept_job_pages(e, job, layer, pages);
-    int32_t *list = e->reads + e->work.read[i];
     float *score = e->tile_buf + (size_t)ith * e->tile_buf_size, *work = score + pages;
     if (n_read == pages)
         return;
+    int32_t *list = e->reads + e->work.read[i];
     const float *row =
         (const float *)q->data +
         ((size_t)job->tok0 * (size_t)k.n_heads + (size_t)(h * k.group)) * (size_t)k.d;
