@@ -79,6 +79,18 @@ static void write_read_pct(const json_t *c, char *buf)
     write_percent(buf, kept_view_number(c, "read_pct"));
 }
 
+/* F16, as the full cache. */
+static bool bits_quiet(const json_t *c)
+{
+    return !(kept_view_number(c, "kv_bits") < 15.95);
+}
+
+/* Steps read what is held, and that grows while they go on. */
+static bool read_quiet(const json_t *c)
+{
+    return !(kept_view_number(c, "read_pct") < 0.95 * kept_view_number(c, "held_pct"));
+}
+
 static void write_score(const json_t *c, char *buf)
 {
     write_percent(buf, 100 * kept_view_number(c, "score"));
@@ -211,41 +223,43 @@ static void write_evict(const json_t *c, char *buf)
 }
 
 #define BYTES                                                                                      \
-    {{"held", "MiB"}, write_held}, {{"of", "full%"}, write_held_pct}, {{"", "bits"}, write_bits},  \
-        {{"", "peak%"}, write_peak_pct}, {{"byte-", "step%"}, write_steps_pct},                    \
+    {{"held", "MiB"}, write_held, NULL}, {{"of", "full%"}, write_held_pct, NULL},                  \
+        {{"", "bits"}, write_bits, bits_quiet}, {{"", "peak%"}, write_peak_pct, NULL},             \
+        {{"byte-", "step%"}, write_steps_pct, NULL},                                               \
     {                                                                                              \
-        {"", "read%"}, write_read_pct                                                              \
+        {"", "read%"}, write_read_pct, read_quiet                                                  \
     }
 #define TIMES                                                                                      \
-    {{"prefl", "s"}, write_prefill}, {{"", "tok/s"}, write_speed}, {{"x", "full"}, write_ratio},   \
+    {{"prefl", "s"}, write_prefill, NULL}, {{"", "tok/s"}, write_speed, NULL},                     \
+        {{"x", "full"}, write_ratio, NULL},                                                        \
     {                                                                                              \
-        {"evict", "ms"}, write_evict                                                               \
+        {"evict", "ms"}, write_evict, NULL                                                         \
     }
 
 static const kept_column generate_columns[] = {
     BYTES,
-    {{"", "score"}, write_score},
-    {{"95%", "range"}, write_interval},
-    {{"vs", "full"}, write_change},
-    {{"", "-/+"}, write_flips},
-    {{"", "KL"}, write_kl},
-    {{"top-", "1%"}, write_top1},
-    {{"mass", "%"}, write_mass},
-    {{"re-", "gret"}, write_regret},
-    {{"evid", "%"}, write_evidence},
+    {{"", "score"}, write_score, NULL},
+    {{"95%", "range"}, write_interval, NULL},
+    {{"vs", "full"}, write_change, NULL},
+    {{"", "-/+"}, write_flips, NULL},
+    {{"", "KL"}, write_kl, NULL},
+    {{"top-", "1%"}, write_top1, NULL},
+    {{"mass", "%"}, write_mass, NULL},
+    {{"re-", "gret"}, write_regret, NULL},
+    {{"evid", "%"}, write_evidence, NULL},
     TIMES,
 };
 
 static const kept_column score_columns[] = {
     BYTES,
-    {{"", "ppl"}, write_ppl},
-    {{"NLL vs", "full"}, write_nll},
-    {{"95%", "range"}, write_nll_interval},
-    {{"", "KL"}, write_kl},
-    {{"top-", "1%"}, write_top1},
-    {{"mass", "%"}, write_mass},
-    {{"core", "%"}, write_core},
-    {{"re-", "gret"}, write_regret},
+    {{"", "ppl"}, write_ppl, NULL},
+    {{"NLL vs", "full"}, write_nll, NULL},
+    {{"95%", "range"}, write_nll_interval, NULL},
+    {{"", "KL"}, write_kl, NULL},
+    {{"top-", "1%"}, write_top1, NULL},
+    {{"mass", "%"}, write_mass, NULL},
+    {{"core", "%"}, write_core, NULL},
+    {{"re-", "gret"}, write_regret, NULL},
     TIMES,
 };
 
@@ -256,18 +270,35 @@ const kept_column *kept_view_columns(bool generate, int *n)
     return generate ? generate_columns : score_columns;
 }
 
-void kept_view_legend(FILE *out, bool generate, bool score)
+bool kept_view_shows(const kept_column *c, const json_t *cells)
+{
+    const json_t *cell;
+    size_t i;
+    json_array_foreach(cells, i, cell) if (!c->quiet || !c->quiet(cell)) return true;
+    return !c->quiet || !cells;
+}
+
+static bool all_quiet(const json_t *cells, bool (*quiet)(const json_t *))
+{
+    const kept_column c = {.quiet = quiet};
+    return !kept_view_shows(&c, cells);
+}
+
+void kept_view_legend(FILE *out, const json_t *cells, bool generate, bool score)
 {
     fputs(
         "held     MiB of KV cache and its bookkeeping right after the eviction; of full%: relative "
-        "to the full cache\n"
-        "bits     for each number of K and V, scales and tables included\n"
-        "peak%    most bytes ever held, byte-step%: bytes held summed over tokens; both relative "
-        "to the full cache\n"
-        "read%    bytes that a decode step reads to attend (pages, and notes on pages), relative "
-        "to "
-        "the full cache's\n",
+        "to the full cache\n",
         out);
+    if (!all_quiet(cells, bits_quiet))
+        fputs("bits     for each number of K and V, scales and tables included\n", out);
+    fputs("peak%    most bytes ever held, byte-step%: bytes held summed over tokens; both relative "
+          "to the full cache\n",
+          out);
+    if (!all_quiet(cells, read_quiet))
+        fputs("read%    bytes that a decode step reads to attend (pages, and notes on pages), "
+              "relative to the full cache's\n",
+              out);
     if (generate)
         fputs(
             "score    task score in %, with its 95% Wilson range; vs full: change in points; -/+: "

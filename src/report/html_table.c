@@ -119,7 +119,7 @@ static kept_status write_legend(const json_t *tasks, FILE *out)
     FILE *f = open_memstream(&text, &n);
     if (!f)
         return KEPT_NOMEM;
-    kept_view_legend(f, seen[1], seen[0]);
+    kept_view_legend(f, NULL, seen[1], seen[0]);
     const bool bad = fclose(f) != 0;
     if (!bad) {
         fputs("<details><summary>What the columns mean</summary><pre>", out);

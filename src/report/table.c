@@ -17,8 +17,8 @@ typedef struct table {
     const kept_view_options *o;
     bool generate;
     const kept_column *columns;
-    int n_columns, n_rows, name_width, width[KEPT_VIEW_COLUMNS];
-    kept_row *rows; /* [n_rows] */
+    int n_columns, n_rows, name_width, width[KEPT_VIEW_COLUMNS]; /* -1: left out */
+    kept_row *rows;                                              /* [n_rows] */
 } table;
 
 /* ---- layout --------------------------------------------------------------------------------- */
@@ -33,6 +33,9 @@ static void lay_out(table *t)
 {
     int rest = (t->o && t->o->columns > 0 ? t->o->columns : COLUMNS) - 2;
     for (int k = 0; k < t->n_columns; k++) {
+        t->width[k] = -1;
+        if (!kept_view_shows(&t->columns[k], json_object_get(t->result, "cells")))
+            continue;
         t->width[k] = 0;
         widen(&t->width[k], t->columns[k].head[0]);
         widen(&t->width[k], t->columns[k].head[1]);
@@ -51,7 +54,8 @@ static void print_heads(const table *t)
     for (int line = 0; line < 2; line++) {
         fprintf(t->out, "  %-*s", t->name_width, line ? "strategy" : "");
         for (int k = 0; k < t->n_columns; k++)
-            fprintf(t->out, " %*s", t->width[k], t->columns[k].head[line]);
+            if (t->width[k] >= 0)
+                fprintf(t->out, " %*s", t->width[k], t->columns[k].head[line]);
         fputc('\n', t->out);
     }
 }
@@ -72,7 +76,8 @@ static void print_row(const table *t, const kept_row *r)
     fputs(bold ? "\033[1m" : "", t->out);
     print_name(t, r->name, front);
     for (int k = 0; k < t->n_columns; k++)
-        fprintf(t->out, " %*s", t->width[k], r->text[k]);
+        if (t->width[k] >= 0)
+            fprintf(t->out, " %*s", t->width[k], r->text[k]);
     fputs(bold ? "\033[0m\n" : "\n", t->out);
 }
 
@@ -336,7 +341,7 @@ kept_status kept_report_table(const json_t *result, FILE *out, const kept_view_o
     }
     if (seen[0] || seen[1])
         fputs("\n", out);
-    kept_view_legend(out, seen[1], seen[0]);
+    kept_view_legend(out, json_object_get(result, "cells"), seen[1], seen[0]);
     print_time(result, out);
     if (kept_view_true(result, "partial"))
         fprintf(out, "\nPARTIAL RESULT: the run was stopped after %zu samples.\n",

@@ -29,7 +29,10 @@ kept_status kept_view_save(const char *path, const kept_view_writer *w, kept_err
 typedef struct kept_column {
     const char *head[2];                          /* two lines of heading */
     void (*write)(const json_t *cell, char *buf); /* [KEPT_VIEW_TEXT] */
+    bool (*quiet)(const json_t *cell);            /* says no more than others do; NULL: never */
 } kept_column;
+/* A column of which every cell is quiet is left out of a table; cells NULL: none is. */
+bool kept_view_shows(const kept_column *c, const json_t *cells);
 
 #define KEPT_VIEW_COLUMNS 24
 
@@ -52,7 +55,8 @@ void kept_view_resolution(bool generate, int n, char *buf, size_t cap);
 
 /* Columns of a task of this kind, in order. */
 const kept_column *kept_view_columns(bool generate, int *n);
-/* What the columns mean, for tables of answered tasks, of scored text, or both. */
-void kept_view_legend(FILE *out, bool generate, bool score);
+/* What the columns mean that tables of these cells (NULL: any) show: of answered tasks, of scored
+ * text, or both. */
+void kept_view_legend(FILE *out, const json_t *cells, bool generate, bool score);
 
 #endif
