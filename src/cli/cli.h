@@ -72,6 +72,9 @@ int kept_args_next(kept_args *a, const kept_flag *flags, int n_flags);
 
 /* Whole decimal number in [min, max] of flag --name. False: the message is on stderr. */
 bool kept_args_int(const kept_args *a, const char *name, int64_t min, int64_t max, int64_t *out);
+/* A number in [min, max] of flag --name, "pt" or "%" after it or not. False: the message is on
+ * stderr. */
+bool kept_args_number(const kept_args *a, const char *name, double min, double max, double *out);
 /* "table" or "json" of --format. False: the message is on stderr. */
 bool kept_args_json(const kept_args *a, bool *json);
 

@@ -44,37 +44,23 @@ typedef struct compare_args {
     bool common, ladder, json;
 } compare_args;
 
-/* A number, "pt" or "%" after it or not, in [min, max]. */
-static bool parse_number(const kept_args *a, const char *name, double min, double max, double *out)
-{
-    char *end;
-    const double x = strtod(a->value, &end);
-    if (end != a->value && (!*end || !strcmp(end, "pt") || !strcmp(end, "%")) && x >= min &&
-        x <= max) {
-        *out = x;
-        return true;
-    }
-    kept_usage("compare", "--%s wants a number from %g to %g, got '%s'", name, min, max, a->value);
-    return false;
-}
-
 /* False: the message is on stderr. */
 static bool take_flag(compare_args *c, kept_args *a, int flag)
 {
     switch (flag) {
     case 0:
-        return parse_number(a, "margin", 0, 100, &c->margin);
+        return kept_args_number(a, "margin", 0, 100, &c->margin);
     case 1:
-        return parse_number(a, "nll-margin", 0, 100, &c->nll_margin);
+        return kept_args_number(a, "nll-margin", 0, 100, &c->nll_margin);
     case 2:
-        return parse_number(a, "level", 50.1, 99.999, &c->level);
+        return kept_args_number(a, "level", 50.1, 99.999, &c->level);
     case 3:
         c->common = true;
         return true;
     case 4:
-        return parse_number(a, "guarantee", 0.001, 99, &c->guarantee);
+        return kept_args_number(a, "guarantee", 0.001, 99, &c->guarantee);
     case 5:
-        return parse_number(a, "delta", 0.0001, 50, &c->delta);
+        return kept_args_number(a, "delta", 0.0001, 50, &c->delta);
     case 6:
         return kept_args_int(a, "flips", 0, 1000000, &c->flips);
     case 7:

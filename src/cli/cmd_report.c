@@ -33,19 +33,6 @@ typedef struct report_args {
     int64_t setting;
 } report_args;
 
-static bool parse_number(const kept_args *a, const char *name, double min, double max, double *out)
-{
-    char *end;
-    const double x = strtod(a->value, &end);
-    if (end != a->value && (!*end || !strcmp(end, "pt") || !strcmp(end, "%")) && x >= min &&
-        x <= max) {
-        *out = x;
-        return true;
-    }
-    kept_usage("report", "--%s wants a number from %g to %g, got '%s'", name, min, max, a->value);
-    return false;
-}
-
 /* False: the message is on stderr. */
 static bool take_flag(report_args *r, kept_args *a, int flag)
 {
@@ -54,11 +41,11 @@ static bool take_flag(report_args *r, kept_args *a, int flag)
         r->out = a->value;
         return true;
     case 1:
-        return parse_number(a, "margin", 0, 100, &r->margin);
+        return kept_args_number(a, "margin", 0, 100, &r->margin);
     case 2:
-        return parse_number(a, "nll-margin", 0, 100, &r->nll_margin);
+        return kept_args_number(a, "nll-margin", 0, 100, &r->nll_margin);
     case 3:
-        return parse_number(a, "level", 50.1, 99.999, &r->level);
+        return kept_args_number(a, "level", 50.1, 99.999, &r->level);
     case 4:
         r->model = a->value;
         return true;

@@ -135,6 +135,19 @@ bool kept_args_int(const kept_args *a, const char *name, int64_t min, int64_t ma
     return true;
 }
 
+bool kept_args_number(const kept_args *a, const char *name, double min, double max, double *out)
+{
+    char *end;
+    const double x = strtod(a->value, &end);
+    if (end != a->value && (!*end || !strcmp(end, "pt") || !strcmp(end, "%")) && x >= min &&
+        x <= max) {
+        *out = x;
+        return true;
+    }
+    kept_usage(a->argv[0], "--%s wants a number from %g to %g, got '%s'", name, min, max, a->value);
+    return false;
+}
+
 bool kept_args_json(const kept_args *a, bool *json)
 {
     *json = !strcmp(a->value, "json");
