@@ -40,6 +40,12 @@ static void check_head(const float *keys, const float *queries, int head, const 
     CHECK(least >= most * (1 - 1e-6));
 }
 
+static const float *recent(void *ctx, int *n)
+{
+    *n = WINDOW;
+    return ctx;
+}
+
 static void channels(void)
 {
     static const struct {
@@ -74,8 +80,8 @@ static void channels(void)
                                 .to = 1,
                                 .head_size = D,
                                 .group = G,
-                                .recent = queries,
-                                .n_recent = WINDOW};
+                                .recent = recent,
+                                .ctx = queries};
         CHECK_INT(kept_strategy_pack(s, &p), KEPT_OK);
         const int r = kept_codec_channels(row[i].codec, D);
         for (int h = 0; h < HEADS; h++)

@@ -2,18 +2,21 @@
  * when the prompt is in. */
 #include "model/engine.h"
 
+static const float *recent_queries(void *ctx, int *n)
+{
+    kept_seq *s = ctx;
+    kept_evict x = kept_seq_lend(s, s->n_tokens);
+    const bool shown = s->recent && kept_record_show(s, &x, NULL) == KEPT_OK;
+    *n = shown ? x.n_recent : 0;
+    return shown ? x.recent : NULL;
+}
+
 void kept_seq_pack(kept_seq *s, int from, int to, int fresh)
 {
     const kept_model_info *info = &s->engine->model->info;
     if (!s->strategy || !kept_strategy_packs(s->strategy))
         return;
     const uint64_t t0 = kept_clock_ns();
-    kept_evict x = {.n_recent = 0};
-    if (s->recent && kept_form_recent(s->strategy)) {
-        x = kept_seq_lend(s, s->n_tokens);
-        if (kept_record_show(s, &x, NULL)) /* without queries channels go by the keys alone */
-            x.recent = NULL;
-    }
     const kept_packing p = {.cache = s->cache,
                             .n_layers = info->n_layers,
                             .windowed = info->windowed,
@@ -23,8 +26,8 @@ void kept_seq_pack(kept_seq *s, int from, int to, int fresh)
                             .fresh = s->pack_owed ? 0 : fresh,
                             .head_size = info->head_size,
                             .group = info->n_heads / info->n_kv_heads,
-                            .recent = x.recent,
-                            .n_recent = x.n_recent};
+                            .recent = recent_queries,
+                            .ctx = s};
     /* A pool that is full puts it off: what is not packed is attended to as it is. */
     s->pack_owed = kept_strategy_pack(s->strategy, &p) != KEPT_OK;
     s->compact_ns += kept_clock_ns() - t0;

@@ -165,15 +165,17 @@ int kept_form_recent(const kept_strategy *s)
 
 /* What a channel of the keys of a head weighs (ThinK eq. 5: a channel's part of the scores is at
  * most the length of its queries times that of its keys; squares order alike). */
-static void weigh_channels(const kept_packing *p, int layer, int head, float *weight)
+static void weigh_channels(const kept_packing *p, const float *recent, int n_recent, int at,
+                           float *weight)
 {
     const size_t D = (size_t)p->head_size, row = (size_t)p->group * D;
+    const int layer = at / p->n_heads, head = at % p->n_heads;
     memset(weight, 0, D * sizeof *weight);
-    for (int t = 0; t < p->n_recent; t++) {
+    for (int t = 0; t < n_recent; t++) {
         const float *q =
-            p->recent + (((size_t)layer * (size_t)p->n_recent + (size_t)t) * (size_t)p->n_heads +
-                         (size_t)head) *
-                            row;
+            recent +
+            (((size_t)layer * (size_t)n_recent + (size_t)t) * (size_t)p->n_heads + (size_t)head) *
+                row;
         for (size_t i = 0; i < row; i++)
             weight[i % D] += q[i] * q[i];
     }
@@ -182,7 +184,8 @@ static void weigh_channels(const kept_packing *p, int layer, int head, float *we
 kept_status kept_strategy_pack(const kept_strategy *s, const kept_packing *p)
 {
     const int skip = kept_strategy_residual(s);
-    int n_layers = 0, at = 0;
+    const float *recent = NULL;
+    int n_layers = 0, at = 0, n_recent = -1; /* not asked for yet */
     for (int l = 0; l < p->n_layers; l++)
         n_layers += !(p->windowed && p->windowed[l]);
     for (int l = 0; l < p->to; l++) {
@@ -192,11 +195,14 @@ kept_status kept_strategy_pack(const kept_strategy *s, const kept_packing *p)
         for (int h = 0; h < p->n_heads && l >= p->from; h++) {
             if (p->fresh && kept_cache_n(p->cache, l, h) % P64 >= p->fresh)
                 continue; /* no page has been filled */
-            const bool weighs = p->recent && kept_codec_get(form.k)->quarters;
             float weight[KEPT_MAX_HEAD_SIZE];
-            if (weighs)
-                weigh_channels(p, l, h, weight);
-            kept_status st = kept_cache_pack(p->cache, l, h, form, skip, weighs ? weight : NULL);
+            const bool thin = kept_codec_get(form.k)->quarters != 0;
+            if (thin && p->recent && n_recent < 0)
+                recent = p->recent(p->ctx, &n_recent);
+            if (thin && recent)
+                weigh_channels(p, recent, n_recent, l * p->n_heads + h, weight);
+            kept_status st =
+                kept_cache_pack(p->cache, l, h, form, skip, thin && recent ? weight : NULL);
             if (st)
                 return st;
         }

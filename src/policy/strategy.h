@@ -146,10 +146,11 @@ typedef struct kept_packing {
     int n_heads, from, to; /* KV heads of a layer; layers [from, to) are packed */
     int fresh;             /* slots a head has got since, 0: look at every page */
     int head_size, group;  /* D, G; of what follows */
-    /* [n_layers][n_recent][n_heads][G][D] rotated queries of the last tokens, by which thin keys
-     * choose their channels; NULL: by the keys alone */
-    const float *recent;
-    int n_recent;
+    /* [n_layers][*n][n_heads][G][D] rotated queries of the last *n tokens, by which thin keys
+     * choose their channels; asked for once, when pages may have to be packed. NULL, or returns
+     * NULL: by the keys alone */
+    const float *(*recent)(void *ctx, int *n);
+    void *ctx;
 } kept_packing;
 /* Recent queries that the codec of s looks at when it packs. */
 int kept_form_recent(const kept_strategy *s);
