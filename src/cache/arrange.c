@@ -53,8 +53,8 @@ static void lay(const place *x, int slot, const row *r)
 
 static void move(const place *x, int to, int from)
 {
-    x->c->kern->move(page_of(x, to), to % KEPT_PAGE_SLOTS, page_of(x, from),
-                     from % KEPT_PAGE_SLOTS, x->c->pool->head_size);
+    x->c->kern->move(page_of(x, to), to % KEPT_PAGE_SLOTS, page_of(x, from), from % KEPT_PAGE_SLOTS,
+                     x->c->pool->head_size);
     *pos_of(x, to) = *pos_of(x, from);
     for (int p = 0; p < x->c->n_planes; p++)
         *state_of(x, p, to) = *state_of(x, p, from);
