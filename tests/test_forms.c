@@ -36,6 +36,9 @@ static void test_spellings(void)
     check_spelling("full+q8", "full+store", "full+store(k=q8,v=q8,residual=0,edge=0,edge-as=f16)");
     check_spelling("chunks+full+kivi2", "full+chunks+store(k=chan2,residual=128)", NULL);
     check_spelling("q4+snapkv@25%", "snapkv+store(k=q4)@25%", NULL);
+    check_spelling("full+aged(new=rot4)", "full+aged(new=rot4)",
+                   "full+aged(new=rot4,mid=rot4,old=rot4,mid-after=128,old-after=512,in=tokens)");
+    check_spelling("aging@10%", "recency+protect(recent=0)+aged@10%", NULL);
     check_spelling("full+store(v=rot3,k=q8,edge=2,edge-as=q8)",
                    "full+store(v=rot3,edge=2,edge-as=q8)", NULL);
 }
@@ -49,9 +52,17 @@ static void test_budgets(void)
         /* A page of 64 slots: 16384 bytes, 8192 + 256 in q8, 4096 + 256 in q4, 2048 + 256 in rot2,
          * 2048 + 512 twice in kivi2. 63 slots of a head, or those of its residual pages and 63,
          * count 256 bytes each. */
-        {"knorm+q8@20%", 29617},    {"knorm+q4@20%", 52156},     {"knorm+rot2@20%", 93478},
-        {"knorm+kivi2@20%", 21606}, {"knorm+kivi2@40%", 117702}, {"knorm+q8@512", 46080},
-        {"full+q8", 90090},         {"knorm+q8@1023B", 3},
+        {"knorm+q8@20%", 29617},
+        {"knorm+q4@20%", 52156},
+        {"knorm+rot2@20%", 93478},
+        /* 63 slots f16, two pages of them too, six in q8, the rest q4 */
+        {"knorm+aged@20%", 18795},
+        {"knorm+aged@60%", 123445},
+        {"knorm+kivi2@20%", 21606},
+        {"knorm+kivi2@40%", 117702},
+        {"knorm+q8@512", 46080},
+        {"full+q8", 90090},
+        {"knorm+q8@1023B", 3},
     };
     for (size_t i = 0; i < sizeof row / sizeof row[0]; i++) {
         kept_strategy *s = NULL;
@@ -75,6 +86,12 @@ static void test_errors(void)
     check_error("snapkv+kivi2@128", 7, "would be packed; use residual=0");
     check_error("snapkv+kivi2+slot@512", 7, "use the position original, or k=rot2");
     check_error("snapkv+rerotated+store(k=chan4)@5%", 17, "use the position original, or k=q4");
+    check_error("snapkv+aged@128", 7, "use a smaller mid-after");
+    check_error("full+aged(old=q8,mid=q4)", 5, "old=q8 has more bits than mid=q4");
+    check_error("full+aged(mid-after=600)", 5, "the second must not be less");
+    check_error("full+aged(in=percent)", 5, "more than 100 percent");
+    check_error("full+aged(new=q9)", 14, "choice of option 'new' 'q9'");
+    check_error("full+aegd", 5, "did you mean 'aged'?");
     check_error("q8", 0, "names no score");
 }
 

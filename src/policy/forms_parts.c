@@ -59,6 +59,43 @@ const kept_part kept_part_store = {
     .fallback = store_fallback,
 };
 
+/* In the order of `graded` in forms.c. */
+static const char *const graded_codecs[] = {"f16", "q8", "q4", "rot4", "rot3", "rot2", NULL};
+static const char *const age_units[] = {"tokens", "percent", NULL};
+
+static const kept_option aged_options[] = {
+    {"new", 0, 0, 5, true, graded_codecs, "what young pages are stored as"},
+    {"mid", 1, 0, 5, true, graded_codecs, "what pages become after mid-after"},
+    {"old", 2, 0, 5, true, graded_codecs, "what pages become after old-after"},
+    {"mid-after", 128, 0, ANY_POSITION, true, NULL,
+     "age at which a page becomes mid: slots of its head in younger pages, in whole pages"},
+    {"old-after", 512, 0, ANY_POSITION, true, NULL, "age at which it becomes old"},
+    {"in", KEPT_AGED_TOKENS, 0, 1, true, age_units,
+     "what ages count: slots, or percent of the slots that the head holds"},
+};
+
+/* No wider than what goes before. */
+static double aged_fallback(const double *o, int i)
+{
+    const double usual = aged_options[i].value;
+    return (i == KEPT_AGED_MID || i == KEPT_AGED_OLD) && o[i - 1] > usual ? o[i - 1] : usual;
+}
+
+const kept_part kept_part_aged = {
+    .abi = KEPT_POLICY_ABI,
+    .axis = KEPT_AXIS_CODEC,
+    .name = "aged",
+    .summary = "pages get narrower as they grow old, in place: a ladder of forms",
+    .paper = "",
+    .deviations =
+        "a page is as old as its youngest slot; a page that is packed again is unpacked to f16 "
+        "and rounded once more, so what it lost it does not regain: a wider form is for pages to "
+        "come; the last rung, eviction, is the score's and the budget's",
+    .options = aged_options,
+    .n_options = 6,
+    .fallback = aged_fallback,
+};
+
 #define RECIPE(id, named, says, expands, cites, differs)                                           \
     const kept_recipe kept_recipe_##id = {                                                         \
         .name = named, .summary = says, .spec = expands, .paper = cites, .deviations = differs}
@@ -106,4 +143,18 @@ const kept_recipe kept_recipe_kivi2 = {
     .summary = "2 bits, scales per channel for keys and per slot for values",
     .spec = "store(k=chan2,residual=$residual)",
     KIVI,
+};
+
+static const kept_option aging_options[] = {
+    {"mid-after", 128, 0, ANY_POSITION, true, NULL, "age at which a page becomes q8"},
+    {"old-after", 512, 0, ANY_POSITION, true, NULL, "age at which it becomes q4"},
+};
+const kept_recipe kept_recipe_aging = {
+    .name = "aging",
+    .summary = "f16, then q8, then q4, then gone, as tokens grow old",
+    .spec = "recency+protect(recent=0)+aged(mid-after=$mid-after,old-after=$old-after)",
+    .paper = "",
+    .deviations = "",
+    .options = aging_options,
+    .n_options = 2,
 };

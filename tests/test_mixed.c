@@ -1,0 +1,280 @@
+/* test_mixed: pages of one head in different forms: by age. Forms are held against a naive reading
+ * of the rule, page by page, bytes against the naive sum, the budget and a walk. */
+#include "engine_util.h"
+#include "mkgguf.h"
+#include "model/engine.h"
+#include "policy/parts.h"
+#include "test.h"
+
+#include <unistd.h>
+
+enum { D = 64, P64 = 64, N_PROMPT = 522, CHUNK = 128, N_DECODE = 70, MOST = 640 };
+
+static kept_model *model;
+static const kept_model_info *info;
+static int32_t *tokens;
+
+static util_run start(void)
+{
+    util_run r = {.n_vocab = info->n_vocab};
+    kept_engine_options o = {.n_threads = 1,
+                             .max_tokens = MOST,
+                             .max_batch_tokens = CHUNK,
+                             .pool_bytes = (size_t)200 * kept_page_bytes(D),
+                             .max_seqs = 4};
+    if (kept_engine_new(model, &o, &r.engine, &r.err)) {
+        fprintf(stderr, "engine: %s\n", r.err.text);
+        exit(1);
+    }
+    return r;
+}
+
+static kept_strategy *parse(const char *spec)
+{
+    kept_strategy *s = NULL;
+    kept_error err;
+    if (kept_strategy_parse(spec, &s, &err)) {
+        fprintf(stderr, "%s: %s\n", spec, err.text);
+        exit(1);
+    }
+    return s;
+}
+
+/* The prompt is in, and logits of n decode steps (out NULL: none) follow. */
+static kept_seq *run(util_run *r, const kept_strategy *st, int n, float *out)
+{
+    kept_seq *s = NULL;
+    CHECK_INT(kept_seq_new(r->engine, st, NULL, 3, &s, &r->err), KEPT_OK);
+    CHECK_INT(kept_seq_prefill(s, tokens, N_PROMPT, CHUNK, 0, &r->err), KEPT_OK);
+    CHECK_INT(kept_seq_end_prefill(s, &r->err), KEPT_OK);
+    if (n)
+        CHECK_INT(util_decode(r, s, tokens + N_PROMPT, n, out), KEPT_OK);
+    return s;
+}
+
+static kept_codecs form_of(const kept_seq *s, int l, int h, int page)
+{
+    return kept_pool_get_page(s->engine->pool, kept_cache_pages(s->cache, l, h)[page]).c;
+}
+
+static uint64_t kv_bytes(const kept_seq *s)
+{
+    kept_account a;
+    uint64_t kv, meta;
+    kept_seq_account(s, &a);
+    kept_cache_walk(s->cache, &kv, &meta);
+    CHECK_INT(a.kv_bytes, kv);
+    CHECK_INT(a.meta_bytes, meta);
+    return kv;
+}
+
+/* ---- by age ---------------------------------------------------------------------------------- */
+
+/* One rung everywhere is the plain codec, bit for bit; two of them are its residual. */
+static void test_one_rung(void)
+{
+    static const char *const same[][2] = {
+        {"full+aged(new=q8,mid=q8,old=q8)", "full+q8"},
+        {"full+aged(new=rot3)", "full+rot3"},
+        {"full+aged(new=q4,in=percent,mid-after=10,old-after=70)+chunks", "full+q4+chunks"},
+        {"full+aged(mid=f16,old=q8,old-after=130)", "full+store(k=q8,residual=130)"},
+        {"full+aged(mid=f16,old=f16)", "full"},
+    };
+    const size_t n = (size_t)N_DECODE * (size_t)info->n_vocab;
+    float *out[2] = {calloc(n, sizeof(float)), calloc(n, sizeof(float))};
+    for (size_t i = 0; i < sizeof same / sizeof *same; i++) {
+        uint64_t bytes[2];
+        for (int k = 0; k < 2; k++) {
+            util_run r = start();
+            kept_strategy *st = parse(same[i][k]);
+            kept_seq *s = run(&r, st, N_DECODE, out[k]);
+            bytes[k] = kv_bytes(s);
+            kept_seq_free(s);
+            kept_strategy_free(st);
+            kept_engine_free(r.engine);
+        }
+        CHECK_INT(bytes[0], bytes[1]);
+        CHECK(!memcmp(out[0], out[1], n * sizeof(float)));
+        if (test_failed)
+            fprintf(stderr, "  with %s\n", same[i][0]);
+    }
+    free(out[0]);
+    free(out[1]);
+}
+
+/* The rule, read naively: the form of a page with so many full pages younger than it, of n. */
+static uint8_t ladder(const uint8_t *form, double mid, double old, bool percent, int younger, int n)
+{
+    if (percent) { /* a page counts once all of it is beyond the age */
+        mid = floor(mid * n / 100) * P64;
+        old = floor(old * n / 100) * P64;
+    }
+    return younger * P64 < mid ? form[0] : younger * P64 < old ? form[1] : form[2];
+}
+
+static int32_t youngest(const int32_t *pos, int page)
+{
+    int32_t most = -1;
+    for (int i = page * P64; i < (page + 1) * P64; i++)
+        most = pos[i] > most ? pos[i] : most;
+    return most;
+}
+
+/* exact: pages were never mixed by an eviction, so none is narrower than the rule says. */
+static void check_ladder(const kept_seq *s, const uint8_t *form, double mid, double old,
+                         bool percent, bool exact)
+{
+    static int32_t pos[MOST];
+    for (int l = 0; l < info->n_layers; l++)
+        for (int h = 0; h < info->n_kv_heads; h++) {
+            const int n = kept_cache_n(s->cache, l, h) / P64;
+            kept_cache_read(s->cache, l, h, pos, NULL, NULL);
+            for (int i = 0; i < n; i++) {
+                int younger = 0;
+                for (int k = 0; k < n; k++)
+                    younger += youngest(pos, k) > youngest(pos, i);
+                const uint8_t want = ladder(form, mid, old, percent, younger, n);
+                const kept_codecs is = form_of(s, l, h, i);
+                CHECK_INT(is.k, is.v);
+                if (exact)
+                    CHECK_INT(is.k, want);
+                CHECK(kept_codec_get(is.k)->bits <= kept_codec_get(want)->bits);
+            }
+        }
+}
+
+/* Rows against those of the full cache: f16 pages bit by bit, packed ones within what their last
+ * form costs (Max 1960 for four bits, a quarter more for the rounding before it). */
+static void check_rows(const kept_seq *s, const kept_seq *full)
+{
+    static float k[2][MOST * D], v[2][MOST * D];
+    static const double limit[KEPT_N_CODECS] = {
+        [KEPT_Q8] = 1e-4, [KEPT_Q4] = 0.04, [KEPT_ROT4] = 0.0125, [KEPT_ROT2] = 0.15};
+    for (int l = 0; l < info->n_layers; l++)
+        for (int h = 0; h < info->n_kv_heads; h++) {
+            kept_cache_read(s->cache, l, h, NULL, k[0], v[0]);
+            kept_cache_read(full->cache, l, h, NULL, k[1], v[1]);
+            for (int i = 0; i < kept_cache_n(s->cache, l, h) / P64; i++) {
+                double error = 0, square = 0;
+                for (int x = i * P64 * D; x < (i + 1) * P64 * D; x++) {
+                    error += pow((double)k[0][x] - (double)k[1][x], 2);
+                    error += pow((double)v[0][x] - (double)v[1][x], 2);
+                    square += pow((double)k[1][x], 2) + pow((double)v[1][x], 2);
+                }
+                CHECK(error <= limit[form_of(s, l, h, i).k] * square);
+            }
+        }
+}
+
+/* A full cache while it grows: every page has the form of its age, from step to step demoted in
+ * place, and the bytes are the naive sum. */
+static void test_ladder(void)
+{
+    static const uint8_t forms[2][3] = {{KEPT_F16, KEPT_Q8, KEPT_Q4},
+                                        {KEPT_Q8, KEPT_ROT4, KEPT_ROT2}};
+    static const char *const specs[2] = {
+        "full+aged(mid-after=100,old-after=320)",
+        "full+aged(new=q8,mid=rot4,old=rot2,in=percent,mid-after=25,old-after=60)"};
+    float *out = calloc((size_t)N_DECODE * (size_t)info->n_vocab, sizeof(float));
+    for (int i = 0; i < 2; i++) {
+        util_run r = start();
+        kept_strategy *st = parse(specs[i]);
+        kept_seq *full = run(&r, NULL, 0, NULL), *s = run(&r, st, 0, NULL);
+        const double mid = i ? 25 : 100, old = i ? 60 : 320;
+        check_ladder(s, forms[i], mid, old, i, true);
+        check_rows(s, full);
+        CHECK_INT(util_decode(&r, s, tokens + N_PROMPT, N_DECODE, out), KEPT_OK);
+        check_ladder(s, forms[i], mid, old, i, true);
+        uint64_t sum = 0;
+        for (int page = 0; page <= (N_PROMPT + N_DECODE) / P64; page++)
+            sum += kept_codec_page_bytes(form_of(s, 0, 0, page), D);
+        CHECK_INT(kv_bytes(s), sum * (uint64_t)(info->n_layers * info->n_kv_heads));
+        CHECK_INT(kv_bytes(s), kept_strategy_bytes(st, info->n_layers, info->n_kv_heads, D,
+                                                   (uint64_t)kept_seq_held(s).slots));
+        kept_seq_free(s);
+        kept_seq_free(full);
+        kept_strategy_free(st);
+        kept_engine_free(r.engine);
+    }
+    free(out);
+}
+
+/* ---- budgets --------------------------------------------------------------------------------- */
+
+/* K/V held right after the eviction is at most the budget and a page a head, and what is left over
+ * is less than that. */
+static void check_budget(util_run *r, const char *parts, double percent)
+{
+    char spec[160];
+    const int heads = info->n_layers * info->n_kv_heads;
+    snprintf(spec, sizeof spec, "%s@%g%%", parts, percent);
+    kept_strategy *st = parse(spec);
+    kept_seq *s = run(r, st, 0, NULL);
+    const double page = (double)heads * (double)kept_page_bytes(D);
+    const double full = (double)heads * N_PROMPT * 4 * D, budget = full * percent / 100;
+    const double held = (double)kv_bytes(s), slots = (double)kept_seq_held(s).slots;
+    CHECK(held <= budget + page);
+    CHECK(slots == (double)heads * N_PROMPT || held + page > budget);
+    if (test_failed)
+        fprintf(stderr, "  with %s: %.0f of %.0f bytes, %.0f slots\n", spec, held, budget, slots);
+    kept_seq_free(s);
+    kept_strategy_free(st);
+}
+
+static void test_budgets(void)
+{
+    static const char *const specs[] = {
+        "recency+aged(mid-after=64,old-after=128)",
+        "snapkv+ada+aged(new=q8,mid=q4,old=rot2,in=percent,mid-after=20,old-after=50)",
+        "knorm+pyramid+aged(new=q8,mid-after=64,old-after=192)",
+        "snapkv+aged(new=q8,mid=rot4,old=rot3)+chunks", "aging(mid-after=0,old-after=64)"};
+    const double percent[] = {12, 30, 55};
+    util_run r = start();
+    for (size_t i = 0; i < sizeof specs / sizeof *specs; i++)
+        for (int p = 0; p < 3; p++)
+            check_budget(&r, specs[i], percent[p]);
+    kept_engine_free(r.engine);
+}
+
+/* Pages that evictions mixed are as old as their youngest slot, and never get wider. */
+static void test_evicted(void)
+{
+    static const uint8_t forms[3] = {KEPT_Q8, KEPT_Q4, KEPT_ROT2};
+    float *out = calloc((size_t)N_DECODE * (size_t)info->n_vocab, sizeof(float));
+    util_run r = start();
+    kept_strategy *st = parse("knorm+aged(new=q8,mid=q4,old=rot2,mid-after=64,old-after=128)+"
+                              "decode(every=7)@30%");
+    kept_seq *s = run(&r, st, N_DECODE, out);
+    check_ladder(s, forms, 64, 128, false, false);
+    for (int i = 0; i < N_DECODE * info->n_vocab; i++)
+        CHECK(isfinite(out[i]));
+    kv_bytes(s);
+    kept_seq_free(s);
+    kept_strategy_free(st);
+    kept_engine_free(r.engine);
+    free(out);
+}
+
+int main(void)
+{
+    kept_error err;
+    mkgguf_spec spec = mkgguf_default("llama");
+    spec.n_layers = 2;
+    char *path = mkgguf_temp();
+    spec.n_ctx = MOST;
+    if (!path || mkgguf_write(path, &spec) || kept_model_open(path, &model, &err)) {
+        fprintf(stderr, "model: %s\n", path ? err.text : "no temporary file");
+        return 1;
+    }
+    unlink(path);
+    free(path);
+    info = kept_model_get_info(model);
+    tokens = util_tokens(MOST, info->n_vocab, 5);
+    RUN(test_one_rung);
+    RUN(test_ladder);
+    RUN(test_budgets);
+    RUN(test_evicted);
+    free(tokens);
+    kept_model_free(model);
+    TEST_END();
+}
