@@ -88,8 +88,7 @@ static void test_errors(void)
     check_error("snapkv+rerotated+store(k=chan4)@5%", 17, "use the position original, or k=q4");
     check_error("snapkv+aged@128", 7, "use a smaller mid-after");
     check_error("full+aged(old=q8,mid=q4)", 5, "old=q8 has more bits than mid=q4");
-    check_error("full+aged(mid-after=600)", 5, "the second must not be less");
-    check_error("full+aged(in=percent)", 5, "more than 100 percent");
+    check_error("full+aged(in=percent,old-after=101)", 5, "more than 100 percent");
     check_error("full+aged(new=q9)", 14, "choice of option 'new' 'q9'");
     check_error("full+aegd", 5, "did you mean 'aged'?");
     check_error("q8", 0, "names no score");

@@ -227,7 +227,7 @@ static void test_budgets(void)
         "recency+aged(mid-after=64,old-after=128)",
         "snapkv+ada+aged(new=q8,mid=q4,old=rot2,in=percent,mid-after=20,old-after=50)",
         "knorm+pyramid+aged(new=q8,mid-after=64,old-after=192)",
-        "snapkv+aged(new=q8,mid=rot4,old=rot3)+chunks", "aging(mid-after=0,old-after=64)"};
+        "snapkv+aged(new=q8,mid=rot4,old=rot3)+chunks", "recency+aged(mid-after=0,old-after=64)"};
     const double percent[] = {12, 30, 55};
     util_run r = start();
     for (size_t i = 0; i < sizeof specs / sizeof *specs; i++)

@@ -137,6 +137,8 @@ static void test_every_part(void)
                 /* The lowest threshold that is high leaves none that is lower than it but 0. */
                 if (strstr(spec, "high=0") || strstr(spec, "low=1048576"))
                     continue;
+                if (strstr(spec, "old=f16")) /* nor an age at which pages get wider */
+                    continue;
                 check_round_trip(spec);
             }
     }

@@ -72,11 +72,13 @@ kept_rungs kept_form_rungs(const kept_strategy *s, int l, int n_layers, int n)
         const bool slots = (int)o[KEPT_AGED_IN] == KEPT_AGED_TOKENS;
         for (int i = 0; i < 3; i++)
             r.form[i] = both(o[KEPT_AGED_NEW + i]);
+        double pages[2]; /* younger than either age */
         for (int i = 0; i < 2; i++) {
             const double at = o[KEPT_AGED_MID_AFTER + i];
-            const double pages = slots ? ceil(at / P64) : floor(at / 100 * n + 1e-9);
-            r.pages[i] = (int)fmin(n, pages) - (i ? r.pages[0] : 0);
+            pages[i] = fmin(n, slots ? ceil(at / P64) : floor(at / 100 * n + 1e-9));
         }
+        r.pages[0] = (int)fmin(pages[0], pages[1]);
+        r.pages[1] = (int)pages[1] - r.pages[0];
     } else {
         r.form[2] = kept_strategy_form(s, l, n_layers);
         r.pages[0] = kept_strategy_residual(s) < n ? kept_strategy_residual(s) : n;
@@ -123,11 +125,6 @@ static kept_status check_aged(const kept_strategy *s, kept_error *err)
             return kept_fail(err, KEPT_ARGUMENT,
                              "%s=%.0f is more than 100 percent of a head; use in=tokens",
                              option[i].name, o[i]);
-    if (o[KEPT_AGED_MID_AFTER] > o[KEPT_AGED_OLD_AFTER])
-        return kept_fail(err, KEPT_ARGUMENT,
-                         "pages are %s after %.0f and %s after %.0f: the second must not be less",
-                         option[KEPT_AGED_MID].name, o[KEPT_AGED_MID_AFTER],
-                         option[KEPT_AGED_OLD].name, o[KEPT_AGED_OLD_AFTER]);
     return KEPT_OK;
 }
 

@@ -68,17 +68,23 @@ static const kept_option aged_options[] = {
     {"mid", 1, 0, 5, true, graded_codecs, "what pages become after mid-after"},
     {"old", 2, 0, 5, true, graded_codecs, "what pages become after old-after"},
     {"mid-after", 128, 0, ANY_POSITION, true, NULL,
-     "age at which a page becomes mid: slots of its head in younger pages, in whole pages"},
-    {"old-after", 512, 0, ANY_POSITION, true, NULL, "age at which it becomes old"},
+     "age at which a page becomes mid: slots of its head in younger pages, in whole pages (10 "
+     "with in=percent)"},
+    {"old-after", 512, 0, ANY_POSITION, true, NULL,
+     "age at which it becomes old, whatever mid-after says (50 with in=percent)"},
     {"in", KEPT_AGED_TOKENS, 0, 1, true, age_units,
      "what ages count: slots, or percent of the slots that the head holds"},
 };
 
-/* No wider than what goes before. */
+/* No wider than what goes before; ages in the unit. */
 static double aged_fallback(const double *o, int i)
 {
     const double usual = aged_options[i].value;
-    return (i == KEPT_AGED_MID || i == KEPT_AGED_OLD) && o[i - 1] > usual ? o[i - 1] : usual;
+    if (i == KEPT_AGED_MID || i == KEPT_AGED_OLD)
+        return o[i - 1] > usual ? o[i - 1] : usual;
+    if (i > KEPT_AGED_OLD && (int)o[KEPT_AGED_IN] == KEPT_AGED_PERCENT)
+        return i == KEPT_AGED_MID_AFTER ? 10 : i == KEPT_AGED_OLD_AFTER ? 50 : usual;
+    return usual;
 }
 
 const kept_part kept_part_aged = {
@@ -145,16 +151,10 @@ const kept_recipe kept_recipe_kivi2 = {
     KIVI,
 };
 
-static const kept_option aging_options[] = {
-    {"mid-after", 128, 0, ANY_POSITION, true, NULL, "age at which a page becomes q8"},
-    {"old-after", 512, 0, ANY_POSITION, true, NULL, "age at which it becomes q4"},
-};
 const kept_recipe kept_recipe_aging = {
     .name = "aging",
     .summary = "f16, then q8, then q4, then gone, as tokens grow old",
-    .spec = "recency+protect(recent=0)+aged(mid-after=$mid-after,old-after=$old-after)",
+    .spec = "recency+protect(recent=0)+aged",
     .paper = "",
     .deviations = "",
-    .options = aging_options,
-    .n_options = 2,
 };
