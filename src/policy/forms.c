@@ -22,6 +22,8 @@
 /* The forms that pages may grow narrower by: rows move between pages of each. */
 static const uint8_t graded[] = {KEPT_F16, KEPT_Q8, KEPT_Q4, KEPT_ROT4, KEPT_ROT3, KEPT_ROT2};
 
+const uint8_t kept_water_codec[] = {KEPT_ROT2, KEPT_ROT3, KEPT_ROT4, KEPT_Q8, KEPT_F16};
+
 static bool packs(const kept_strategy *s)
 {
     return s->part[KEPT_AXIS_CODEC] && s->part[KEPT_AXIS_CODEC] != &kept_part_f16;
@@ -64,27 +66,53 @@ static kept_codecs both(double choice)
     return (kept_codecs){graded[(int)choice], graded[(int)choice]};
 }
 
+/* What a page without any merit is stored as. */
+static kept_codecs narrow_form(const kept_strategy *s, int l, int n_layers)
+{
+    if (!kept_form_is(s, &kept_part_waterfill))
+        return kept_strategy_form(s, l, n_layers);
+    const uint8_t k = kept_water_codec[(int)s->option[KEPT_AXIS_CODEC][KEPT_WATER_LEAST]];
+    return (kept_codecs){k, k};
+}
+
+bool kept_form_grades(const kept_strategy *s)
+{
+    return kept_form_is(s, &kept_part_ranked) || kept_form_is(s, &kept_part_waterfill);
+}
+
+/* A ladder of forms, with pages up to either cut in the first and the second. */
+static kept_rungs ladder(const double *form, const double cut[2], int n)
+{
+    kept_rungs r = {.pages = {(int)fmin(n, fmin(cut[0], cut[1]))}};
+    for (int i = 0; i < 3; i++)
+        r.form[i] = both(form[i]);
+    r.pages[1] = (int)fmin(n, cut[1]) - r.pages[0];
+    r.pages[2] = n - r.pages[0] - r.pages[1];
+    return r;
+}
+
+#define FUZZ 1e-9 /* so that a part of n that is whole in decimals is whole */
+
 kept_rungs kept_form_rungs(const kept_strategy *s, int l, int n_layers, int n)
 {
     const double *o = s->option[KEPT_AXIS_CODEC];
-    kept_rungs r = {{{KEPT_F16, KEPT_F16}, {KEPT_F16, KEPT_F16}, {KEPT_F16, KEPT_F16}}, {0, 0, n}};
+    double cut[2];
     if (kept_form_is(s, &kept_part_aged)) {
-        const bool slots = (int)o[KEPT_AGED_IN] == KEPT_AGED_TOKENS;
-        for (int i = 0; i < 3; i++)
-            r.form[i] = both(o[KEPT_AGED_NEW + i]);
-        double pages[2]; /* younger than either age */
         for (int i = 0; i < 2; i++) {
             const double at = o[KEPT_AGED_MID_AFTER + i];
-            pages[i] = fmin(n, slots ? ceil(at / P64) : floor(at / 100 * n + 1e-9));
+            cut[i] = (int)o[KEPT_AGED_IN] == KEPT_AGED_TOKENS ? ceil(at / P64)
+                                                              : floor(at / 100 * n + FUZZ);
         }
-        r.pages[0] = (int)fmin(pages[0], pages[1]);
-        r.pages[1] = (int)pages[1] - r.pages[0];
-    } else {
-        r.form[2] = kept_strategy_form(s, l, n_layers);
-        r.pages[0] = kept_strategy_residual(s) < n ? kept_strategy_residual(s) : n;
+        return ladder(o + KEPT_AGED_NEW, cut, n);
     }
-    r.pages[2] = n - r.pages[0] - r.pages[1];
-    return r;
+    if (kept_form_is(s, &kept_part_ranked)) {
+        cut[0] = floor(o[KEPT_RANKED_TOP_PART] * n + FUZZ);
+        cut[1] = floor((o[KEPT_RANKED_TOP_PART] + o[KEPT_RANKED_MID_PART]) * n + FUZZ);
+        return ladder(o + KEPT_RANKED_TOP, cut, n);
+    }
+    const kept_codecs f16 = {KEPT_F16, KEPT_F16};
+    const int wide = kept_strategy_residual(s) < n ? kept_strategy_residual(s) : n;
+    return (kept_rungs){{f16, f16, narrow_form(s, l, n_layers)}, {wide, 0, n - wide}};
 }
 
 /* ---- what cannot be ------------------------------------------------------------------------- */
@@ -108,18 +136,26 @@ static const char *narrower_wide(const kept_strategy *s)
     return kept_form_is(s, &kept_part_store) ? "residual=0" : "a smaller mid-after";
 }
 
+/* Forms of a ladder: the first three options. */
+static kept_status check_ladder(const kept_strategy *s, kept_error *err)
+{
+    const double *o = s->option[KEPT_AXIS_CODEC];
+    const kept_option *option = s->part[KEPT_AXIS_CODEC]->options;
+    for (int i = 0; i < 2; i++)
+        if (kept_codec_get(graded[(int)o[i]])->bits < kept_codec_get(graded[(int)o[i + 1]])->bits)
+            return kept_fail(err, KEPT_ARGUMENT,
+                             "'%s' goes from wide to narrow, and %s=%s has more bits than %s=%s",
+                             s->part[KEPT_AXIS_CODEC]->name, option[i + 1].name,
+                             option[i + 1].choices[(int)o[i + 1]], option[i].name,
+                             option[i].choices[(int)o[i]]);
+    return KEPT_OK;
+}
+
 static kept_status check_aged(const kept_strategy *s, kept_error *err)
 {
     const double *o = s->option[KEPT_AXIS_CODEC];
     const kept_option *option = kept_part_aged.options;
     const double most = (int)o[KEPT_AGED_IN] == KEPT_AGED_TOKENS ? INFINITY : 100;
-    for (int i = KEPT_AGED_NEW; i < KEPT_AGED_OLD; i++)
-        if (kept_codec_get(graded[(int)o[i]])->bits < kept_codec_get(graded[(int)o[i + 1]])->bits)
-            return kept_fail(err, KEPT_ARGUMENT,
-                             "pages get narrower with age, and %s=%s has more bits than %s=%s; "
-                             "what was rounded regains nothing",
-                             option[i + 1].name, option[i + 1].choices[(int)o[i + 1]],
-                             option[i].name, option[i].choices[(int)o[i]]);
     for (int i = KEPT_AGED_MID_AFTER; i <= KEPT_AGED_OLD_AFTER; i++)
         if (o[i] > most)
             return kept_fail(err, KEPT_ARGUMENT,
@@ -141,13 +177,62 @@ static kept_status check_budget(const kept_strategy *s, kept_error *err)
                      wide, s->budget, narrower_wide(s));
 }
 
+/* Two axes decide the same, or the score does not let heads differ. */
+static kept_status check_water(const kept_strategy *s, kept_error *err)
+{
+    const double *o = s->option[KEPT_AXIS_CODEC];
+    const kept_option *option = kept_part_waterfill.options;
+    const kept_score *score = kept_strategy_score(s);
+    if (o[KEPT_WATER_LEAST] > o[KEPT_WATER_MOST])
+        return kept_fail(err, KEPT_ARGUMENT, "least=%s has more bits than most=%s",
+                         option[KEPT_WATER_LEAST].choices[(int)o[KEPT_WATER_LEAST]],
+                         option[KEPT_WATER_MOST].choices[(int)o[KEPT_WATER_MOST]]);
+    if (s->budget_kind == KEPT_BUDGET_TOKENS)
+        return kept_fail(err, KEPT_ARGUMENT,
+                         "'waterfill' spends bytes: write the budget in %% or as a size such as "
+                         "@64MiB");
+    for (kept_axis a = KEPT_AXIS_ALLOCATOR; a < KEPT_N_AXES; a++)
+        if ((a == KEPT_AXIS_ALLOCATOR || a == KEPT_AXIS_CONTROLLER) &&
+            s->part[a] != kept_part_default(a))
+            return kept_fail(err, KEPT_ARGUMENT,
+                             "'waterfill' decides what every head keeps, so it takes no %s such "
+                             "as '%s'",
+                             kept_axis_name(a), s->part[a]->name);
+    if (score->layer_shared || kept_strategy_wrapper(s)->layer_shared)
+        return kept_fail(
+            err, KEPT_ARGUMENT,
+            "'waterfill' cuts every head by itself, and '%s' keeps the same tokens in "
+            "all heads of a layer; use ranked",
+            (score->layer_shared ? s->part[KEPT_AXIS_SCORE] : s->part[KEPT_AXIS_WRAPPER])->name);
+    return KEPT_OK;
+}
+
+static kept_status check_graded(const kept_strategy *s, kept_error *err)
+{
+    const char *name = s->part[KEPT_AXIS_CODEC]->name;
+    if (s->part[KEPT_AXIS_SCORE] == &kept_score_full.part)
+        return kept_fail(err, KEPT_ARGUMENT,
+                         "'%s' stores pages by what a score says of their slots, and 'full' says "
+                         "nothing; write for example 'snapkv+%s@25%%'",
+                         name, name);
+    if (s->part[KEPT_AXIS_SCHEDULE] == &kept_part_layers)
+        return kept_fail(err, KEPT_ARGUMENT,
+                         "'%s' must have scored all slots before it can store one, so it cannot "
+                         "evict by 'layers'; use the schedule prefill or chunks",
+                         name);
+    return kept_form_is(s, &kept_part_ranked) ? check_ladder(s, err) : check_water(s, err);
+}
+
 kept_status kept_form_check(const kept_strategy *s, kept_error *err)
 {
     const double *o = s->option[KEPT_AXIS_CODEC];
     if (kept_form_is(s, &kept_part_aged)) {
-        const kept_status st = check_aged(s, err);
+        kept_status st = check_ladder(s, err);
+        st = st ? st : check_aged(s, err);
         return st ? st : check_budget(s, err);
     }
+    if (kept_form_grades(s))
+        return check_graded(s, err);
     if (!kept_form_is(s, &kept_part_store))
         return KEPT_OK;
     const kept_codec_info *k = kept_codec_get((int)o[KEPT_STORE_K]);
@@ -189,9 +274,27 @@ kept_status kept_strategy_fits(const kept_strategy *s, int head_size, kept_error
                      kept_strategy_name(s), head_size, why);
 }
 
+/* The narrowest pages of all heads must fit. */
+static kept_status holds_pages(const kept_strategy *s, int n_layers, int n_heads, int head_size,
+                               int32_t n_tokens, kept_error *err)
+{
+    const double heads = (double)n_layers * n_heads;
+    const double page = (double)kept_codec_page_bytes(narrow_form(s, 0, 1), head_size);
+    const double bytes = kept_form_spends(s, n_layers, n_heads, head_size, n_tokens);
+    if (bytes >= heads * page || n_tokens < P64)
+        return KEPT_OK;
+    return kept_fail(
+        err, KEPT_ARGUMENT,
+        "'%s' holds whole pages, and one of the narrowest for each of %.0f heads takes "
+        "%.0f bytes: of %d tokens its budget is %.0f; use a larger one",
+        kept_strategy_name(s), heads, heads * page, (int)n_tokens, bytes);
+}
+
 kept_status kept_strategy_leaves_some(const kept_strategy *s, int n_layers, int n_heads,
                                       int head_size, int32_t n_tokens, kept_error *err)
 {
+    if (!s->n_states && kept_form_is(s, &kept_part_waterfill))
+        return holds_pages(s, n_layers, n_heads, head_size, n_tokens, err);
     if (s->n_states || wide_slots(s) <= 0 || kept_strategy_is_full(s))
         return KEPT_OK;
     const int64_t slots = kept_strategy_budget_slots(s, n_layers, n_heads, head_size, n_tokens);
@@ -223,11 +326,13 @@ static int pieces_of(const kept_strategy *s, int l, int n_layers, int head_size,
 {
     enum { MANY = 1 << 20 }; /* pages, so that every rung has its own */
     const kept_rungs r = kept_form_rungs(s, l, n_layers, MANY);
-    const bool shares = kept_form_is(s, &kept_part_aged) &&
-                        (int)s->option[KEPT_AXIS_CODEC][KEPT_AGED_IN] != KEPT_AGED_TOKENS;
+    const bool shares = kept_form_is(s, &kept_part_ranked) ||
+                        (kept_form_is(s, &kept_part_aged) &&
+                         (int)s->option[KEPT_AXIS_CODEC][KEPT_AGED_IN] != KEPT_AGED_TOKENS);
     double mean = 0;
     int n = 0;
-    out[n++] = (piece){P64 - 1, slot_bytes((kept_codecs){KEPT_F16, KEPT_F16}, head_size)};
+    if (!kept_form_is(s, &kept_part_waterfill)) /* which keeps whole pages */
+        out[n++] = (piece){P64 - 1, slot_bytes((kept_codecs){KEPT_F16, KEPT_F16}, head_size)};
     for (int i = 0; i < 3; i++) {
         const double bytes = slot_bytes(r.form[i], head_size);
         mean += bytes * r.pages[i] / MANY;
@@ -237,6 +342,15 @@ static int pieces_of(const kept_strategy *s, int l, int n_layers, int head_size,
     if (shares)
         out[n++] = (piece){INFINITY, mean};
     return n;
+}
+
+double kept_form_spends(const kept_strategy *s, int n_layers, int n_heads, int head_size,
+                        int32_t full_tokens)
+{
+    const double full = (double)n_layers * n_heads * full_tokens * 4 * head_size;
+    if (!kept_form_is(s, &kept_part_waterfill))
+        return 0;
+    return s->budget_kind == KEPT_BUDGET_BYTES ? s->budget : s->budget * full / 100;
 }
 
 int64_t kept_form_slots(const kept_strategy *s, int n_layers, int n_heads, int head_size,

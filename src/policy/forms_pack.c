@@ -79,10 +79,25 @@ static kept_status pack_aged(packer *x, int l, int h)
     return st;
 }
 
+/* Pages that filled since the last eviction, which grades them: until then they are at their best.
+ */
+static kept_status pack_graded(packer *x, int l, int h)
+{
+    const kept_packing *p = x->p;
+    const int n = kept_cache_n(p->cache, l, h) / P64;
+    const uint8_t k = kept_water_codec[(int)x->s->option[KEPT_AXIS_CODEC][KEPT_WATER_MOST]];
+    const kept_codecs form = kept_form_is(x->s, &kept_part_ranked)
+                                 ? kept_form_rungs(x->s, x->at, x->n_layers, n).form[0]
+                                 : (kept_codecs){k, k};
+    return kept_cache_pack(p->cache, l, h, form, 0, NULL);
+}
+
 kept_status kept_strategy_pack(const kept_strategy *s, const kept_packing *p)
 {
     packer x = {.s = s, .p = p, .n_recent = -1};
-    const bool aged = kept_form_is(s, &kept_part_aged);
+    kept_status (*pack)(packer *, int, int) = kept_form_is(s, &kept_part_aged) ? pack_aged
+                                              : kept_form_grades(s)            ? pack_graded
+                                                                               : pack_stored;
     for (int l = 0; l < p->n_layers; l++)
         x.n_layers += !(p->windowed && p->windowed[l]);
     for (int l = 0; l < p->to; l++) {
@@ -91,7 +106,7 @@ kept_status kept_strategy_pack(const kept_strategy *s, const kept_packing *p)
         for (int h = 0; h < p->n_heads && l >= p->from; h++) {
             if (p->fresh && kept_cache_n(p->cache, l, h) % P64 >= p->fresh)
                 continue; /* no page has been filled */
-            kept_status st = aged ? pack_aged(&x, l, h) : pack_stored(&x, l, h);
+            kept_status st = pack(&x, l, h);
             if (st)
                 return st;
         }

@@ -28,15 +28,15 @@
  *               are numbered from 0, and the next token after the longest head's)
  *   merge       drop (default: what is dropped is gone), or what kept slots take over from the
  *               dropped ones (kept/merge.h): merging, cam, ...
- *   codec       f16 (default), store(k=q8,v=q8,residual=0,edge=0,edge-as=f16), aged: see forms.c
- *   controller  fixed (default), adaptive(calm=SPEC,tight=SPEC), balance: see control.h
- *   read        all (default), quest, landmarks, rocket: pages that a decode step attends to
- * The specs of a controller's states name everything but a controller and a way of reading, which
- * holds in every state. What they leave open, the budget included, they take from the spec around
- * them; "full" takes nothing.
- * Recipes: window = recency+protect(sinks=0,recent=0), streaming(sinks=4,position=slot|original)
- *          = recency+protect(sinks=$sinks,recent=0)+$position, pyramidkv = snapkv+pyramid,
- *          adakv = snapkv+ada, ... Others join in on axes that the recipe leaves open.
+ *   codec       f16 (default), store(k=q8,v=q8,residual=0,edge=0,edge-as=f16), aged, ranked,
+ * waterfill: see forms.c controller  fixed (default), adaptive(calm=SPEC,tight=SPEC), balance: see
+ * control.h read        all (default), quest, landmarks, rocket: pages that a decode step attends
+ * to The specs of a controller's states name everything but a controller and a way of reading,
+ * which holds in every state. What they leave open, the budget included, they take from the spec
+ * around them; "full" takes nothing. Recipes: window = recency+protect(sinks=0,recent=0),
+ * streaming(sinks=4,position=slot|original) = recency+protect(sinks=$sinks,recent=0)+$position,
+ * pyramidkv = snapkv+pyramid, adakv = snapkv+ada, ... Others join in on axes that the recipe leaves
+ * open.
  */
 #ifndef POLICY_STRATEGY_H
 #define POLICY_STRATEGY_H
@@ -129,9 +129,17 @@ kept_codecs kept_strategy_form(const kept_strategy *s, int l, int n_layers);
 int kept_strategy_residual(const kept_strategy *s); /* full pages of a head that stay F16 */
 /* Whether that part is its codec. */
 bool kept_form_is(const kept_strategy *s, const kept_part *codec);
+/* The widths of waterfill, from the narrowest, in the order of its choices. */
+extern const uint8_t kept_water_codec[];
+/* Whether its codec gives pages forms by what their slots scored: forms_grade.c. */
+bool kept_form_grades(const kept_strategy *s);
+/* Bytes that a codec which decides what heads keep spends on n_layers that evict; 0: it decides
+ * nothing. */
+double kept_form_spends(const kept_strategy *s, int n_layers, int n_heads, int head_size,
+                        int32_t full_tokens);
 /* Forms of n full pages of a head of the l-th of n_layers layers that evict, from the youngest page
- * to the oldest (store: from the last in the list): so many pages of each form. Bytes of a page do
- * not grow. */
+ * to the oldest (store: from the last in the list; ranked: from the best): so many pages of each
+ * form. Bytes of a page do not grow. */
 typedef struct kept_rungs {
     kept_codecs form[3];
     int pages[3];
