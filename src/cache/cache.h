@@ -58,6 +58,7 @@ kept_status kept_cache_fork(kept_cache *src, int n_planes, const int *planes, ke
 
 int kept_cache_n(const kept_cache *c, int layer, int head);                /* live slots */
 const int32_t *kept_cache_pages(const kept_cache *c, int layer, int head); /* [ceil(n/64)] */
+kept_codecs kept_cache_form(const kept_cache *c, int layer, int head, int page);
 int kept_cache_n_planes(const kept_cache *c);
 /* Block ids of a plane: [ceil(n/64)]. */
 const int32_t *kept_cache_blocks(const kept_cache *c, int layer, int head, int plane);
