@@ -110,7 +110,8 @@ static const char *const needed[N_JOBS][5] = {{"alpha"},
                                               {"w1.0", "b1.1"},
                                               {"w1.0", "b1.1", "w2.0", "b2.1"},
                                               {"w1", "b1", "w2", "b2"},
-                                              {"q8", "rot4", "rot3", "rot2"}};
+                                              {"q8", "rot4", "rot3", "rot2"},
+                                              {"budget", "kl"}};
 
 /* t without array `name` (bad 0), with a float too many (1), with one that is not finite (2), of
  * another model (3). */
@@ -378,7 +379,7 @@ static void the_ranker_beats_chance(void)
  * turn into losses of about those proportions, head by head; 8 bits lose next to nothing. */
 static void bits_cost_what_they_should(void)
 {
-    kept_trained *t = load(N_JOBS - 1);
+    kept_trained *t = load(9);
     size_t n;
     const float *q8 = kept_trained_array(t, "q8", &n), *rot4 = kept_trained_array(t, "rot4", &n);
     const float *rot3 = kept_trained_array(t, "rot3", &n),

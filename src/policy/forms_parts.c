@@ -178,6 +178,16 @@ const kept_part kept_part_calibrated = {
     .n_options = 2,
 };
 
+const kept_part kept_part_searched = {
+    .abi = KEPT_POLICY_ABI,
+    .axis = KEPT_AXIS_CODEC,
+    .name = "searched",
+    .summary = "splits the budget between eviction and bits as a search on text found best: "
+               "store(k=FORM) with the form of the nearest budget",
+    .paper = "",
+    .deviations = "searched with snapkv, whatever the score",
+};
+
 #define RECIPE(id, named, says, expands, cites, differs)                                           \
     const kept_recipe kept_recipe_##id = {                                                         \
         .name = named, .summary = says, .spec = expands, .paper = cites, .deviations = differs}

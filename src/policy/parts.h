@@ -97,7 +97,8 @@
     X(aged)                                                                                        \
     X(ranked)                                                                                      \
     X(waterfill)                                                                                   \
-    X(calibrated)
+    X(calibrated)                                                                                  \
+    X(searched)
 
 /* X(identifier): const kept_merge kept_merge_IDENTIFIER, in merge_IDENTIFIER.c */
 #define KEPT_MERGE_LIST(X)                                                                         \
