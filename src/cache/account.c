@@ -88,7 +88,8 @@ void kept_cache_walk(const kept_cache *c, uint64_t *kv, uint64_t *meta)
             continue;
         }
         pages++;
-        *kv += kept_pool_bytes_of(c->pool, c->lists[i]);
+        const size_t cell = i / ((size_t)c->cap * (size_t)c->n_lists);
+        *kv += kept_cache_bytes_of(c, (int)cell / c->n_heads, c->lists[i]);
     }
     const size_t n_notes = n * (size_t)c->n_notes * (size_t)c->cap;
     for (size_t i = 0; i < n_notes; i++)

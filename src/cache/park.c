@@ -26,6 +26,8 @@ kept_status kept_cache_load_page(kept_cache *c, int layer, int head, kept_codecs
     cache_head *h = kept_cache_head(c, layer, head);
     if (h->n_pages >= c->cap)
         return KEPT_ARGUMENT;
+    if (kept_codec_has_basis(form) && (!p->low || kept_codec_is_joint(form)))
+        return KEPT_ARGUMENT; /* nobody could read it, or it would be there once a layer */
     if ((size_t)(c->n_planes + c->n_notes) > p->n_free_blocks)
         return KEPT_FULL;
     const int32_t id = kept_pool_take_page(p, form);

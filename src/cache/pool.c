@@ -102,6 +102,7 @@ kept_status kept_pool_new(int head_size, size_t n_pages, size_t n_blocks, kept_p
     p->pos = (int32_t *)(void *)(p->map + region_bytes);
     p->blocks = (float *)(void *)(p->map + region_bytes + p->n_ids * KEPT_POS_BYTES);
     p->huge->at_peak = SIZE_MAX;
+    p->joint_layers = 1;
     make_regions(p);
     *out = p;
     return KEPT_OK;
@@ -138,6 +139,17 @@ uint8_t *kept_pool_base(const kept_pool *p)
     return p->map;
 }
 
+void kept_pool_set_low(kept_pool *p, const kept_low *low, int layers)
+{
+    p->low = low;
+    p->joint_layers = layers;
+}
+
+bool kept_pool_has_low(const kept_pool *p)
+{
+    return p->low != NULL;
+}
+
 int32_t *kept_pool_pos(const kept_pool *p)
 {
     return p->pos;
@@ -157,7 +169,10 @@ size_t kept_pool_free_pages(const kept_pool *p)
 
 kept_packed kept_pool_get_page(const kept_pool *p, int32_t id)
 {
-    return (kept_packed){kept_pool_page(p, id), p->form[id], p->head_size, NULL};
+    return (kept_packed){.at = kept_pool_page(p, id),
+                         .c = p->form[id],
+                         .head_size = p->head_size,
+                         .pos = p->pos + (size_t)id * KEPT_PAGE_SLOTS};
 }
 
 size_t kept_pool_free_blocks(const kept_pool *p)

@@ -64,6 +64,8 @@ struct kept_pool {
     uint8_t *scratch;      /* an F16 page */
     pool_huge *huge;
     size_t n_caches;
+    const kept_low *low; /* lent: directions of every head, or NULL */
+    int joint_layers;    /* layers of a group */
 };
 
 typedef struct cache_head {
@@ -127,6 +129,21 @@ static inline size_t kept_pool_bytes_of(const kept_pool *p, int32_t id)
     return kept_codec_page_bytes(p->form[id], p->head_size);
 }
 
+/* Layers of the group that `layer` is in. */
+static inline int kept_cache_group(const kept_cache *c, int layer)
+{
+    const int g = c->pool->joint_layers, first = layer / g * g;
+    return c->n_layers - first < g ? c->n_layers - first : g;
+}
+
+/* Bytes that page id counts in one of its layers. */
+static inline size_t kept_cache_bytes_of(const kept_cache *c, int layer, int32_t id)
+{
+    const size_t bytes = kept_pool_bytes_of(c->pool, id);
+    return kept_codec_is_joint(c->pool->form[id]) ? bytes / (size_t)kept_cache_group(c, layer)
+                                                  : bytes;
+}
+
 /* A page with one reference, contents undefined, or -1. Lowest unused id first at the start. */
 int32_t kept_pool_take_page(kept_pool *p, kept_codecs form);
 void kept_pool_drop_page(kept_pool *p, int32_t id); /* one reference less */
@@ -136,13 +153,14 @@ bool kept_pool_has_place(kept_pool *p, kept_codecs form);
 int32_t kept_pool_take_block(kept_pool *p);
 void kept_pool_drop_block(kept_pool *p, int32_t id);
 
-/* A private F16 copy of page id, which loses one reference; the cache's bytes are adjusted. There
- * must be a free page. A packed page is unpacked. */
-int32_t kept_cache_private_page(kept_cache *c, int32_t id);
+/* Page i of a head becomes a private F16 copy; the page it was loses one reference, and the cache's
+ * bytes are adjusted. There must be a free page. A packed page is unpacked. */
+void kept_cache_own_page(kept_cache *c, int layer, int head, int i);
 /* Gives back the pages and blocks of a head from its n_pages'th on. */
 void kept_cache_trim(kept_cache *c, int layer, int head, int n_pages);
-/* Slot src of page `from` becomes slot dst of page `to`, whatever their forms. */
-void kept_cache_move_row(kept_cache *c, int32_t to, int dst, int32_t from, int src);
+/* Slot src of one page of a head becomes slot dst of another, whatever their forms. The position is
+ * there already. */
+void kept_cache_move_row(kept_cache *c, kept_packed to, int dst, kept_packed from, int src);
 /* Pages [from, to) of a head get notes, stale ones, or give theirs back. The blocks are there. */
 void kept_cache_take_notes(kept_cache *c, int layer, int head, int from, int to);
 void kept_cache_drop_notes(kept_cache *c, int layer, int head, int from, int to);
