@@ -45,6 +45,7 @@ missing_packages() {
     pkg-config --exists libcrypto 2>/dev/null || echo libssl-dev
     pkg-config --exists sqlite3 2>/dev/null || echo libsqlite3-dev
     pkg-config --exists libzstd 2>/dev/null || echo libzstd-dev
+    pkg-config --exists lapack 2>/dev/null || echo liblapack-dev
     if [ -z "${KEPT_LLAMA_PREFIX:-}" ] && ! [ -d "$(llama_home)" ] && ! system_llama; then
         have cmake || echo cmake
         { have c++ && have make; } || echo build-essential
@@ -264,9 +265,9 @@ C
 step_llama() {
     local prefix lib cflags libs new=$BUILD/deps.mk.$$ own=
     have pkg-config || die "pkg-config is missing (Debian: pkg-config)"
-    pkg-config --exists jansson libcrypto sqlite3 libzstd ||
-        die "jansson, libcrypto, sqlite3 and libzstd are needed" \
-            "(Debian: libjansson-dev libssl-dev libsqlite3-dev libzstd-dev)"
+    pkg-config --exists jansson libcrypto sqlite3 libzstd lapack ||
+        die "jansson, libcrypto, sqlite3, libzstd and LAPACK are needed" \
+            "(Debian: libjansson-dev libssl-dev libsqlite3-dev libzstd-dev liblapack-dev)"
     if [ -n "${KEPT_LLAMA_PREFIX:-}" ]; then
         prefix=$KEPT_LLAMA_PREFIX
     elif system_llama; then
@@ -296,7 +297,7 @@ step_llama() {
         echo "LLAMA_CFLAGS := $cflags"
         echo "LLAMA_LIBS := $libs"
         echo "DEPS_CFLAGS := $(pkg-config --cflags jansson libcrypto sqlite3 libzstd)"
-        echo "DEPS_LIBS := $(pkg-config --libs jansson libcrypto libzstd)"
+        echo "DEPS_LIBS := $(pkg-config --libs jansson libcrypto libzstd lapack)"
         echo "STORE_LIBS := $(pkg-config --libs sqlite3)"
         echo "PLOTS := $([ ! -s "$plots" ] || echo "$plots")"
     } >"$new"

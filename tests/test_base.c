@@ -3,6 +3,9 @@
 #include "test.h"
 
 #include "base/base.h"
+#include "base/linalg.h"
+
+#include <math.h>
 
 #include <stdint.h>
 
@@ -305,6 +308,31 @@ static void monotonic(void)
     }
 }
 
+/* The second difference of n places, whose eigenvalues are 2 - 2 cos(pi k / (n + 1)) and whose
+ * eigenvectors are sines. */
+static void eigenvectors(void)
+{
+    enum { N = 40 };
+    double a[N * N] = {0}, w[N];
+    for (int i = 0; i < N; i++) {
+        a[i * N + i] = 2;
+        if (i)
+            a[i * N + i - 1] = -1; /* the lower half alone is read */
+    }
+    CHECK(kept_eigen_symmetric(N, a, w));
+    for (int k = 0; k < N; k++) {
+        const double turn = acos(-1.0) * (N - k) / (N + 1);
+        double along = 0;
+        CHECK_NEAR(w[k], 2 - 2 * cos(turn), 1e-12);
+        for (int i = 0; i < N; i++)
+            along += a[k * N + i] * sin(turn * (i + 1)) * sqrt(2.0 / (N + 1));
+        CHECK_NEAR(fabs(along), 1, 1e-10);
+    }
+    a[N] = NAN;
+    CHECK(!kept_eigen_symmetric(N, a, w));
+    CHECK(kept_eigen_symmetric(0, a, w));
+}
+
 int main(void)
 {
     RUN(status_names);
@@ -318,5 +346,6 @@ int main(void)
     RUN(allocation);
     RUN(sha256);
     RUN(monotonic);
+    RUN(eigenvectors);
     TEST_END();
 }

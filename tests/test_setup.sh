@@ -54,7 +54,7 @@ for tool in bash sh dirname sed sort tr cut sha256sum uname getconf head id cat 
 done
 out=$(PATH=$tmp/bin HOME=$tmp KEPT_CACHE=$tmp/c scripts/setup.sh packages 2>&1)
 [ $? -eq 0 ] && [ "$(wc -l <<<"$out")" -eq 1 ] &&
-    grep -q 'apt-get install bible-kjv build-essential cmake libjansson-dev libsqlite3-dev libssl-dev libzstd-dev pkg-config' <<<"$out"
+    grep -q 'apt-get install bible-kjv build-essential cmake libjansson-dev liblapack-dev libsqlite3-dev libssl-dev libzstd-dev pkg-config' <<<"$out"
 verdict packages_named_without_a_manager $? "$out"
 # A package manager, but neither root nor sudo: it must not even be tried.
 printf '#!/bin/sh\necho 1000\n' >"$tmp/bin/id.new" && chmod +x "$tmp/bin/id.new" && mv "$tmp/bin/id.new" "$tmp/bin/id"

@@ -9,7 +9,6 @@
 #include "kern/lowrank.h"
 
 #include <assert.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -252,85 +251,6 @@ void kept_cache_own_page(kept_cache *c, int layer, int head, int i)
     c->held_bytes += p->page_bytes - kept_cache_bytes_of(c, layer, id);
     kept_pool_drop_page(p, id);
     *at = to;
-}
-
-/* A packed page in place of F16 page id, which loses one reference, or -1. In a pool without room
- * for both, a page that nobody shares goes before its packed copy comes. with: what packing needs
- * besides the page. */
-static int32_t pack_page(kept_pool *p, int32_t id, kept_codecs form, const kept_packed *with)
-{
-    int32_t pos[KEPT_PAGE_SLOTS], to = kept_pool_take_page(p, form);
-    const bool first = to < 0;
-    if (first && (p->refs[id] > 1 || !kept_pool_has_place(p, form)))
-        return -1;
-    memcpy(pos, p->pos + (size_t)id * KEPT_PAGE_SLOTS, KEPT_POS_BYTES);
-    const kept_packed packed = {.at = first ? p->scratch : kept_pool_page(p, to),
-                                .c = form,
-                                .head_size = p->head_size,
-                                .channels = with->channels,
-                                .low = with->low,
-                                .pos = pos};
-    kept_codec_pack(packed, kept_pool_page(p, id));
-    kept_pool_drop_page(p, id);
-    if (first) {
-        to = kept_pool_take_page(p, form);
-        assert(to >= 0);
-        memcpy(kept_pool_page(p, to), p->scratch, kept_pool_bytes_of(p, to));
-    }
-    memcpy(p->pos + (size_t)to * KEPT_PAGE_SLOTS, pos, KEPT_POS_BYTES);
-    return to;
-}
-
-/* Which channels pages packed into a thin form hold: [r] into out. All of a head hold the same, so
- * that rows can move between them. */
-static void choose_channels(const kept_cache *c, const int32_t *ids, int n, kept_codecs form,
-                            const float *weight, uint8_t *out)
-{
-    const kept_pool *p = c->pool;
-    const int D = p->head_size, r = kept_codec_channels(form.k, D);
-    float k[KEPT_PAGE_SLOTS * KEPT_MAX_HEAD_SIZE];
-    double sum[KEPT_MAX_HEAD_SIZE] = {0};
-    for (int i = 0; i < n; i++)
-        if (p->form[ids[i]].k == form.k) {
-            memcpy(out, kept_codec_channels_of(kept_pool_page(p, ids[i]), form.k, D), (size_t)r);
-            return;
-        }
-    for (int i = 0; i < n; i++) {
-        if (!kept_codec_is_f16(p->form[ids[i]]))
-            continue;
-        c->kern->get(kept_pool_page(p, ids[i]), D, 0, KEPT_PAGE_SLOTS, k, NULL);
-        for (int j = 0; j < KEPT_PAGE_SLOTS * D; j++)
-            sum[j % D] += isfinite(k[j]) ? (double)k[j] * (double)k[j] : 0;
-    }
-    for (int d = 0; d < D && weight; d++)
-        sum[d] *= (double)weight[d];
-    kept_codec_choose(sum, D, r, out);
-}
-
-kept_status kept_cache_pack(kept_cache *c, int layer, int head, kept_codecs form, int skip,
-                            const float *weight)
-{
-    kept_pool *p = c->pool;
-    int32_t *ids = kept_cache_list(c, layer, head, 0);
-    const int full = kept_cache_n(c, layer, head) / KEPT_PAGE_SLOTS, n = full - skip;
-    uint8_t channels[KEPT_MAX_HEAD_SIZE];
-    const kept_packed with = {.channels = channels, .low = kept_cache_low(c, layer, head)};
-    if (n > 0 && kept_codec_is_thin(form.k))
-        choose_channels(c, ids, full, form, weight, channels);
-    for (int i = 0; i < n && !kept_codec_is_f16(form); i++) {
-        if (!kept_codec_is_f16(p->form[ids[i]]))
-            continue;
-        const int32_t to = pack_page(p, ids[i], form, &with);
-        if (to < 0)
-            return KEPT_FULL;
-        c->held_bytes += kept_pool_bytes_of(p, to);
-        kept_cache_note_peak(c); /* for a moment there were both */
-        c->held_bytes -= p->page_bytes;
-        ids[i] = to;
-        c->packed = true;
-        kept_cache_spoil_note(c, layer, head, i);
-    }
-    return KEPT_OK;
 }
 
 void kept_cache_move_row(kept_cache *c, kept_packed a, int dst, kept_packed b, int src)

@@ -41,11 +41,9 @@ void kept_pool_free(kept_pool *p);           /* every cache of it must be gone *
 uint8_t *kept_pool_base(const kept_pool *p); /* every page lies behind it, at its place */
 kept_packed kept_pool_get_page(const kept_pool *p, int32_t id); /* where it is, in which form */
 int32_t *kept_pool_pos(const kept_pool *p); /* [page id][64] positions of every page */
-/* Lends the directions of every head, [n_layers * n_heads], for pages whose codec has a basis:
- * `layers` adjacent ones, from a multiple of it, make up the group that a joint page belongs to
- * (the last group may have fewer). They outlive the pool, or are replaced while no such page is
- * there. */
-void kept_pool_set_low(kept_pool *p, const kept_low *low, int layers);
+/* Lends the directions of every head, [n_layers * n_heads], for pages whose codec has a basis. They
+ * outlive the pool, or are replaced while no such page is there. */
+void kept_pool_set_low(kept_pool *p, const kept_low *low);
 bool kept_pool_has_low(const kept_pool *p);
 float *kept_pool_block(const kept_pool *p, int32_t b); /* [64] state block b */
 void kept_pool_get_account(const kept_pool *p, kept_pool_account *out);
@@ -106,10 +104,21 @@ kept_status kept_cache_retain(kept_cache *c, int layer, int head, const uint8_t 
 kept_status kept_cache_pack(kept_cache *c, int layer, int head, kept_codecs form, int skip,
                             const float *weight);
 
-/* The same for a form of joint pages: the pages of the group whose first layer is `layer`. One page
+/* The same for a form of joint pages: the pages of the group of layers that `layer`, a multiple of
+ * the form's layers, is the first of; the last group of a model may have fewer of them. One page
  * takes the place of the group's pages, each of which loses its own; its bytes count in equal parts
  * for its layers. Layers that do not hold the same positions there stay as they are. */
 kept_status kept_cache_pack_joint(kept_cache *c, int layer, int head, kept_codecs form, int skip);
+
+/* Full page `page` of a head gets that form, whose rows can move, if both of its halves take fewer
+ * bytes in it than now, or if it is F16; else it stays: what was rounded regains nothing in a wider
+ * form. A packed page is unpacked to F16, which rounds once, and packed again. FULL: no room. */
+kept_status kept_cache_narrow(kept_cache *c, int layer, int head, int page, kept_codecs form);
+
+/* Slot i of a head becomes what slot from[i] was, for a permutation from [n] of the live slots that
+ * moves slots of F16 pages only. Shared pages get a private copy first. FULL: no page is free for
+ * one, nothing changed. */
+kept_status kept_cache_arrange(kept_cache *c, int layer, int head, const int32_t *from);
 
 /* From now on every page has a note of n_blocks blocks of KEPT_NOTE_BLOCK numbers, for ways of
  * reading (kept/policy.h). A fork has none until it is asked to. ARGUMENT: it has notes, FULL,

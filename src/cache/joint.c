@@ -53,6 +53,7 @@ static kept_status join(const group *g, int i, kept_codecs form)
             .at = kept_pool_page(p, to), .c = form, .head_size = p->head_size, .pos = pos},
         g->n, low, f16);
     p->refs[to] = g->n;
+    kept_cache_note_form(c, form);
     for (int k = 0; k < g->n; k++)
         c->held_bytes += kept_cache_bytes_of(c, g->layer + k, to);
     kept_cache_note_peak(c); /* for a moment there were both */
@@ -63,15 +64,14 @@ static kept_status join(const group *g, int i, kept_codecs form)
         *id = to;
         kept_cache_spoil_note(c, g->layer + k, g->head, i);
     }
-    c->packed = true;
     return KEPT_OK;
 }
 
 kept_status kept_cache_pack_joint(kept_cache *c, int layer, int head, kept_codecs form, int skip)
 {
-    const group g = {c, layer, head, kept_cache_group(c, layer)};
+    const group g = {c, layer, head, kept_cache_group(c, layer, form)};
     const int n = kept_cache_n(c, layer, head) / KEPT_PAGE_SLOTS - skip;
-    assert(layer % c->pool->joint_layers == 0 && g.n <= KEPT_JOINT_LAYERS);
+    assert(layer % kept_codec_layers(form) == 0 && g.n <= KEPT_JOINT_LAYERS);
     for (int i = 0; i < n; i++) {
         if (!can_join(&g, i))
             continue;

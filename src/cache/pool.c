@@ -95,14 +95,13 @@ kept_status kept_pool_new(int head_size, size_t n_pages, size_t n_blocks, kept_p
     p->order = kept_calloc(p->n_ids, sizeof *p->order);
     p->list = kept_calloc(p->n_ids, sizeof *p->list);
     p->huge = kept_calloc(1, sizeof *p->huge);
-    p->scratch = kept_aligned(64, p->page_bytes);
+    p->scratch = kept_aligned(64, 2 * p->page_bytes);
     if (!p->refs || !p->where || !p->form || !p->free_ids || !p->regions || !p->free_blocks ||
         !p->mask || !p->order || !p->list || !p->huge || !p->scratch)
         goto nomem;
     p->pos = (int32_t *)(void *)(p->map + region_bytes);
     p->blocks = (float *)(void *)(p->map + region_bytes + p->n_ids * KEPT_POS_BYTES);
     p->huge->at_peak = SIZE_MAX;
-    p->joint_layers = 1;
     make_regions(p);
     *out = p;
     return KEPT_OK;
@@ -139,10 +138,9 @@ uint8_t *kept_pool_base(const kept_pool *p)
     return p->map;
 }
 
-void kept_pool_set_low(kept_pool *p, const kept_low *low, int layers)
+void kept_pool_set_low(kept_pool *p, const kept_low *low)
 {
     p->low = low;
-    p->joint_layers = layers;
 }
 
 bool kept_pool_has_low(const kept_pool *p)

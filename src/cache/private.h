@@ -61,11 +61,10 @@ struct kept_pool {
     size_t n_free_blocks, peak_pages;
     uint64_t *mask;        /* [n_ids] scratch of retain: live slots of a head's pages */
     int32_t *order, *list; /* [n_ids] scratch of retain */
-    uint8_t *scratch;      /* an F16 page */
+    uint8_t *scratch;      /* two F16 pages */
     pool_huge *huge;
     size_t n_caches;
     const kept_low *low; /* lent: directions of every head, or NULL */
-    int joint_layers;    /* layers of a group */
 };
 
 typedef struct cache_head {
@@ -88,6 +87,7 @@ struct kept_cache {
     int n_notes;         /* blocks of a page's note, 0: none */
     int32_t *notes;      /* [n_layers * n_heads][n_notes][cap] their ids, or NULL */
     bool packed;         /* a page was ever packed */
+    size_t low_bytes;    /* of the directions that its pages are read with */
     uint64_t extra_meta, peak_bytes, n_evicted;
     double byte_steps;
     /* History in pages and tokens, from which a fork with other planes gets its own. */
@@ -129,19 +129,17 @@ static inline size_t kept_pool_bytes_of(const kept_pool *p, int32_t id)
     return kept_codec_page_bytes(p->form[id], p->head_size);
 }
 
-/* Layers of the group that `layer` is in. */
-static inline int kept_cache_group(const kept_cache *c, int layer)
+/* Layers of the group that `layer` is in, of a form of joint pages. */
+static inline int kept_cache_group(const kept_cache *c, int layer, kept_codecs form)
 {
-    const int g = c->pool->joint_layers, first = layer / g * g;
-    return c->n_layers - first < g ? c->n_layers - first : g;
+    const int g = kept_codec_layers(form), left = c->n_layers - layer / g * g;
+    return left < g ? left : g;
 }
 
 /* Bytes that page id counts in one of its layers. */
 static inline size_t kept_cache_bytes_of(const kept_cache *c, int layer, int32_t id)
 {
-    const size_t bytes = kept_pool_bytes_of(c->pool, id);
-    return kept_codec_is_joint(c->pool->form[id]) ? bytes / (size_t)kept_cache_group(c, layer)
-                                                  : bytes;
+    return kept_pool_bytes_of(c->pool, id) / (size_t)kept_cache_group(c, layer, c->pool->form[id]);
 }
 
 /* A page with one reference, contents undefined, or -1. Lowest unused id first at the start. */
@@ -165,6 +163,8 @@ void kept_cache_move_row(kept_cache *c, kept_packed to, int dst, kept_packed fro
 void kept_cache_take_notes(kept_cache *c, int layer, int head, int from, int to);
 void kept_cache_drop_notes(kept_cache *c, int layer, int head, int from, int to);
 void kept_cache_spoil_note(kept_cache *c, int layer, int head, int page); /* its keys change */
+/* A page of that form is there: its directions are held, counted once. */
+void kept_cache_note_form(kept_cache *c, kept_codecs form);
 void kept_cache_note_peak(kept_cache *c); /* after anything that grows the bytes held */
 void kept_cache_inherit_account(kept_cache *c, const kept_cache *src); /* c: a new fork of src */
 uint64_t kept_cache_bytes(const kept_cache *c);                        /* kv + meta now */

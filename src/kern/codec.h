@@ -75,10 +75,14 @@ typedef enum kept_codec {
     KEPT_FLAT75,
     KEPT_FLAT50,
     KEPT_FLAT25,
-    KEPT_JOINT100,
-    KEPT_JOINT75,
-    KEPT_JOINT50,
-    KEPT_JOINT25,
+    KEPT_PAIR100,
+    KEPT_PAIR75,
+    KEPT_PAIR50,
+    KEPT_PAIR25,
+    KEPT_QUAD100,
+    KEPT_QUAD75,
+    KEPT_QUAD50,
+    KEPT_QUAD25,
     KEPT_N_CODECS,
     KEPT_N_PLAIN = KEPT_LOW100 /* codecs that need the page alone */
 } kept_codec;
@@ -88,7 +92,8 @@ typedef enum kept_basis {
     KEPT_NO_BASIS,
     KEPT_BASIS_LOW,
     KEPT_BASIS_FLAT,
-    KEPT_BASIS_JOINT,
+    KEPT_BASIS_PAIR,
+    KEPT_BASIS_QUAD,
     KEPT_N_BASES
 } kept_basis;
 typedef struct kept_low kept_low;
@@ -125,9 +130,11 @@ static inline bool kept_codec_has_basis(kept_codecs c)
 {
     return kept_codec_infos[c.k].basis || kept_codec_infos[c.v].basis;
 }
-static inline bool kept_codec_is_joint(kept_codecs c)
+/* Layers that a page belongs to. */
+static inline int kept_codec_layers(kept_codecs c)
 {
-    return kept_codec_infos[c.k].basis == KEPT_BASIS_JOINT;
+    const int basis = kept_codec_infos[c.k].basis;
+    return basis == KEPT_BASIS_PAIR ? 2 : basis == KEPT_BASIS_QUAD ? 4 : 1;
 }
 /* Can a page of head size D have this form? why: what is wrong (static), if not. */
 bool kept_codec_fits(kept_codecs c, int head_size, const char **why);

@@ -53,10 +53,14 @@ const kept_codec_info kept_codec_infos[KEPT_N_CODECS] = {
     [KEPT_FLAT75] = LOW("flat75", 3, FLAT, F16),
     [KEPT_FLAT50] = LOW("flat50", 2, FLAT, F16),
     [KEPT_FLAT25] = LOW("flat25", 1, FLAT, F16),
-    [KEPT_JOINT100] = LOW("joint100", 4, JOINT, F16),
-    [KEPT_JOINT75] = LOW("joint75", 3, JOINT, F16),
-    [KEPT_JOINT50] = LOW("joint50", 2, JOINT, F16),
-    [KEPT_JOINT25] = LOW("joint25", 1, JOINT, F16),
+    [KEPT_PAIR100] = LOW("pair100", 4, PAIR, F16),
+    [KEPT_QUAD100] = LOW("quad100", 4, QUAD, F16),
+    [KEPT_PAIR75] = LOW("pair75", 3, PAIR, F16),
+    [KEPT_QUAD75] = LOW("quad75", 3, QUAD, F16),
+    [KEPT_PAIR50] = LOW("pair50", 2, PAIR, F16),
+    [KEPT_QUAD50] = LOW("quad50", 2, QUAD, F16),
+    [KEPT_PAIR25] = LOW("pair25", 1, PAIR, F16),
+    [KEPT_QUAD25] = LOW("quad25", 1, QUAD, F16),
 };
 #undef LOW
 
@@ -72,8 +76,7 @@ bool kept_codec_fits(kept_codecs c, int head_size, const char **why)
         said = "channels are dropped of keys";
     else if (kept_codec_infos[c.v].basis == KEPT_BASIS_FLAT)
         said = "values are not rotated, so low is all there is for them";
-    else if ((kept_codec_infos[c.k].basis == KEPT_BASIS_JOINT) !=
-             (kept_codec_infos[c.v].basis == KEPT_BASIS_JOINT))
+    else if (kept_codec_layers(c) != kept_codec_layers((kept_codecs){c.v, c.v}))
         said = "a page of several layers holds keys and values of all of them";
     else if (kept_codec_channels(c.k, head_size) % 16 || kept_codec_channels(c.v, head_size) % 16)
         said = "that part of the head size is not a multiple of 16";
@@ -124,5 +127,5 @@ size_t kept_codec_page_bytes(kept_codecs c, int head_size)
 
 bool kept_codec_has_rows(kept_codecs c)
 {
-    return !kept_codec_infos[c.k].channel && !kept_codec_is_joint(c);
+    return !kept_codec_infos[c.k].channel && kept_codec_layers(c) == 1;
 }

@@ -2,14 +2,14 @@
  * other.
  *
  * A slot's vector x [D] is kept as c_i = <u_i, x>, i < r, for the first r of D directions u_i, and
- * read as sum_i c_i u_i. The directions of LOW and FLAT are orthonormal. Those of JOINT are the
- * parts, one for each layer of a group, of directions that are orthonormal over all its layers: c_i
- * is the sum over the layers, so layers that are alike cost what one does.
+ * read as sum_i c_i u_i. The directions of LOW and FLAT are orthonormal. Those of PAIR and QUAD are
+ * the parts, one for each layer of a group, of directions that are orthonormal over all its layers:
+ * c_i is the sum over the layers, so layers that are alike cost what one does.
  *
- * Keys of LOW and JOINT are turned back to position 0 before, and forth to the slot's position when
- * they are read: exact up to rounding, and what is linear in a layer's input stays so (Palu, arXiv
- * 2407.21118; xKV, arXiv 2503.18893). Rotary factors come from two small tables: position 64 a + b
- * turns by 64 a, then by b.
+ * Keys of LOW, PAIR and QUAD are turned back to position 0 before, and forth to the slot's position
+ * when they are read: exact up to rounding, and what is linear in a layer's input stays so (Palu,
+ * arXiv 2407.21118; xKV, arXiv 2503.18893). Rotary factors come from two small tables: position 64
+ * a + b turns by 64 a, then by b.
  *
  * Scores against a page are those of its keys, made again 64 slots at a time for all query heads of
  * the KV head. FLAT needs no keys: the query is projected. Outputs are summed over coefficients and
@@ -37,7 +37,7 @@ void kept_turns_free(kept_turns *t);
 size_t kept_turns_bytes(const kept_turns *t);
 
 /* Directions of one KV head of one layer, [D][D] each, the most important first; NULL: none. Keys
- * of LOW and JOINT in the places of turns->order, everything else in channels. */
+ * but those of FLAT in the places of turns->order, everything else in channels. */
 struct kept_low {
     const float *k[KEPT_N_BASES], *v[KEPT_N_BASES];
     const kept_turns *turns;

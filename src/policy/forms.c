@@ -56,6 +56,9 @@ kept_status kept_form_check(const kept_strategy *s, kept_error *err)
     const double *o = s->option[KEPT_AXIS_CODEC];
     if (!packs(s))
         return KEPT_OK;
+    const kept_status low = kept_form_check_low(s, err);
+    if (low)
+        return low;
     const kept_codec_info *k = kept_codec_get((int)o[KEPT_STORE_K]);
     if (k->quarters && kept_strategy_moves_keys(s))
         return kept_fail(err, KEPT_ARGUMENT,
@@ -148,7 +151,8 @@ uint64_t kept_strategy_bytes(const kept_strategy *s, int n_layers, int n_heads, 
         const int l = (int)(i / (uint64_t)n_heads);
         const uint64_t n = slots / heads + (i < slots % heads), full = n / P64;
         const uint64_t packed = full > residual ? full - residual : 0;
-        sum += packed * kept_codec_page_bytes(kept_strategy_form(s, l, n_layers), head_size);
+        sum += packed *
+               kept_form_page_bytes(kept_strategy_form(s, l, n_layers), l, n_layers, head_size);
         sum += ((n + P64 - 1) / P64 - packed) * f16;
     }
     return sum;
@@ -158,7 +162,7 @@ uint64_t kept_strategy_bytes(const kept_strategy *s, int n_layers, int n_heads, 
 
 int kept_form_recent(const kept_strategy *s)
 {
-    return packs(s) && kept_codec_get((int)s->option[KEPT_AXIS_CODEC][KEPT_STORE_K])->quarters
+    return packs(s) && kept_codec_is_thin((int)s->option[KEPT_AXIS_CODEC][KEPT_STORE_K])
                ? THIN_WINDOW
                : 0;
 }
@@ -181,6 +185,18 @@ static void weigh_channels(const kept_packing *p, const float *recent, int n_rec
     }
 }
 
+/* Pages of a group of layers, when its last one is at hand. A group with windowed layers is none.
+ */
+static kept_status pack_shared(const kept_packing *p, int l, int h, kept_codecs form, int skip)
+{
+    const int g = kept_codec_layers(form), first = l / g * g;
+    const int last = (first + g < p->n_layers ? first + g : p->n_layers) - 1;
+    for (int k = first; p->windowed && k <= last; k++)
+        if (p->windowed[k])
+            return KEPT_OK;
+    return l == last ? kept_cache_pack_joint(p->cache, first, h, form, skip) : KEPT_OK;
+}
+
 kept_status kept_strategy_pack(const kept_strategy *s, const kept_packing *p)
 {
     const int skip = kept_strategy_residual(s);
@@ -196,13 +212,15 @@ kept_status kept_strategy_pack(const kept_strategy *s, const kept_packing *p)
             if (p->fresh && kept_cache_n(p->cache, l, h) % P64 >= p->fresh)
                 continue; /* no page has been filled */
             float weight[KEPT_MAX_HEAD_SIZE];
-            const bool thin = kept_codec_get(form.k)->quarters != 0;
+            const bool thin = kept_codec_is_thin(form.k);
             if (thin && p->recent && n_recent < 0)
                 recent = p->recent(p->ctx, &n_recent);
             if (thin && recent)
                 weigh_channels(p, recent, n_recent, l * p->n_heads + h, weight);
             kept_status st =
-                kept_cache_pack(p->cache, l, h, form, skip, thin && recent ? weight : NULL);
+                kept_codec_layers(form) > 1
+                    ? pack_shared(p, l, h, form, skip)
+                    : kept_cache_pack(p->cache, l, h, form, skip, thin && recent ? weight : NULL);
             if (st)
                 return st;
         }

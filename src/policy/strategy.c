@@ -82,6 +82,13 @@ const char *kept_allocator_trained(const kept_strategy *s)
     return kept_strategy_allocator(s)->trained;
 }
 
+const char *kept_strategy_trained(const kept_strategy *s, int i)
+{
+    const char *const kinds[KEPT_N_TRAINED] = {kept_score_trained(s), kept_allocator_trained(s),
+                                               kept_form_trained(s)};
+    return kinds[i];
+}
+
 int kept_strategy_recent(const kept_strategy *s)
 {
     const kept_score *score = kept_strategy_score(s);

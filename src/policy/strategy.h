@@ -128,6 +128,12 @@ kept_codecs kept_strategy_form(const kept_strategy *s, int l, int n_layers);
 int kept_strategy_residual(const kept_strategy *s); /* full pages of a head that stay F16 */
 /* ARGUMENT: the codec and another part, or the budget, exclude each other. */
 kept_status kept_form_check(const kept_strategy *s, kept_error *err);
+/* The same of coefficients along directions, and of pages of several layers. */
+kept_status kept_form_check_low(const kept_strategy *s, kept_error *err);
+/* Kind of trained file that packed pages are read with; NULL: none. */
+const char *kept_form_trained(const kept_strategy *s);
+/* Bytes of a packed page of the l-th of n_layers layers, its part of one that it shares. */
+size_t kept_form_page_bytes(kept_codecs form, int l, int n_layers, int head_size);
 /* UNSUPPORTED: heads of that size cannot be stored so. */
 kept_status kept_strategy_fits(const kept_strategy *s, int head_size, kept_error *err);
 /* ARGUMENT: of n_tokens the budget holds no more than what stays F16 anyhow. */
@@ -178,6 +184,9 @@ int kept_strategy_needs_of(const kept_strategy *s);
 /* Kinds of trained files that the score and the allocator of s read, or NULL. */
 const char *kept_score_trained(const kept_strategy *s);
 const char *kept_allocator_trained(const kept_strategy *s);
+/* The i-th kind that any of its parts reads, i < KEPT_N_TRAINED; NULL: none. */
+#define KEPT_N_TRAINED 3
+const char *kept_strategy_trained(const kept_strategy *s, int i);
 /* When a strategy evicts; all zero for the full cache. */
 typedef struct kept_when {
     bool prompt;   /* when the prompt is in */
