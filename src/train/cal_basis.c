@@ -8,6 +8,7 @@
  */
 #include "base/linalg.h"
 #include "kern/lowrank.h"
+#include "train/basis.h"
 #include "train/job.h"
 
 #include <math.h>
@@ -133,28 +134,27 @@ static kept_status document(kept_train_job *j, int i, bool held, const int32_t *
 
 /* ---- directions ----------------------------------------------------------------------------- */
 
-/* Eigenvectors of the block of `n` layers from `first` of a sum [GROUP D][GROUP D]: their D most
- * important, into out [n][D][D], one layer's part after another; energy [D] += theirs. The largest
- * number of each is positive. a [side^2], w [side]: scratch. */
-static bool directions(const double *sum, size_t D, int first, int n, double *a, double *w,
-                       float *out, double *energy)
+bool kept_basis_directions(const double *sum, int stride, int D, int n, float *out, double *energy)
 {
-    const size_t side = (size_t)n * D, all = GROUP * D, at = (size_t)first * D;
-    for (size_t i = 0; i < side; i++)
+    const size_t side = (size_t)n * (size_t)D, d = (size_t)D;
+    double *a = malloc(side * side * sizeof *a), *w = malloc(side * sizeof *w);
+    bool ok = a && w;
+    for (size_t i = 0; ok && i < side; i++)
         for (size_t k = 0; k <= i; k++)
-            a[i * side + k] = sum[(at + i) * all + at + k];
-    if (!kept_eigen_symmetric((int)side, a, w))
-        return false;
-    for (size_t i = 0; i < D; i++) {
+            a[i * side + k] = sum[i * (size_t)stride + k];
+    ok = ok && kept_eigen_symmetric((int)side, a, w);
+    for (size_t i = 0; ok && i < d; i++) {
         const double *u = a + i * side;
         size_t top = 0;
         for (size_t k = 1; k < side; k++)
             top = fabs(u[k]) > fabs(u[top]) ? k : top;
         for (size_t k = 0; k < side; k++)
-            out[(k / D * D + i) * D + k % D] = (float)(u[top] < 0 ? -u[k] : u[k]);
+            out[(k / d * d + i) * d + k % d] = (float)(u[top] < 0 ? -u[k] : u[k]);
         energy[i] += w[i] > 0 ? w[i] : 0;
     }
-    return true;
+    free(a);
+    free(w);
+    return ok;
 }
 
 /* What one array holds: directions of groups of so many layers. */
@@ -166,29 +166,17 @@ typedef struct kind {
 static const kind kinds[] = {{"k", 0, 1},  {"v", 1, 1},  {"flat", 0, 0}, {"k2", 0, 2},
                              {"v2", 1, 2}, {"k4", 0, 4}, {"v4", 1, 4}};
 
-/* A flat sum lies alone; as the first block of a sum of groups. */
-static void widen(const double *flat, size_t D, double *out)
-{
-    for (size_t i = 0; i < D; i++)
-        memcpy(out + i * GROUP * D, flat + i * D, D * sizeof *out);
-}
-
-static double trace(const double *sum, size_t D, int first, int n)
+static double trace(const double *sum, size_t stride, size_t n)
 {
     double t = 0;
-    for (size_t i = (size_t)first * D; i < (size_t)(first + n) * D; i++)
-        t += sum[i * GROUP * D + i];
+    for (size_t i = 0; i < n; i++)
+        t += sum[i * stride + i];
     return t;
 }
 
-typedef struct scratch {
-    double *a, *w, *wide;
-    float *part, *out;
-} scratch;
-
-/* The array of one kind into x->out, and into share[4] what of all squares the first four, ..., one
- * quarters of the directions hold. */
-static bool fill(const kept_train_job *j, const kind *k, const scratch *x, double share[4])
+/* The array of one kind into out [n_layers][n_heads][D][D], and into share[4] what of all squares
+ * the first four, ..., one quarters of the directions hold. part [GROUP][D][D]: scratch. */
+static bool fill(const kept_train_job *j, const kind *k, float *part, float *out, double share[4])
 {
     const sums *s = j->own;
     const size_t D = (size_t)j->head_size, H = (size_t)j->n_heads, side = GROUP * D;
@@ -197,18 +185,17 @@ static bool fill(const kept_train_job *j, const kind *k, const scratch *x, doubl
     for (int l = 0; l < j->n_layers; l += step)
         for (size_t h = 0; h < H; h++) {
             const int n = l + step <= j->n_layers ? step : j->n_layers - l;
-            const int first = k->layers ? l % GROUP : 0;
-            const double *sum = s->joint[k->values] + ((size_t)(l / GROUP) * H + h) * side * side;
-            if (!k->layers) {
-                widen(s->flat + ((size_t)l * H + h) * D * D, D, x->wide);
-                sum = x->wide;
-            }
-            if (!directions(sum, D, first, n, x->a, x->w, x->part, energy))
+            const size_t group = (size_t)(l / GROUP) * H + h, first = (size_t)(l % GROUP) * D;
+            const size_t stride = k->layers ? side : D;
+            const double *sum =
+                k->layers ? s->joint[k->values] + group * side * side + first * side + first
+                          : s->flat + ((size_t)l * H + h) * D * D;
+            if (!kept_basis_directions(sum, (int)stride, (int)D, n, part, energy))
                 return false;
             for (int i = 0; i < n; i++)
-                memcpy(x->out + ((size_t)(l + i) * H + h) * D * D, x->part + (size_t)i * D * D,
-                       D * D * sizeof *x->out);
-            all += trace(sum, D, first, n);
+                memcpy(out + ((size_t)(l + i) * H + h) * D * D, part + (size_t)i * D * D,
+                       D * D * sizeof *out);
+            all += trace(sum, stride, (size_t)n * D);
         }
     for (int q = 0; q < 4; q++) {
         share[q] = 0;
@@ -220,32 +207,25 @@ static bool fill(const kept_train_job *j, const kind *k, const scratch *x, doubl
 
 static kept_status finish(kept_train_job *j, kept_trained *out, kept_error *err)
 {
-    const size_t D = (size_t)j->head_size, side = GROUP * D;
+    const size_t size = (size_t)j->head_size * (size_t)j->head_size;
     const size_t cells = (size_t)j->n_layers * (size_t)j->n_heads;
-    const scratch x = {malloc(side * side * sizeof(double)), malloc(side * sizeof(double)),
-                       kept_calloc(side * side, sizeof(double)), malloc(side * D * sizeof(float)),
-                       malloc(cells * D * D * sizeof(float))};
-    kept_status st = x.a && x.w && x.wide && x.part && x.out
-                         ? KEPT_OK
-                         : kept_fail(err, KEPT_NOMEM, "no memory for directions");
+    float *part = malloc(GROUP * size * sizeof *part), *x = malloc(cells * size * sizeof *x);
+    kept_status st = part && x ? KEPT_OK : kept_fail(err, KEPT_NOMEM, "no memory for directions");
     for (size_t i = 0; !st && i < sizeof kinds / sizeof *kinds; i++) {
         char key[32];
         double share[4];
-        if (!fill(j, &kinds[i], &x, share)) {
+        if (!fill(j, &kinds[i], part, x, share)) {
             st = kept_fail(err, KEPT_NOMEM, "eigenvectors of '%s' were not found", kinds[i].name);
             break;
         }
-        st = kept_trained_put(out, kinds[i].name, x.out, cells * D * D, err);
+        st = kept_trained_put(out, kinds[i].name, x, cells * size, err);
         snprintf(key, sizeof key, "energy-%s", kinds[i].name);
         if (!st)
             st = kept_train_note(out, err, key, "%.4f %.4f %.4f %.4f", share[0], share[1], share[2],
                                  share[3]);
     }
-    free(x.a);
-    free(x.w);
-    free(x.wide);
-    free(x.part);
-    free(x.out);
+    free(part);
+    free(x);
     return st;
 }
 
