@@ -169,6 +169,11 @@ const int32_t *kept_cache_pages(const kept_cache *c, int layer, int head)
     return kept_cache_list(c, layer, head, 0);
 }
 
+kept_codecs kept_cache_form(const kept_cache *c, int layer, int head, int page)
+{
+    return c->pool->form[kept_cache_list(c, layer, head, 0)[page]];
+}
+
 int kept_cache_n_planes(const kept_cache *c)
 {
     return c->n_planes;

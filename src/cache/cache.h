@@ -70,6 +70,7 @@ kept_packed kept_cache_page(const kept_cache *c, int layer, int head, int i);
 const kept_low *kept_cache_low(const kept_cache *c, int layer, int head);
 int kept_cache_n(const kept_cache *c, int layer, int head);                /* live slots */
 const int32_t *kept_cache_pages(const kept_cache *c, int layer, int head); /* [ceil(n/64)] */
+kept_codecs kept_cache_form(const kept_cache *c, int layer, int head, int page);
 int kept_cache_n_planes(const kept_cache *c);
 /* Block ids of a plane: [ceil(n/64)]. */
 const int32_t *kept_cache_blocks(const kept_cache *c, int layer, int head, int plane);

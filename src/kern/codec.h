@@ -65,17 +65,7 @@ typedef enum kept_codec {
     KEPT_THIN75,
     KEPT_THIN50,
     KEPT_THIN25,
-    KEPT_LOW100, /* from here on a page is read with directions that lie beside it */
-    KEPT_LOW75,
-    KEPT_LOW50,
-    KEPT_LOW25,
-    KEPT_LOW75Q8,
-    KEPT_LOW50Q8,
-    KEPT_LOW25Q8,
-    KEPT_FLAT75,
-    KEPT_FLAT50,
-    KEPT_FLAT25,
-    KEPT_PAIR100,
+    KEPT_PAIR100, /* from here on a page is read with directions that lie beside it */
     KEPT_PAIR75,
     KEPT_PAIR50,
     KEPT_PAIR25,
@@ -83,8 +73,18 @@ typedef enum kept_codec {
     KEPT_QUAD75,
     KEPT_QUAD50,
     KEPT_QUAD25,
+    KEPT_FLAT75,
+    KEPT_FLAT50,
+    KEPT_FLAT25,
+    KEPT_LOW100,
+    KEPT_LOW75,
+    KEPT_LOW50,
+    KEPT_LOW25,
+    KEPT_LOW75Q8,
+    KEPT_LOW50Q8,
+    KEPT_LOW25Q8,
     KEPT_N_CODECS,
-    KEPT_N_PLAIN = KEPT_LOW100 /* codecs that need the page alone */
+    KEPT_N_PLAIN = KEPT_PAIR100 /* codecs that need the page alone */
 } kept_codec;
 
 /* Which directions a codec's coefficients refer to: lowrank.h. */

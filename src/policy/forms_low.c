@@ -6,7 +6,7 @@
 static bool form_of(const kept_strategy *s, kept_codecs *form)
 {
     const double *o = s->option[KEPT_AXIS_CODEC];
-    if (s->part[KEPT_AXIS_CODEC] != &kept_part_store)
+    if (!kept_form_is(s, &kept_part_store))
         return false;
     *form = (kept_codecs){(uint8_t)o[KEPT_STORE_K], (uint8_t)o[KEPT_STORE_V]};
     return true;

@@ -93,7 +93,10 @@
     X(slot)                                                                                        \
     X(rerotated)                                                                                   \
     X(f16)                                                                                         \
-    X(store)
+    X(store)                                                                                       \
+    X(aged)                                                                                        \
+    X(ranked)                                                                                      \
+    X(waterfill)
 
 /* X(identifier): const kept_merge kept_merge_IDENTIFIER, in merge_IDENTIFIER.c */
 #define KEPT_MERGE_LIST(X)                                                                         \
@@ -159,7 +162,9 @@
     X(xkv25)                                                                                       \
     X(xkv12)                                                                                       \
     X(kivi4)                                                                                       \
-    X(kivi2)
+    X(kivi2)                                                                                       \
+    X(aging)                                                                                       \
+    X(rdkv)
 
 #define KEPT_DECLARE(id) extern const kept_score kept_score_##id;
 KEPT_SCORE_LIST(KEPT_DECLARE)
@@ -199,6 +204,23 @@ enum {
 enum { KEPT_TEMPLATE_OFF, KEPT_TEMPLATE_KEEP, KEPT_TEMPLATE_DEMOTE }; /* choices of template= */
 enum { KEPT_DECODE_EVERY, KEPT_DECODE_SLACK };
 enum { KEPT_CHUNKS_DECODE, KEPT_CHUNKS_SLACK };
+enum {
+    KEPT_AGED_NEW,
+    KEPT_AGED_MID,
+    KEPT_AGED_OLD,
+    KEPT_AGED_MID_AFTER,
+    KEPT_AGED_OLD_AFTER,
+    KEPT_AGED_IN
+};
+enum {
+    KEPT_RANKED_TOP,
+    KEPT_RANKED_MID,
+    KEPT_RANKED_LOW,
+    KEPT_RANKED_TOP_PART,
+    KEPT_RANKED_MID_PART
+};
+enum { KEPT_WATER_MOST, KEPT_WATER_LEAST, KEPT_WATER_POWER };
+enum { KEPT_AGED_TOKENS, KEPT_AGED_PERCENT }; /* choices of in= */
 enum { KEPT_STORE_K, KEPT_STORE_V, KEPT_STORE_RESIDUAL, KEPT_STORE_EDGE, KEPT_STORE_EDGE_AS };
 
 /* The part of an axis that a spec without one gets. NULL: the score must be named. */
