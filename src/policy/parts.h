@@ -161,6 +161,7 @@
     X(xkv50)                                                                                       \
     X(xkv25)                                                                                       \
     X(xkv12)                                                                                       \
+    X(shadowkv)                                                                                    \
     X(kivi4)                                                                                       \
     X(kivi2)                                                                                       \
     X(aging)                                                                                       \
