@@ -208,7 +208,7 @@ XKV(xkv25, "quad100", "four layers share pages: as many coefficients as one laye
 XKV(xkv12, "quad50", "four layers share pages: half as many coefficients as one has channels");
 #undef XKV
 RECIPE(shadowkv, "shadowkv", "half of the directions of keys, and pages read by their mean key",
-       "landmarks(share=0.125)+store(k=low50,v=f16)", "arXiv 2410.21465 (ShadowKV)",
+       "store(k=low50,v=f16)+landmarks(share=0.125)", "arXiv 2410.21465 (ShadowKV)",
        "values stay where they are (the paper: in host memory); directions of a calibration text, "
        "half of the head size where the paper has rank 160 of all heads together; pages of 64 "
        "slots (chunks of 8); no chunks set aside as outliers");
