@@ -139,8 +139,7 @@ static bool parse(int argc, char **argv, struct setup *s, int *codec)
     s->kern = kept_kern_get(isa);
     return s->kern && s->D >= 32 && s->D <= KEPT_MAX_HEAD_SIZE && s->D % 32 == 0 && s->G >= 1 &&
            s->G <= 16 && s->slots >= 64 && s->slots <= 1 << 17 && s->slots % 64 == 0 &&
-           s->rounds >= 1 && s->rounds <= MAX_ROUNDS && *codec > KEPT_BF16 &&
-           *codec < KEPT_N_PLAIN;
+           s->rounds >= 1 && s->rounds <= MAX_ROUNDS && *codec > KEPT_BF16 && *codec < KEPT_N_PLAIN;
 }
 
 /* One codec; false: wrong outputs, or with --strict a missed bar. */
