@@ -96,7 +96,8 @@
     X(store)                                                                                       \
     X(aged)                                                                                        \
     X(ranked)                                                                                      \
-    X(waterfill)
+    X(waterfill)                                                                                   \
+    X(calibrated)
 
 /* X(identifier): const kept_merge kept_merge_IDENTIFIER, in merge_IDENTIFIER.c */
 #define KEPT_MERGE_LIST(X)                                                                         \
@@ -220,6 +221,7 @@ enum {
     KEPT_RANKED_TOP_PART,
     KEPT_RANKED_MID_PART
 };
+enum { KEPT_CALIBRATED_BITS, KEPT_CALIBRATED_MOST };
 enum { KEPT_WATER_MOST, KEPT_WATER_LEAST, KEPT_WATER_POWER };
 enum { KEPT_AGED_TOKENS, KEPT_AGED_PERCENT }; /* choices of in= */
 enum { KEPT_STORE_K, KEPT_STORE_V, KEPT_STORE_RESIDUAL, KEPT_STORE_EDGE, KEPT_STORE_EDGE_AS };

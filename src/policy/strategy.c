@@ -82,11 +82,9 @@ const char *kept_allocator_trained(const kept_strategy *s)
     return kept_strategy_allocator(s)->trained;
 }
 
-const char *kept_strategy_trained(const kept_strategy *s, int i)
+const char *kept_codec_trained(const kept_strategy *s)
 {
-    const char *const kinds[KEPT_N_TRAINED] = {kept_score_trained(s), kept_allocator_trained(s),
-                                               kept_form_trained(s)};
-    return kinds[i];
+    return kept_form_is(s, &kept_part_calibrated) ? "bits" : kept_form_trained(s);
 }
 
 int kept_strategy_recent(const kept_strategy *s)
