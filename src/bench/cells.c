@@ -25,6 +25,7 @@ static const char *const plain[] = {
     "kv_bytes",         "meta_bytes",      "kv_bits",      "peak_bytes",    "byte_steps",
     "n_evicted",        "prefill_ns",      "score_ns",     "compact_ns",    "mass_recall",
     "mass_recall_core", "evidence_recall", "evidence_any", "oracle_regret", "read_bytes",
+    "parked_bytes",     "park_ns",         "resume_ns",
 };
 enum { N_PLAIN = sizeof plain / sizeof *plain };
 
@@ -52,7 +53,7 @@ typedef struct distance {
 
 typedef struct tally {
     int n, failed, regressions, improvements, n_diff, n_steps, n_pairs, n_full_steps;
-    mean plain[N_PLAIN], held, held_pct, kv_pct, peak_pct, byte_steps_pct, read_pct;
+    mean plain[N_PLAIN], held, held_pct, kv_pct, peak_pct, byte_steps_pct, read_pct, parked_pct;
     mean score, kl, top1, n_new, diverged, nll, full_nll;
     double kl_max;
     distance by_distance[N_DISTANCES];
@@ -108,6 +109,7 @@ static void add_bytes(tally *t, const json_t *o, const json_t *full)
     add(&t->peak_pct, 100 * kept_doc_number(o, "peak_bytes") / kept_doc_number(full, "peak_bytes"));
     add(&t->byte_steps_pct,
         100 * kept_doc_number(o, "byte_steps") / kept_doc_number(full, "byte_steps"));
+    add(&t->parked_pct, 100 * kept_doc_number(o, "parked_bytes") / held(full));
     add(&t->read_pct, 100 * kept_doc_number(o, "read_bytes") / kept_doc_number(full, "read_bytes"));
 }
 
@@ -304,6 +306,7 @@ static json_t *cell_json(tally *t, int task, int variant, bool generate)
     kept_doc_put(c, "peak_pct", mean_of(&t->peak_pct));
     kept_doc_put(c, "byte_steps_pct", mean_of(&t->byte_steps_pct));
     kept_doc_put(c, "read_pct", mean_of(&t->read_pct));
+    kept_doc_put(c, "parked_pct", mean_of(&t->parked_pct));
     put_quality(c, t, generate);
     if (!generate)
         put_distances(c, t);

@@ -93,7 +93,9 @@
     X(slot)                                                                                        \
     X(rerotated)                                                                                   \
     X(f16)                                                                                         \
-    X(store)
+    X(store)                                                                                       \
+    X(awake)                                                                                       \
+    X(park)
 
 /* X(identifier): const kept_merge kept_merge_IDENTIFIER, in merge_IDENTIFIER.c */
 #define KEPT_MERGE_LIST(X)                                                                         \
@@ -152,7 +154,8 @@
     X(think50)                                                                                     \
     X(think25)                                                                                     \
     X(kivi4)                                                                                       \
-    X(kivi2)
+    X(kivi2)                                                                                       \
+    X(kvtc)
 
 #define KEPT_DECLARE(id) extern const kept_score kept_score_##id;
 KEPT_SCORE_LIST(KEPT_DECLARE)
@@ -193,6 +196,7 @@ enum { KEPT_TEMPLATE_OFF, KEPT_TEMPLATE_KEEP, KEPT_TEMPLATE_DEMOTE }; /* choices
 enum { KEPT_DECODE_EVERY, KEPT_DECODE_SLACK };
 enum { KEPT_CHUNKS_DECODE, KEPT_CHUNKS_SLACK };
 enum { KEPT_STORE_K, KEPT_STORE_V, KEPT_STORE_RESIDUAL, KEPT_STORE_EDGE, KEPT_STORE_EDGE_AS };
+enum { KEPT_PARK_BITS, KEPT_PARK_KEYS, KEPT_PARK_FIRST, KEPT_PARK_LAST };
 
 /* The part of an axis that a spec without one gets. NULL: the score must be named. */
 const kept_part *kept_part_default(kept_axis a);
