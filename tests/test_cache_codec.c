@@ -1,4 +1,5 @@
-/* Caches of packed pages against a naive model: random appends, packing, evictions and forks, with
+/* Caches of packed pages against a naive model: random appends, packing, demotion page by page,
+ * slots in another order, evictions and forks, with
  * and without notes on pages; the
  * model knows of every slot only its position, whose row is a function of it. A row that was
  * rounded is still nearer to its own than to any other, whose distance is 1.4 times a row's length:
@@ -80,6 +81,7 @@ static void check_notes(const model *m, int h, const float *k)
     }
 }
 
+static kept_pool *pool_of_all;
 static bool thin; /* keys hold some channels, exactly, and no others */
 
 static void check_thin(const float *k, int32_t pos, int head)
@@ -186,6 +188,53 @@ static void pack(model *m, const kept_codecs *forms, int n_forms)
         kept_cache_pack(m->c, 0, h, form, skip, NULL);
 }
 
+/* One page of every head becomes narrower, if it does. */
+static void narrow(model *m, const kept_codecs *forms, int n_forms)
+{
+    const kept_codecs form = forms[below((uint32_t)n_forms)];
+
+    for (int h = 0; h < HEADS && m->n[h] >= 64; h++) {
+        int page = (int)below((uint32_t)m->n[h] / 64);
+
+        kept_cache_narrow(m->c, 0, h, page, form);
+    }
+}
+
+/* Slots of F16 pages in any order: rows keep their bits, and positions and state go with them. */
+static void arrange(model *m)
+{
+    static float k[2][MAX * D], v[2][MAX * D];
+    static int32_t from[MAX], free_[MAX], pos[2][MAX];
+
+    for (int h = 0; h < HEADS; h++) {
+        const int n = m->n[h];
+        const int32_t *ids = kept_cache_pages(m->c, 0, h);
+        int n_free = 0;
+
+        kept_cache_read(m->c, 0, h, pos[0], k[0], v[0]);
+        for (int i = 0; i < n; i++) {
+            from[i] = i;
+            if (kept_codec_is_f16(kept_pool_get_page(pool_of_all, ids[i / 64]).c))
+                free_[n_free++] = i;
+            kept_cache_set_state(m->c, 0, h, 0, i, (float)pos[0][i]);
+        }
+        for (int i = n_free - 1; i > 0; i--) {
+            int j = (int)below((uint32_t)i + 1), a = free_[i], b = free_[j], t = from[a];
+
+            from[a] = from[b], from[b] = t;
+        }
+        if (kept_cache_arrange(m->c, 0, h, from))
+            continue;
+        kept_cache_read(m->c, 0, h, pos[1], k[1], v[1]);
+        for (int i = 0; i < n; i++) {
+            CHECK_INT(pos[1][i], pos[0][from[i]]);
+            CHECK_INT((int)kept_cache_state(m->c, 0, h, 0, i), pos[1][i]);
+            CHECK(!memcmp(k[1] + i * D, k[0] + from[i] * D, D * sizeof(float)));
+            CHECK(!memcmp(v[1] + i * D, v[0] + from[i] * D, D * sizeof(float)));
+        }
+    }
+}
+
 static void fork_to(model *m, const model *from)
 {
     kept_error e;
@@ -207,6 +256,7 @@ static double run(int n_ops, int n_pages, const kept_codecs *forms, int n_forms)
     double worst = 0;
 
     CHECK_INT(kept_pool_new(D, (size_t)n_pages, 4000, &pool, NULL), KEPT_OK);
+    pool_of_all = pool;
     for (int i = 0; i < N_CACHES; i++)
         CHECK_INT(kept_cache_new(pool, kept_kern_get(NULL), 1, HEADS, 1, MAX, &m[i].c, NULL),
                   KEPT_OK);
@@ -221,8 +271,12 @@ static double run(int n_ops, int n_pages, const kept_codecs *forms, int n_forms)
             append(x);
         else if (what < 80)
             evict(x);
-        else if (what < 97)
+        else if (what < 92)
             pack(x, forms, n_forms);
+        else if (what < 95 && !thin)
+            narrow(x, forms, n_forms);
+        else if (what < 97)
+            arrange(x);
         else if (x != m)
             fork_to(x, m);
         if (op % 12 == 0)
@@ -265,6 +319,45 @@ static void little_room(void)
     run(3000, 60, all, 6);
 }
 
+/* Demotion, one page after the other: bytes fall with every page, in the peak there is one page
+ * besides, also in a pool that has no room for another; a wider form changes no bit. */
+static void demotion(void)
+{
+    static const kept_codecs ladder[] = {
+        {KEPT_Q8, KEPT_Q8}, {KEPT_ROT4, KEPT_ROT4}, {KEPT_ROT2, KEPT_ROT2}};
+    static float k[2][MAX * D], v[2][MAX * D];
+    kept_pool *pool;
+    model m = {NULL, {0}, 0, {{0}}};
+    kept_account a, before;
+
+    CHECK_INT(kept_pool_new(D, 30, 1000, &pool, NULL), KEPT_OK);
+    CHECK_INT(kept_cache_new(pool, kept_kern_get(NULL), 1, HEADS, 0, MAX, &m.c, NULL), KEPT_OK);
+    for (int i = 0; i < 40; i++)
+        append(&m);
+    for (int form = 0; form < 3; form++) {
+        const size_t page = kept_codec_page_bytes(ladder[form], D);
+        for (int h = 0; h < HEADS; h++)
+            for (int i = 0; i < m.n[h] / 64; i++) {
+                kept_cache_account(m.c, &before);
+                CHECK_INT(kept_cache_narrow(m.c, 0, h, i, ladder[form]), KEPT_OK);
+                kept_cache_account(m.c, &a);
+                CHECK(a.peak_bytes <= before.peak_bytes + page);
+                CHECK_INT(a.kv_bytes, before.kv_bytes + page -
+                                          (form ? kept_codec_page_bytes(ladder[form - 1], D)
+                                                : kept_page_bytes(D)));
+            }
+        if (form < 2)
+            check(&m);
+    }
+    kept_cache_read(m.c, 0, 0, NULL, k[0], v[0]);
+    CHECK_INT(kept_cache_narrow(m.c, 0, 0, 0, ladder[0]), KEPT_OK);
+    kept_cache_read(m.c, 0, 0, NULL, k[1], v[1]);
+    CHECK(!memcmp(k[0], k[1], (size_t)m.n[0] * D * sizeof(float)));
+    CHECK(!memcmp(v[0], v[1], (size_t)m.n[0] * D * sizeof(float)));
+    kept_cache_free(m.c);
+    kept_pool_free(pool);
+}
+
 /* Packing a full cache gives its bytes back: pages of any size can use them. */
 static void bytes_come_back(void)
 {
@@ -295,6 +388,7 @@ static void bytes_come_back(void)
 int main(void)
 {
     RUN(bytes_come_back);
+    RUN(demotion);
     RUN(moves_lose_nothing);
     RUN(every_form);
     RUN(thin_rows);

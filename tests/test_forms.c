@@ -36,6 +36,11 @@ static void test_spellings(void)
     check_spelling("full+q8", "full+store", "full+store(k=q8,v=q8,residual=0,edge=0,edge-as=f16)");
     check_spelling("chunks+full+kivi2", "full+chunks+store(k=chan2,residual=128)", NULL);
     check_spelling("q4+snapkv@25%", "snapkv+store(k=q4)@25%", NULL);
+    check_spelling("full+aged(new=rot4)", "full+aged(new=rot4)",
+                   "full+aged(new=rot4,mid=rot4,old=rot4,mid-after=128,old-after=512,in=tokens)");
+    check_spelling("rdkv@3%", "snapkv+values+waterfill@3%", NULL);
+    check_spelling("ranked(top=q4)+knorm@7%", "knorm+ranked(top=q4)@7%", NULL);
+    check_spelling("aging@10%", "recency+protect(recent=0)+aged@10%", NULL);
     check_spelling("full+store(v=rot3,k=q8,edge=2,edge-as=q8)",
                    "full+store(v=rot3,edge=2,edge-as=q8)", NULL);
 }
@@ -49,9 +54,20 @@ static void test_budgets(void)
         /* A page of 64 slots: 16384 bytes, 8192 + 256 in q8, 4096 + 256 in q4, 2048 + 256 in rot2,
          * 2048 + 512 twice in kivi2. 63 slots of a head, or those of its residual pages and 63,
          * count 256 bytes each. */
-        {"knorm+q8@20%", 29617},    {"knorm+q4@20%", 52156},     {"knorm+rot2@20%", 93478},
-        {"knorm+kivi2@20%", 21606}, {"knorm+kivi2@40%", 117702}, {"knorm+q8@512", 46080},
-        {"full+q8", 90090},         {"knorm+q8@1023B", 3},
+        {"knorm+q8@20%", 29617},
+        {"knorm+q4@20%", 52156},
+        {"knorm+rot2@20%", 93478},
+        /* 63 slots f16, two pages of them too, six in q8, the rest q4 */
+        {"knorm+aged@20%", 18795},
+        {"knorm+aged@60%", 123445},
+        {"knorm+kivi2@20%", 21606},
+        {"knorm+kivi2@40%", 117702},
+        {"knorm+q8@512", 46080},
+        /* 63 slots f16; q8, rot4 and rot2 a quarter, a half, a quarter, or all rot2 */
+        {"knorm+ranked@20%", 47263},
+        {"knorm+waterfill@21%", 134534},
+        {"full+q8", 90090},
+        {"knorm+q8@1023B", 3},
     };
     for (size_t i = 0; i < sizeof row / sizeof row[0]; i++) {
         kept_strategy *s = NULL;
@@ -75,6 +91,19 @@ static void test_errors(void)
     check_error("snapkv+kivi2@128", 7, "would be packed; use residual=0");
     check_error("snapkv+kivi2+slot@512", 7, "use the position original, or k=rot2");
     check_error("snapkv+rerotated+store(k=chan4)@5%", 17, "use the position original, or k=q4");
+    check_error("snapkv+aged@128", 7, "use a smaller mid-after");
+    check_error("full+aged(old=q8,mid=q4)", 5, "old=q8 has more bits than mid=q4");
+    check_error("full+aged(in=percent,old-after=101)", 5, "more than 100 percent");
+    check_error("full+ranked", 5, "write for example 'snapkv+ranked@25%'");
+    check_error("snapkv+ranked(mid=f16)@9%", 7, "mid=f16 has more bits than top=q8");
+    check_error("snapkv+layers+ranked@9%", 14, "use the schedule prefill or chunks");
+    check_error("snapkv+waterfill@128", 7, "write the budget in %");
+    check_error("snapkv+ada+waterfill@9%", 11, "takes no allocator such as 'ada'");
+    check_error("h2o+balance+waterfill@9%", 12, "takes no controller such as 'balance'");
+    check_error("compactor+waterfill(most=q8,least=f16)@9%", 10, "least=f16 has more bits");
+    check_error("snapkv+watterfill@9%", 7, "did you mean 'waterfill'?");
+    check_error("full+aged(new=q9)", 14, "choice of option 'new' 'q9'");
+    check_error("full+aegd", 5, "did you mean 'aged'?");
     check_error("q8", 0, "names no score");
 }
 
@@ -91,6 +120,11 @@ static void test_later_errors(void)
     CHECK_INT(kept_strategy_parse("snapkv+kivi2@10%", &s, NULL), KEPT_OK);
     CHECK_INT(kept_strategy_leaves_some(s, 30, 3, 64, 1001, &err), KEPT_ARGUMENT);
     CHECK(strstr(err.text, "use residual=0"));
+    CHECK_INT(kept_strategy_leaves_some(s, 30, 3, 64, 4000, &err), KEPT_OK);
+    kept_strategy_free(s);
+    CHECK_INT(kept_strategy_parse("rdkv@0.5%", &s, NULL), KEPT_OK);
+    CHECK_INT(kept_strategy_leaves_some(s, 30, 3, 64, 1001, &err), KEPT_ARGUMENT);
+    CHECK(strstr(err.text, "use a larger one"));
     CHECK_INT(kept_strategy_leaves_some(s, 30, 3, 64, 4000, &err), KEPT_OK);
     kept_strategy_free(s);
 }

@@ -137,6 +137,9 @@ static void test_every_part(void)
                 /* The lowest threshold that is high leaves none that is lower than it but 0. */
                 if (strstr(spec, "high=0") || strstr(spec, "low=1048576"))
                     continue;
+                /* Nor does a ladder have a rung that is wider than the one before. */
+                if (strstr(spec, "old=f16") || strstr(spec, "mid=f16") || strstr(spec, "low=f16"))
+                    continue;
                 check_round_trip(spec);
             }
     }
@@ -148,8 +151,9 @@ static void test_every_part(void)
                 const bool codec = !strncmp(r->spec, "store(", 6) || !strncmp(r->spec, "park(", 5);
                 snprintf(spec, sizeof spec, "%s", codec ? "full+" : "");
                 write_option(spec, sizeof spec, r->name, r->options, r->n_options, k, high);
+                const char *budget = strstr(r->spec, "waterfill") ? "@12%" : "@512";
                 if (!codec)
-                    snprintf(spec + strlen(spec), sizeof spec - strlen(spec), "@512");
+                    snprintf(spec + strlen(spec), sizeof spec - strlen(spec), "%s", budget);
                 check_round_trip(spec);
             }
     }

@@ -164,6 +164,81 @@ static void bootstrap_and_clusters(void)
     CHECK_NEAR(kept_effective_n(twice, pair, 24), 12, 1e-9); /* copies tell nothing new */
 }
 
+static int ascending(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* The bootstrap as it is described, in long double: two indices from each word, the low half first;
+ * type 7 quantiles at the expanded tail. */
+static kept_interval naive_bootstrap(const kept_paired *x, int rounds, double level)
+{
+    long double sum[40] = {0}, count[40] = {0};
+    double means[500];
+    int g = 0;
+    for (int i = 0; i < x->n; i++) {
+        const int c = x->cluster ? x->cluster[i] : i;
+        sum[c] += x->diff[i];
+        count[c] += 1;
+        g = c >= g ? c + 1 : g;
+    }
+    kept_rng rng;
+    kept_rng_init(&rng, 3);
+    for (int r = 0; r < rounds; r++) {
+        long double s = 0, k = 0;
+        uint64_t bits = 0;
+        for (int i = 0; i < g; i++) {
+            bits = i % 2 ? bits >> 32 : kept_rng_u64(&rng);
+            const int c = (int)((bits & UINT32_MAX) * (uint64_t)g >> 32);
+            s += sum[c];
+            k += count[c];
+        }
+        means[r] = (double)(s / k);
+    }
+    qsort(means, (size_t)rounds, sizeof *means, ascending);
+    const double z = kept_t_quantile(0.5 + level / 2, g - 1);
+    const double tail = kept_normal_cdf(-sqrt(g / (g - 1.0)) * z);
+    double out[2];
+    for (int i = 0; i < 2; i++) {
+        const double h = (rounds - 1) * (i ? 1 - tail : tail);
+        const int k = (int)h;
+        out[i] = means[k] + (h - k) * (means[k + 1] - means[k]);
+    }
+    return (kept_interval){out[0], out[1]};
+}
+
+/* Rows in company: 21 of three sizes, some in clusters, some with one cluster, in mixed order. */
+static void bootstrap_rows(void)
+{
+    static double x[21][40];
+    static int shared[21][40];
+    kept_paired row[21];
+    kept_interval out[21][2], alone[2];
+    const double levels[2] = {0.95, 0.8};
+    kept_rng rng;
+    kept_rng_init(&rng, 17);
+    for (int v = 0; v < 21; v++) {
+        const int n = v % 3 == 0 ? 40 : v % 3 == 1 ? 25 : 24;
+        for (int i = 0; i < n; i++) {
+            x[v][i] = kept_rng_normal(&rng);
+            shared[v][i] = v == 20 ? 0 : i / 2;
+        }
+        row[v] = (kept_paired){x[v], v == 20 || v % 4 == 1 ? shared[v] : NULL, n, false};
+    }
+    kept_bootstrap_rows(row, 21, 400, 3, levels, out);
+    CHECK(isnan(out[20][0].low)); /* one cluster */
+    for (int v = 0; v < 20; v++) {
+        kept_bootstrap(&row[v], 400, 3, levels, alone);
+        for (int k = 0; k < 2; k++) {
+            const kept_interval want = naive_bootstrap(&row[v], 400, levels[k]);
+            CHECK_NEAR(out[v][k].low, want.low, 1e-12);
+            CHECK_NEAR(out[v][k].high, want.high, 1e-12);
+            CHECK(out[v][k].low == alone[k].low && out[v][k].high == alone[k].high);
+        }
+    }
+}
+
 /* Flips: interval, bounds and p are those of the table alone. */
 static void verdicts(void)
 {
@@ -242,6 +317,7 @@ int main(void)
     RUN(ladders);
     RUN(guarantees);
     RUN(bootstrap_and_clusters);
+    RUN(bootstrap_rows);
     RUN(verdicts);
     TEST_END();
 }

@@ -74,14 +74,13 @@ static double mean_variance(const kept_paired *x, const kept_change *c, double *
     return k > 1 ? sum * k / (k - 1) / ((double)x->n * x->n) : NAN;
 }
 
-static void measure_graded(const kept_paired *x, kept_change *c, double margin, double level)
+/* Everything but the bootstrap's intervals, which come for all rows together. */
+static void measure_graded(const kept_paired *x, kept_change *c, double margin, double level,
+                           const kept_interval in[2])
 {
     c->p = kept_signflip_clusters(x->diff, x->cluster, x->n, ROUNDS, SEED);
-    const double levels[2] = {level, 2 * level - 1};
-    kept_interval in[2];
-    kept_bootstrap(x, ROUNDS, SEED, levels, in);
-    c->interval = widened(in[0], c, x->bounded, levels[0]);
-    c->bounds = widened(in[1], c, x->bounded, levels[1]);
+    c->interval = widened(in[0], c, x->bounded, level);
+    c->bounds = widened(in[1], c, x->bounded, 2 * level - 1);
     c->p_inferior = c->n_clusters > 1 ? graded_inferior(x, c, margin) : NAN;
 }
 
@@ -99,8 +98,8 @@ double kept_samples_more(const kept_paired *x, const kept_change *c, double marg
     return fmax(n - x->n, 1);
 }
 
-kept_status kept_change_of(const kept_paired *x, double margin, double level, kept_change *out,
-                           kept_error *err)
+/* Counts, mean and its variance. */
+static kept_status begin(const kept_paired *x, kept_change *out, kept_error *err)
 {
     *out = (kept_change){.n = x->n,
                          .n_clusters = count_clusters(x),
@@ -124,14 +123,54 @@ kept_status kept_change_of(const kept_paired *x, double margin, double level, ke
     out->mean = sum / x->n;
     out->variance = mean_variance(x, out, room);
     free(room);
-    if (are_flips(x, out->n_clusters))
-        measure_flips(out, margin, level);
-    else
-        measure_graded(x, out, margin, level);
+    return KEPT_OK;
+}
+
+static void settle(const kept_paired *x, double margin, double level, kept_change *out)
+{
     if (out->bounds.low > -margin)
         out->verdict = KEPT_NON_INFERIOR;
     else if (out->bounds.high < -margin && out->p / 2 <= 1 - level)
         out->verdict = KEPT_WORSE;
     out->more = out->verdict == KEPT_INCONCLUSIVE ? kept_samples_more(x, out, margin, level) : 0;
-    return KEPT_OK;
+}
+
+kept_status kept_changes_of(const kept_paired *x, const double *margin, int n_rows, double level,
+                            kept_change *out, kept_error *err)
+{
+    const size_t n = n_rows > 0 ? (size_t)n_rows : 1;
+    const double levels[2] = {level, 2 * level - 1};
+    kept_paired *graded = kept_calloc(n, sizeof *graded);
+    kept_interval(*in)[2] = kept_calloc(n, sizeof *in);
+    int *who = kept_calloc(n, sizeof *who), n_graded = 0;
+    kept_status s =
+        graded && in && who ? KEPT_OK : kept_fail(err, KEPT_NOMEM, "out of memory for statistics");
+    for (int i = 0; !s && i < n_rows; i++) {
+        s = begin(&x[i], &out[i], err);
+        if (s || x[i].n < 1)
+            continue;
+        if (are_flips(&x[i], out[i].n_clusters)) {
+            measure_flips(&out[i], margin[i], level);
+        } else {
+            graded[n_graded] = x[i];
+            who[n_graded++] = i;
+        }
+    }
+    if (!s)
+        kept_bootstrap_rows(graded, n_graded, ROUNDS, SEED, levels, in);
+    for (int k = 0; !s && k < n_graded; k++)
+        measure_graded(&graded[k], &out[who[k]], margin[who[k]], level, in[k]);
+    for (int i = 0; !s && i < n_rows; i++)
+        if (x[i].n > 0)
+            settle(&x[i], margin[i], level, &out[i]);
+    free(graded);
+    free(in);
+    free(who);
+    return s;
+}
+
+kept_status kept_change_of(const kept_paired *x, double margin, double level, kept_change *out,
+                           kept_error *err)
+{
+    return kept_changes_of(x, &margin, 1, level, out, err);
 }

@@ -1,7 +1,7 @@
 /* compare: verdicts on rows, as a document. */
 #include "bench/compare.h"
+#include "bench/compare_row.h"
 #include "bench/doc.h"
-
 #include "bench/family.h"
 #include "bench/pairs.h"
 #include "bench/run.h"
@@ -116,89 +116,6 @@ static int same_task(const kept_compare_options *o, const json_t *task)
 
 /* ---- one row on one task -------------------------------------------------------------------- */
 
-static json_t *side(const json_t *outcome, double value)
-{
-    json_t *o = json_object(), *t = json_object_get(outcome, "text");
-    put(o, "value", value);
-    json_object_set(o, "text", t ? t : json_null());
-    json_object_set(o, "failed", json_object_get(outcome, "failed"));
-    return o;
-}
-
-static json_t *flip(const kept_pair *p, double before, double after)
-{
-    static const char *const keys[] = {"index", "hash", "depth", "answers"};
-    json_t *o = json_object();
-    for (int k = 0; k < 4; k++)
-        json_object_set(o, keys[k], json_object_get(p->sample, keys[k]));
-    json_object_set_new(o, "before", side(p->before, before));
-    json_object_set_new(o, "after", side(p->after, after));
-    return o;
-}
-
-/* The numbers of one comparison; signs as in a cell: more NLL is worse. */
-static void put_change(json_t *r, const kept_change *c, bool generate)
-{
-    const double sign = generate ? 1 : -1;
-    json_object_set_new(r, "n", json_integer(c->n));
-    json_object_set_new(r, "n_clusters", json_integer(c->n_clusters));
-    put(r, "change", sign * c->mean + 0.0);
-    put(r, "change_low", generate ? c->interval.low : -c->interval.high);
-    put(r, "change_high", generate ? c->interval.high : -c->interval.low);
-    put(r, "bound_low", generate ? c->bounds.low : -c->bounds.high);
-    put(r, "bound_high", generate ? c->bounds.high : -c->bounds.low);
-    put(r, "p", c->p);
-    put(r, "p_inferior", c->p_inferior);
-    json_object_set_new(r, "regressions", json_integer(c->regressions));
-    json_object_set_new(r, "improvements", json_integer(c->improvements));
-}
-
-static kept_status measure(const kept_compare_options *o, const kept_pairs *pairs, bool generate,
-                           int family_size, json_t *r, kept_change *c, kept_error *err)
-{
-    const size_t n = (size_t)pairs->n;
-    double *diff = kept_calloc(n + 1, sizeof *diff), sum[2] = {0, 0};
-    int *cluster = kept_calloc(n + 1, sizeof *cluster), m = 0;
-    json_t *flips = json_array(), *ids = json_object();
-    kept_status s = diff && cluster ? KEPT_OK : kept_fail(err, KEPT_NOMEM, "out of memory");
-    for (size_t i = 0; !s && i < n; i++) {
-        const double x = kept_outcome_value(pairs->pair[i].before, generate);
-        const double y = kept_outcome_value(pairs->pair[i].after, generate);
-        if (!isfinite(x) || !isfinite(y))
-            continue;
-        char name[16]; /* clusters are numbered anew: those without a number are gone */
-        snprintf(name, sizeof name, "%d", pairs->pair[i].cluster);
-        if (!json_object_get(ids, name))
-            json_object_set_new(ids, name, json_integer((json_int_t)json_object_size(ids)));
-        cluster[m] = (int)json_integer_value(json_object_get(ids, name));
-        diff[m++] = generate ? y - x : x - y;
-        sum[0] += x;
-        sum[1] += y;
-        if (generate && x != y)
-            json_array_append_new(flips, flip(&pairs->pair[i], x, y));
-    }
-    const kept_paired x = {diff, cluster, m, generate};
-    const double margin = !generate         ? o->nll_margin
-                          : o->relative > 0 ? o->relative * (m ? sum[0] / m : 0)
-                                            : o->margin;
-    if (!s)
-        s = kept_change_of(&x, margin, o->level, c, err);
-    if (!s && family_size > 1)
-        c->more = kept_samples_more(&x, c, margin, 1 - (1 - o->level) / family_size);
-    if (!s) {
-        put(r, "margin", margin);
-        put(r, "before_value", m ? sum[0] / m : NAN);
-        put(r, "after_value", m ? sum[1] / m : NAN);
-        put_change(r, c, generate);
-        json_object_set(r, "flips", flips);
-    }
-    free(diff);
-    free(cluster);
-    json_decref(flips);
-    json_decref(ids);
-    return s;
-}
-
 static kept_status refuse_unpaired(const kept_compare_options *o, const kept_pairs *p,
                                    const char *label, kept_error *err)
 {
@@ -228,18 +145,19 @@ static int ladder_of(const kept_compare_options *o, json_t *names, int task, int
 
 typedef struct filling {
     kept_family f;
-    json_t *ladders; /* name -> number */
-    int size;        /* verdicts that share the level from the start */
+    kept_compare_row *row; /* [f.n] */
+    json_t *ladders;       /* name -> number */
+    int size;              /* verdicts that share the level from the start */
 } filling;
 
 static kept_status add_row(const kept_compare_options *o, filling *x, int ta, int tb, row_pair rows,
                            kept_error *err)
 {
     const json_t *task = json_array_get(json_object_get(o->after, "tasks"), (size_t)tb);
-    const bool generate = strcmp(text(task, "kind"), "score") != 0;
     kept_pairs pairs;
-    kept_change c;
     json_t *r = json_object();
+    kept_compare_row *w = &x->row[x->f.n];
+    w->generate = strcmp(text(task, "kind"), "score") != 0;
     kept_status s =
         kept_pairs_find(o->before, ta, rows.before, o->after, tb, rows.after, &pairs, err);
     if (!s)
@@ -252,21 +170,54 @@ static kept_status add_row(const kept_compare_options *o, filling *x, int ta, in
     json_object_set(r, "before", json_object_get(row_of(o->before, rows.before), "name"));
     json_object_set(r, "after", json_object_get(row_of(o->after, rows.after), "name"));
     if (!s)
-        s = measure(o, &pairs, generate, x->size, r, &c, err);
+        s = kept_compare_row_pair(w, &pairs, err);
     kept_pairs_clear(&pairs);
-    if (s || json_array_append(x->f.rows, r)) {
-        json_decref(r);
-        return s ? s : kept_fail(err, KEPT_NOMEM, "out of memory");
-    }
-    x->f.member[x->f.n] = (kept_member){.p_better = c.p_inferior,
-                                        .p_worse = 1 - c.p_inferior,
-                                        .verdict = c.verdict,
-                                        .more = c.more,
-                                        .ladder = ladder_of(o, x->ladders, tb, rows.after, x->f.n),
-                                        .held = kept_held_pct(o->after, tb, rows.after)};
-    x->f.n++;
+    if (!s && json_array_append(x->f.rows, r))
+        s = kept_fail(err, KEPT_NOMEM, "out of memory");
     json_decref(r);
-    return KEPT_OK;
+    x->f.member[x->f.n].ladder = ladder_of(o, x->ladders, tb, rows.after, x->f.n);
+    x->f.member[x->f.n].held = kept_held_pct(o->after, tb, rows.after);
+    x->f.n++; /* also a row that failed: it is cleared like the others */
+    return s;
+}
+
+static double margin_of(const kept_compare_options *o, const kept_compare_row *w)
+{
+    return !w->generate         ? o->nll_margin
+           : !(o->relative > 0) ? o->margin
+                                : o->relative * (w->n ? w->before : 0);
+}
+
+/* All changes together: rows of one task draw the same resamples. */
+static kept_status measure(const kept_compare_options *o, filling *x, kept_error *err)
+{
+    const size_t n = (size_t)x->f.n + 1;
+    kept_paired *pairs = kept_calloc(n, sizeof *pairs);
+    kept_change *c = kept_calloc(n, sizeof *c);
+    double *margin = kept_calloc(n, sizeof *margin);
+    kept_status s = pairs && c && margin ? KEPT_OK : kept_fail(err, KEPT_NOMEM, "out of memory");
+    for (int i = 0; !s && i < x->f.n; i++) {
+        const kept_compare_row *w = &x->row[i];
+        pairs[i] = (kept_paired){w->diff, w->cluster, w->n, w->generate};
+        margin[i] = margin_of(o, w);
+    }
+    if (!s)
+        s = kept_changes_of(pairs, margin, x->f.n, o->level, c, err);
+    for (int i = 0; !s && i < x->f.n; i++) {
+        kept_member *m = &x->f.member[i];
+        kept_compare_row_put(&x->row[i], &c[i], margin[i], json_array_get(x->f.rows, (size_t)i));
+        if (x->size > 1)
+            c[i].more =
+                kept_samples_more(&pairs[i], &c[i], margin[i], 1 - (1 - o->level) / x->size);
+        m->p_better = c[i].p_inferior;
+        m->p_worse = 1 - c[i].p_inferior;
+        m->verdict = c[i].verdict;
+        m->more = c[i].more;
+    }
+    free(pairs);
+    free(c);
+    free(margin);
+    return s;
 }
 
 /* Whether a row of one result was run on this task at all: a study may have grown unevenly. */
@@ -371,6 +322,8 @@ static kept_status fill(const kept_compare_options *o, filling *x, const row_pai
     if (!s && !x->f.n)
         return kept_fail(err, KEPT_ARGUMENT, "%s has no sample of a row that could be compared",
                          o->after_name);
+    if (!s)
+        s = measure(o, x, err);
     return s ? s : kept_family_correct(&x->f, o->level, err);
 }
 
@@ -380,11 +333,12 @@ kept_status kept_compare(const kept_compare_options *o, json_t **out, kept_error
     const size_t n_tasks = json_array_size(json_object_get(o->after, "tasks"));
     filling x = {.f.rows = json_array(),
                  .f.member = kept_calloc(KEPT_MAX_ROWS * (n_tasks + 1), sizeof *x.f.member),
+                 .row = kept_calloc(KEPT_MAX_ROWS * (n_tasks + 1), sizeof *x.row),
                  .ladders = json_object()};
     int n_rows = 0;
     kept_status s = KEPT_OK;
     *out = NULL;
-    if (!rows || !x.f.member || !x.f.rows || !x.ladders)
+    if (!rows || !x.f.member || !x.row || !x.f.rows || !x.ladders)
         s = kept_fail(err, KEPT_NOMEM, "out of memory");
     if (!s)
         s = find_rows(o, rows, &n_rows, err);
@@ -398,6 +352,9 @@ kept_status kept_compare(const kept_compare_options *o, json_t **out, kept_error
                             json_string(kept_verdict_text(kept_compare_verdict(*out))));
     }
     free(rows);
+    for (int i = 0; x.row && i < x.f.n; i++)
+        kept_compare_row_clear(&x.row[i]);
+    free(x.row);
     free(x.f.member);
     json_decref(x.f.rows);
     json_decref(x.ladders);

@@ -199,7 +199,9 @@ static kept_plan_bytes strategy_bytes(const kept_plan_row *row, const kept_model
             pages_of(keep, l.heads) * kept_page_bytes(info->head_size) -
             kept_strategy_bytes(s, n_layers, info->n_kv_heads, info->head_size, keep);
         const kept_when when = kept_strategy_when(s);
-        out.kv_bytes -= saved;
+        const uint64_t spends =
+            (uint64_t)kept_form_spends(s, n_layers, info->n_kv_heads, info->head_size, tokens);
+        out.kv_bytes = spends ? min64(out.kv_bytes, spends) : out.kv_bytes - saved;
         /* While the prompt is read: a chunk, or one layer, is not packed yet. */
         if (when.chunks || when.layers) {
             const uint64_t open = when.chunks ? min64(chunk * l.heads, keep)

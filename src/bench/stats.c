@@ -1,7 +1,7 @@
-/* stats: intervals, paired tests, quantiles, Pareto front. Plain double arithmetic, seeded
- * generators, no state. Sources: Wilson 1927; McNemar's exact form is the two-sided binomial test
- * of the discordant pairs; Hyndman and Fan 1996, type 7; Phipson and Smyth 2010 for the +1 in
- * sampled permutation tests.
+/* stats: intervals, paired tests, quantiles, Pareto front; the bootstrap is in resample.c. Plain
+ * double arithmetic, seeded generators, no state. Sources: Wilson 1927; McNemar's exact form is the
+ * two-sided binomial test of the discordant pairs; Hyndman and Fan 1996, type 7; Phipson and Smyth
+ * 2010 for the +1 in sampled permutation tests.
  */
 #include "bench/stats.h"
 
@@ -44,8 +44,16 @@ static int compare_double(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Type 7 on sorted values. */
-static double sorted_quantile(const double *x, int n, double q)
+void kept_sort(double *x, int n)
+{
+    bool sorted = true; /* often so: several quantiles of one list */
+    for (int i = 1; i < n && sorted; i++)
+        sorted = x[i - 1] <= x[i];
+    if (!sorted)
+        qsort(x, (size_t)n, sizeof *x, compare_double);
+}
+
+double kept_sorted_quantile(const double *x, int n, double q)
 {
     const double h = (n - 1) * fmin(fmax(q, 0), 1);
     const int i = (int)h;
@@ -56,13 +64,11 @@ double kept_quantile(double *x, int n, double q)
 {
     if (n <= 0)
         return NAN;
-    qsort(x, (size_t)n, sizeof *x, compare_double);
-    return sorted_quantile(x, n, q);
+    kept_sort(x, n);
+    return kept_sorted_quantile(x, n, q);
 }
 
-/* Sums and sizes of the clusters of x, in order of their first sample: sum [n], count [n]. cluster
- * NULL: each sample its own. Returns how many there are. */
-static int gather(const double *x, const int *cluster, int n, double *sum, double *count)
+int kept_gather_clusters(const double *x, const int *cluster, int n, double *sum, double *count)
 {
     int g = 0;
     for (int i = 0; i < n; i++) {
@@ -83,7 +89,7 @@ double kept_effective_n(const double *x, const int *cluster, int n)
         free(sum);
         return n;
     }
-    const int g = gather(x, cluster, n, sum, count);
+    const int g = kept_gather_clusters(x, cluster, n, sum, count);
     for (int i = 0; i < n; i++)
         mean += x[i] / n;
     for (int i = 0; i < n; i++)
@@ -94,54 +100,6 @@ double kept_effective_n(const double *x, const int *cluster, int n)
     if (!(plain > 0) || !(robust > 0))
         return g;
     return fmin(fmax(n * plain / robust, g), n);
-}
-
-/* The share left in each tail. */
-static double expanded_tail(double level, int g)
-{
-    const double p = 1 - (1 - fmin(fmax(level, 0), 1)) / 2;
-    return kept_normal_cdf(-sqrt(g / (g - 1.0)) * kept_t_quantile(p, g - 1));
-}
-
-/* Mean of g clusters drawn with replacement; count NULL: all have one member. Two draws from 64
- * bits: an index is off by at most g / 2^32 of its probability. */
-static double resampled_mean(const double *sum, const double *count, int g, kept_rng *rng)
-{
-    double s[2] = {0, 0}, k = 0; /* two sums, or each addition waits for the one before it */
-    for (int i = 0; i < g; i += 2) {
-        const uint64_t bits = kept_rng_u64(rng);
-        const uint32_t a = (uint32_t)(((bits & UINT32_MAX) * (uint64_t)g) >> 32);
-        const uint32_t b = (uint32_t)(((bits >> 32) * (uint64_t)g) >> 32);
-        const bool both = i + 1 < g;
-        s[0] += sum[a];
-        s[1] += both ? sum[b] : 0;
-        if (count)
-            k += count[a] + (both ? count[b] : 0);
-    }
-    return (s[0] + s[1]) / (count ? k : g);
-}
-
-void kept_bootstrap(const kept_paired *x, int rounds, uint64_t seed, const double level[2],
-                    kept_interval out[2])
-{
-    const size_t n = x->n > 0 ? (size_t)x->n : 1, m = rounds > 0 ? (size_t)rounds : 1;
-    double *means = kept_calloc(m + 2 * n, sizeof *means);
-    out[0] = out[1] = (kept_interval){NAN, NAN};
-    if (!means)
-        return;
-    double *sum = means + m, *count = sum + n;
-    const int g = gather(x->diff, x->cluster, x->n, sum, count);
-    kept_rng rng;
-    kept_rng_init(&rng, seed);
-    for (size_t r = 0; r < m && g > 1; r++)
-        means[r] = resampled_mean(sum, g < x->n ? count : NULL, g, &rng);
-    qsort(means, m, sizeof *means, compare_double);
-    for (int i = 0; i < 2 && g > 1; i++) {
-        const double tail = expanded_tail(level[i], g);
-        out[i] = (kept_interval){sorted_quantile(means, (int)m, tail),
-                                 sorted_quantile(means, (int)m, 1 - tail)};
-    }
-    free(means);
 }
 
 /* All sign patterns with the first sign fixed: |sum| is the same for a pattern and its opposite.
@@ -215,7 +173,7 @@ double kept_signflip_clusters(const double *x, const int *cluster, int n, int ro
     double *sum = kept_calloc(2 * (size_t)n, sizeof *sum);
     if (!sum)
         return NAN;
-    const int g = gather(x, cluster, n, sum, sum + n);
+    const int g = kept_gather_clusters(x, cluster, n, sum, sum + n);
     const double p = kept_signflip(sum, g, rounds, seed);
     free(sum);
     return p;

@@ -2,7 +2,8 @@
  * independent implementation (tests/test_stats*.c). Plain double arithmetic, seeded generators, no
  * state.
  *
- *   stats.c        Wilson, McNemar, bootstrap, sign flips, quantiles, Pareto front
+ *   stats.c        Wilson, McNemar, sign flips, quantiles, Pareto front
+ *   resample.c     the bootstrap, of many rows at once
  *   stats_dist.c   distributions
  *   stats_test.c   Tango's interval, many tests at once, guarantees, planning, ranks
  *   change.c       all that is said about one paired difference, and the verdict
@@ -30,6 +31,11 @@ double kept_effective_n(const double *x, const int *cluster, int n);
 kept_interval kept_clopper_pearson(int k, int n, double level);
 /* Quantile q in [0,1] of x[n] (sorted in place), linear interpolation (type 7). n = 0: NaN. */
 double kept_quantile(double *x, int n, double q);
+void kept_sort(double *x, int n);                              /* ascending */
+double kept_sorted_quantile(const double *x, int n, double q); /* the same of sorted x, n > 0 */
+/* Sums and sizes of the clusters of x, in order of their first sample, added to sum[n] and
+ * count[n]. cluster NULL: each sample its own. Returns how many there are. */
+int kept_gather_clusters(const double *x, const int *cluster, int n, double *sum, double *count);
 
 /* ---- paired differences --------------------------------------------------------------------- */
 /* Exact two-sided McNemar p for b regressions and c improvements (binomial, 1 when b + c = 0). */
@@ -69,6 +75,11 @@ typedef struct kept_paired {
  * Fewer than two clusters, or out of memory: NaN. */
 void kept_bootstrap(const kept_paired *x, int rounds, uint64_t seed, const double level[2],
                     kept_interval out[2]);
+/* The same of n_rows rows, which is what the cells of a task are: rows with equally many clusters
+ * draw the same ones, so what is drawn is drawn once for several of them. Each row has the bits
+ * that it has alone. out [n_rows][2]. */
+void kept_bootstrap_rows(const kept_paired *x, int n_rows, int rounds, uint64_t seed,
+                         const double level[2], kept_interval (*out)[2]);
 
 typedef struct kept_change {
     int n, n_clusters, regressions, improvements;
@@ -89,6 +100,10 @@ typedef struct kept_change {
  * >= 0. NOMEM. */
 kept_status kept_change_of(const kept_paired *x, double margin, double level, kept_change *out,
                            kept_error *err);
+/* The same of n_rows rows, margin [n_rows], out [n_rows]: faster than one by one, with their bits.
+ */
+kept_status kept_changes_of(const kept_paired *x, const double *margin, int n_rows, double level,
+                            kept_change *out, kept_error *err);
 
 /* What `more` is, at another level: where a verdict is one of several. */
 double kept_samples_more(const kept_paired *x, const kept_change *c, double margin, double level);

@@ -7,7 +7,6 @@
 #include "cache/private.h"
 
 #include <assert.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -156,6 +155,11 @@ const int32_t *kept_cache_pages(const kept_cache *c, int layer, int head)
     return kept_cache_list(c, layer, head, 0);
 }
 
+kept_codecs kept_cache_form(const kept_cache *c, int layer, int head, int page)
+{
+    return c->pool->form[kept_cache_list(c, layer, head, 0)[page]];
+}
+
 int kept_cache_n_planes(const kept_cache *c)
 {
     return c->n_planes;
@@ -237,79 +241,6 @@ int32_t kept_cache_private_page(kept_cache *c, int32_t id)
     c->held_bytes += p->page_bytes - kept_pool_bytes_of(p, id);
     kept_pool_drop_page(p, id);
     return to;
-}
-
-/* A packed page in place of F16 page id, which loses one reference, or -1. In a pool without room
- * for both, a page that nobody shares goes before its packed copy comes. */
-static int32_t pack_page(kept_pool *p, int32_t id, kept_codecs form, const uint8_t *channels)
-{
-    int32_t pos[KEPT_PAGE_SLOTS], to = kept_pool_take_page(p, form);
-    const bool first = to < 0;
-    if (first && (p->refs[id] > 1 || !kept_pool_has_place(p, form)))
-        return -1;
-    const kept_packed packed = {first ? p->scratch : kept_pool_page(p, to), form, p->head_size,
-                                channels};
-    kept_codec_pack(packed, kept_pool_page(p, id));
-    memcpy(pos, p->pos + (size_t)id * KEPT_PAGE_SLOTS, KEPT_POS_BYTES);
-    kept_pool_drop_page(p, id);
-    if (first) {
-        to = kept_pool_take_page(p, form);
-        assert(to >= 0);
-        memcpy(kept_pool_page(p, to), p->scratch, kept_pool_bytes_of(p, to));
-    }
-    memcpy(p->pos + (size_t)to * KEPT_PAGE_SLOTS, pos, KEPT_POS_BYTES);
-    return to;
-}
-
-/* Which channels pages packed into a thin form hold: [r] into out. All of a head hold the same, so
- * that rows can move between them. */
-static void choose_channels(const kept_cache *c, const int32_t *ids, int n, kept_codecs form,
-                            const float *weight, uint8_t *out)
-{
-    const kept_pool *p = c->pool;
-    const int D = p->head_size, r = kept_codec_channels(form.k, D);
-    float k[KEPT_PAGE_SLOTS * KEPT_MAX_HEAD_SIZE];
-    double sum[KEPT_MAX_HEAD_SIZE] = {0};
-    for (int i = 0; i < n; i++)
-        if (p->form[ids[i]].k == form.k) {
-            memcpy(out, kept_codec_channels_of(kept_pool_page(p, ids[i]), form.k, D), (size_t)r);
-            return;
-        }
-    for (int i = 0; i < n; i++) {
-        if (!kept_codec_is_f16(p->form[ids[i]]))
-            continue;
-        c->kern->get(kept_pool_page(p, ids[i]), D, 0, KEPT_PAGE_SLOTS, k, NULL);
-        for (int j = 0; j < KEPT_PAGE_SLOTS * D; j++)
-            sum[j % D] += isfinite(k[j]) ? (double)k[j] * (double)k[j] : 0;
-    }
-    for (int d = 0; d < D && weight; d++)
-        sum[d] *= (double)weight[d];
-    kept_codec_choose(sum, D, r, out);
-}
-
-kept_status kept_cache_pack(kept_cache *c, int layer, int head, kept_codecs form, int skip,
-                            const float *weight)
-{
-    kept_pool *p = c->pool;
-    int32_t *ids = kept_cache_list(c, layer, head, 0);
-    const int full = kept_cache_n(c, layer, head) / KEPT_PAGE_SLOTS, n = full - skip;
-    uint8_t channels[KEPT_MAX_HEAD_SIZE];
-    if (n > 0 && kept_codec_get(form.k)->quarters)
-        choose_channels(c, ids, full, form, weight, channels);
-    for (int i = 0; i < n && !kept_codec_is_f16(form); i++) {
-        if (!kept_codec_is_f16(p->form[ids[i]]))
-            continue;
-        const int32_t to = pack_page(p, ids[i], form, channels);
-        if (to < 0)
-            return KEPT_FULL;
-        c->held_bytes += kept_pool_bytes_of(p, to);
-        kept_cache_note_peak(c); /* for a moment there were both */
-        c->held_bytes -= p->page_bytes;
-        ids[i] = to;
-        c->packed = true;
-        kept_cache_spoil_note(c, layer, head, i);
-    }
-    return KEPT_OK;
 }
 
 void kept_cache_move_row(kept_cache *c, int32_t to, int dst, int32_t from, int src)

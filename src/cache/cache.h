@@ -58,6 +58,7 @@ kept_status kept_cache_fork(kept_cache *src, int n_planes, const int *planes, ke
 
 int kept_cache_n(const kept_cache *c, int layer, int head);                /* live slots */
 const int32_t *kept_cache_pages(const kept_cache *c, int layer, int head); /* [ceil(n/64)] */
+kept_codecs kept_cache_form(const kept_cache *c, int layer, int head, int page);
 int kept_cache_n_planes(const kept_cache *c);
 /* Block ids of a plane: [ceil(n/64)]. */
 const int32_t *kept_cache_blocks(const kept_cache *c, int layer, int head, int plane);
@@ -91,6 +92,16 @@ kept_status kept_cache_retain(kept_cache *c, int layer, int head, const uint8_t 
  * room for the next packed page; the pages before it are packed. */
 kept_status kept_cache_pack(kept_cache *c, int layer, int head, kept_codecs form, int skip,
                             const float *weight);
+
+/* Full page `page` of a head gets that form, whose rows can move, if both of its halves take fewer
+ * bytes in it than now, or if it is F16; else it stays: what was rounded regains nothing in a wider
+ * form. A packed page is unpacked to F16, which rounds once, and packed again. FULL: no room. */
+kept_status kept_cache_narrow(kept_cache *c, int layer, int head, int page, kept_codecs form);
+
+/* Slot i of a head becomes what slot from[i] was, for a permutation from [n] of the live slots that
+ * moves slots of F16 pages only. Shared pages get a private copy first. FULL: no page is free for
+ * one, nothing changed. */
+kept_status kept_cache_arrange(kept_cache *c, int layer, int head, const int32_t *from);
 
 /* From now on every page has a note of n_blocks blocks of KEPT_NOTE_BLOCK numbers, for ways of
  * reading (kept/policy.h). A fork has none until it is asked to. ARGUMENT: it has notes, FULL,

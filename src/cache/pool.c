@@ -95,7 +95,7 @@ kept_status kept_pool_new(int head_size, size_t n_pages, size_t n_blocks, kept_p
     p->order = kept_calloc(p->n_ids, sizeof *p->order);
     p->list = kept_calloc(p->n_ids, sizeof *p->list);
     p->huge = kept_calloc(1, sizeof *p->huge);
-    p->scratch = kept_aligned(64, p->page_bytes);
+    p->scratch = kept_aligned(64, 2 * p->page_bytes);
     if (!p->refs || !p->where || !p->form || !p->free_ids || !p->regions || !p->free_blocks ||
         !p->mask || !p->order || !p->list || !p->huge || !p->scratch)
         goto nomem;

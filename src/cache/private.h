@@ -61,7 +61,7 @@ struct kept_pool {
     size_t n_free_blocks, peak_pages;
     uint64_t *mask;        /* [n_ids] scratch of retain: live slots of a head's pages */
     int32_t *order, *list; /* [n_ids] scratch of retain */
-    uint8_t *scratch;      /* an F16 page */
+    uint8_t *scratch;      /* two F16 pages */
     pool_huge *huge;
     size_t n_caches;
 };

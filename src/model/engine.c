@@ -88,10 +88,11 @@ static kept_status make_buffers(kept_engine *e, kept_error *err)
     e->rope_buf = kept_calloc((size_t)e->max_batch, sizeof *e->rope_buf);
     e->out_buf = kept_calloc((size_t)e->max_batch, sizeof *e->out_buf);
     e->keep_buf = kept_calloc((size_t)e->max_tokens + KEPT_PAGE_SLOTS, 1);
+    e->pack_work = kept_calloc((size_t)e->max_tokens + KEPT_PAGE_SLOTS, sizeof *e->pack_work);
     e->evict_work = kept_evict_work_new();
     e->inv_norm = kept_calloc((size_t)e->max_batch, sizeof *e->inv_norm);
     if (!e->inv_norm || !e->rope_buf || !e->nodes || !e->jobs || !e->tok_buf || !e->pos_buf ||
-        !e->out_buf || !e->keep_buf || !e->evict_work)
+        !e->out_buf || !e->keep_buf || !e->pack_work || !e->evict_work)
         return kept_fail(err, KEPT_NOMEM, "no memory for an engine of %d tokens", e->max_tokens);
     for (int l = 0; l < i->n_layers; l++)
         e->nodes[l] = (kept_node){e, l};
@@ -162,8 +163,9 @@ void kept_engine_free(kept_engine *e)
     kept_evict_work_free(e->evict_work);
     kept_record_engine_free(e);
     kept_control_engine_free(e);
-    void *all[] = {e->nodes,    e->jobs,      e->tok_buf,  e->pos_buf, e->out_buf,  e->logits,
-                   e->keep_buf, e->rope_freq, e->inv_norm, e->predict, e->rope_buf, e->local};
+    void *all[] = {e->nodes,   e->jobs,     e->tok_buf,   e->pos_buf,   e->out_buf,
+                   e->logits,  e->keep_buf, e->pack_work, e->rope_freq, e->inv_norm,
+                   e->predict, e->rope_buf, e->local};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         free(all[i]);
     free(e);

@@ -175,9 +175,10 @@ struct kept_engine {
     double *cosine_buf;        /* [n_layers] means handed to a policy */
     float *w_o;                /* [n_embd][n_heads*D] of layer w_o_layer */
     int w_o_layer;
-    float *rope_freq;                              /* [n_rope/2] */
-    uint8_t *keep_buf;                             /* [max_tokens + KEPT_PAGE_SLOTS] */
-    int32_t *pos_scratch;                          /* [max_tokens + KEPT_PAGE_SLOTS] */
+    float *rope_freq;     /* [n_rope/2] */
+    uint8_t *keep_buf;    /* [max_tokens + KEPT_PAGE_SLOTS] */
+    int32_t *pos_scratch; /* [n_threads][KEPT_SEG_PAGES * KEPT_PAGE_SLOTS] */
+    int32_t *pack_work;   /* [max_tokens + KEPT_PAGE_SLOTS] of who packs */
     const kept_trained *trained[KEPT_MAX_TRAINED]; /* lent by kept_engine_add_trained */
     int n_trained;
     /* hidden.c */

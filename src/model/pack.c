@@ -27,7 +27,8 @@ void kept_seq_pack(kept_seq *s, int from, int to, int fresh)
                             .head_size = info->head_size,
                             .group = info->n_heads / info->n_kv_heads,
                             .recent = recent_queries,
-                            .ctx = s};
+                            .ctx = s,
+                            .work = s->engine->pack_work};
     /* A pool that is full puts it off: what is not packed is attended to as it is. */
     s->pack_owed = kept_strategy_pack(s->strategy, &p) != KEPT_OK;
     s->compact_ns += kept_clock_ns() - t0;

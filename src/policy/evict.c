@@ -204,6 +204,10 @@ void kept_pass_split(kept_pass *p)
                     .share = p->share};
     for (int l = 0; x.cosine && l < p->n_layers; l++)
         p->cosine[l] = p->e->cosine[p->layer[l]];
+    if (kept_form_is(p->s, &kept_part_waterfill)) {
+        kept_grade_split(p);
+        return;
+    }
     if (p->alloc->needs_scores)
         collect_open(p);
     p->alloc->split(&x, p->keep);
@@ -291,6 +295,7 @@ static void merge_one(void *arg, int lane, int k)
 static kept_status drop(kept_pass *p)
 {
     const int at_once = p->n_lanes > 1 ? p->n_lanes : 1;
+    const bool grades = kept_form_grades(p->s);
     for (int first = 0; first < p->n_all; first += at_once) {
         const int n = p->n_all - first < at_once ? p->n_all - first : at_once;
         merge_work x = {p, first};
@@ -299,13 +304,17 @@ static kept_status drop(kept_pass *p)
         else if (p->merge->merge)
             merge_one(&x, 0, 0);
         for (int k = 0; k < n; k++) {
+            if (grades)
+                kept_grade_note(p, first + k);
             kept_status st = kept_pass_cut(p, first + k, p->mask + p->at[first + k],
                                            p->merge->merge ? &p->merged[k] : NULL);
             if (st)
                 return st;
+            if (grades)
+                kept_grade_find(p, first + k);
         }
     }
-    return KEPT_OK;
+    return grades ? kept_grade_pack(p) : KEPT_OK;
 }
 
 /* Shows every head to the score. */
@@ -366,6 +375,9 @@ kept_status kept_strategy_look(const kept_strategy *s, const kept_evict *e, kept
 bool kept_pass_is_due(const kept_pass *p)
 {
     const int64_t slack = (int64_t)kept_strategy_when(p->s).slack * p->n_all;
+    const int64_t page = (int64_t)p->n_all * KEPT_PAGE_SLOTS;
+    if (kept_form_grades(p->s) && (!p->e->left || p->n_slots >= p->e->left + page))
+        return true; /* there are pages that nothing has graded */
     if (p->alloc->data_dependent)
         return !slack || p->n_slots > p->e->left + slack;
     return p->n_slots > p->total + slack;

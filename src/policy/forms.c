@@ -1,4 +1,5 @@
 /* forms: the codec axis: in which form pages of a layer are kept, and what that makes of a budget.
+ * Packing itself is in forms_pack.c.
  *
  * A page is 256 D bytes while it fills and stays so among the newest `residual` slots; any other is
  * packed into P bytes. A head of n slots holds its last n % 64 slots and 64 R residual ones as F16:
@@ -8,7 +9,7 @@
  * The right side is what a budget counts per head. It grows by at most 4 D a slot and is concave,
  * so for a number of slots it is largest where heads hold equally many: a total that fits so fits
  * however heads share it, and what is really held exceeds a budget by the rest of the newest page
- * only.
+ * only. Forms by age and by rank are such sums of more pieces, the widest first, so the same holds.
  */
 #include "policy/parts.h"
 
@@ -18,9 +19,19 @@
 #define P64         KEPT_PAGE_SLOTS
 #define THIN_WINDOW 32 /* ThinK: queries by which channels are chosen */
 
+/* The forms that pages may grow narrower by: rows move between pages of each. */
+static const uint8_t graded[] = {KEPT_F16, KEPT_Q8, KEPT_Q4, KEPT_ROT4, KEPT_ROT3, KEPT_ROT2};
+
+const uint8_t kept_water_codec[] = {KEPT_ROT2, KEPT_ROT3, KEPT_ROT4, KEPT_Q8, KEPT_F16};
+
 static bool packs(const kept_strategy *s)
 {
-    return s->part[KEPT_AXIS_CODEC] == &kept_part_store;
+    return s->part[KEPT_AXIS_CODEC] && s->part[KEPT_AXIS_CODEC] != &kept_part_f16;
+}
+
+bool kept_form_is(const kept_strategy *s, const kept_part *codec)
+{
+    return s->part[KEPT_AXIS_CODEC] == codec;
 }
 
 bool kept_strategy_packs(const kept_strategy *s)
@@ -35,7 +46,7 @@ kept_codecs kept_strategy_form(const kept_strategy *s, int l, int n_layers)
 {
     static const uint8_t edge_codec[] = {KEPT_F16, KEPT_Q8}; /* choices of edge-as */
     const double *o = s->option[KEPT_AXIS_CODEC];
-    if (!packs(s))
+    if (!kept_form_is(s, &kept_part_store))
         return (kept_codecs){KEPT_F16, KEPT_F16};
     const int edge = (int)o[KEPT_STORE_EDGE];
     const uint8_t at_edge = edge_codec[(int)o[KEPT_STORE_EDGE_AS]];
@@ -46,15 +57,183 @@ kept_codecs kept_strategy_form(const kept_strategy *s, int l, int n_layers)
 
 int kept_strategy_residual(const kept_strategy *s)
 {
-    return packs(s) ? ((int)s->option[KEPT_AXIS_CODEC][KEPT_STORE_RESIDUAL] + P64 - 1) / P64 : 0;
+    const double *o = s->option[KEPT_AXIS_CODEC];
+    return kept_form_is(s, &kept_part_store) ? ((int)o[KEPT_STORE_RESIDUAL] + P64 - 1) / P64 : 0;
+}
+
+static kept_codecs both(double choice)
+{
+    return (kept_codecs){graded[(int)choice], graded[(int)choice]};
+}
+
+/* What a page without any merit is stored as. */
+static kept_codecs narrow_form(const kept_strategy *s, int l, int n_layers)
+{
+    if (!kept_form_is(s, &kept_part_waterfill))
+        return kept_strategy_form(s, l, n_layers);
+    const uint8_t k = kept_water_codec[(int)s->option[KEPT_AXIS_CODEC][KEPT_WATER_LEAST]];
+    return (kept_codecs){k, k};
+}
+
+bool kept_form_grades(const kept_strategy *s)
+{
+    return kept_form_is(s, &kept_part_ranked) || kept_form_is(s, &kept_part_waterfill);
+}
+
+/* A ladder of forms, with pages up to either cut in the first and the second. */
+static kept_rungs ladder(const double *form, const double cut[2], int n)
+{
+    kept_rungs r = {.pages = {(int)fmin(n, fmin(cut[0], cut[1]))}};
+    for (int i = 0; i < 3; i++)
+        r.form[i] = both(form[i]);
+    r.pages[1] = (int)fmin(n, cut[1]) - r.pages[0];
+    r.pages[2] = n - r.pages[0] - r.pages[1];
+    return r;
+}
+
+#define FUZZ 1e-9 /* so that a part of n that is whole in decimals is whole */
+
+kept_rungs kept_form_rungs(const kept_strategy *s, int l, int n_layers, int n)
+{
+    const double *o = s->option[KEPT_AXIS_CODEC];
+    double cut[2];
+    if (kept_form_is(s, &kept_part_aged)) {
+        for (int i = 0; i < 2; i++) {
+            const double at = o[KEPT_AGED_MID_AFTER + i];
+            cut[i] = (int)o[KEPT_AGED_IN] == KEPT_AGED_TOKENS ? ceil(at / P64)
+                                                              : floor(at / 100 * n + FUZZ);
+        }
+        return ladder(o + KEPT_AGED_NEW, cut, n);
+    }
+    if (kept_form_is(s, &kept_part_ranked)) {
+        cut[0] = floor(o[KEPT_RANKED_TOP_PART] * n + FUZZ);
+        cut[1] = floor((o[KEPT_RANKED_TOP_PART] + o[KEPT_RANKED_MID_PART]) * n + FUZZ);
+        return ladder(o + KEPT_RANKED_TOP, cut, n);
+    }
+    const kept_codecs f16 = {KEPT_F16, KEPT_F16};
+    const int wide = kept_strategy_residual(s) < n ? kept_strategy_residual(s) : n;
+    return (kept_rungs){{f16, f16, narrow_form(s, l, n_layers)}, {wide, 0, n - wide}};
 }
 
 /* ---- what cannot be ------------------------------------------------------------------------- */
 
+/* What stays F16 of a head: slots at its young end, whole pages. */
+static int wide_slots(const kept_strategy *s)
+{
+    const double *o = s->option[KEPT_AXIS_CODEC];
+    if (kept_form_is(s, &kept_part_store))
+        return kept_strategy_residual(s) * P64;
+    if (!kept_form_is(s, &kept_part_aged) || (int)o[KEPT_AGED_IN] != KEPT_AGED_TOKENS)
+        return 0;
+    const int last =
+        graded[(int)o[KEPT_AGED_MID]] == KEPT_F16 ? KEPT_AGED_OLD_AFTER : KEPT_AGED_MID_AFTER;
+    return graded[(int)o[KEPT_AGED_NEW]] == KEPT_F16 ? (int)ceil(o[last] / P64) * P64 : 0;
+}
+
+/* What makes that less. */
+static const char *narrower_wide(const kept_strategy *s)
+{
+    return kept_form_is(s, &kept_part_store) ? "residual=0" : "a smaller mid-after";
+}
+
+/* Forms of a ladder: the first three options. */
+static kept_status check_ladder(const kept_strategy *s, kept_error *err)
+{
+    const double *o = s->option[KEPT_AXIS_CODEC];
+    const kept_option *option = s->part[KEPT_AXIS_CODEC]->options;
+    for (int i = 0; i < 2; i++)
+        if (kept_codec_get(graded[(int)o[i]])->bits < kept_codec_get(graded[(int)o[i + 1]])->bits)
+            return kept_fail(err, KEPT_ARGUMENT,
+                             "'%s' goes from wide to narrow, and %s=%s has more bits than %s=%s",
+                             s->part[KEPT_AXIS_CODEC]->name, option[i + 1].name,
+                             option[i + 1].choices[(int)o[i + 1]], option[i].name,
+                             option[i].choices[(int)o[i]]);
+    return KEPT_OK;
+}
+
+static kept_status check_aged(const kept_strategy *s, kept_error *err)
+{
+    const double *o = s->option[KEPT_AXIS_CODEC];
+    const kept_option *option = kept_part_aged.options;
+    const double most = (int)o[KEPT_AGED_IN] == KEPT_AGED_TOKENS ? INFINITY : 100;
+    for (int i = KEPT_AGED_MID_AFTER; i <= KEPT_AGED_OLD_AFTER; i++)
+        if (o[i] > most)
+            return kept_fail(err, KEPT_ARGUMENT,
+                             "%s=%.0f is more than 100 percent of a head; use in=tokens",
+                             option[i].name, o[i]);
+    return KEPT_OK;
+}
+
+static kept_status check_budget(const kept_strategy *s, kept_error *err)
+{
+    const double wide = kept_form_is(s, &kept_part_store)
+                            ? s->option[KEPT_AXIS_CODEC][KEPT_STORE_RESIDUAL]
+                            : wide_slots(s);
+    if (s->budget_kind != KEPT_BUDGET_TOKENS || wide < s->budget || !wide)
+        return KEPT_OK;
+    return kept_fail(err, KEPT_ARGUMENT,
+                     "the last %.0f slots of a head stay f16, and the budget is %.0f: nothing "
+                     "would be packed; use %s or a larger budget",
+                     wide, s->budget, narrower_wide(s));
+}
+
+/* Two axes decide the same, or the score does not let heads differ. */
+static kept_status check_water(const kept_strategy *s, kept_error *err)
+{
+    const double *o = s->option[KEPT_AXIS_CODEC];
+    const kept_option *option = kept_part_waterfill.options;
+    const kept_score *score = kept_strategy_score(s);
+    if (o[KEPT_WATER_LEAST] > o[KEPT_WATER_MOST])
+        return kept_fail(err, KEPT_ARGUMENT, "least=%s has more bits than most=%s",
+                         option[KEPT_WATER_LEAST].choices[(int)o[KEPT_WATER_LEAST]],
+                         option[KEPT_WATER_MOST].choices[(int)o[KEPT_WATER_MOST]]);
+    if (s->budget_kind == KEPT_BUDGET_TOKENS)
+        return kept_fail(err, KEPT_ARGUMENT,
+                         "'waterfill' spends bytes: write the budget in %% or as a size such as "
+                         "@64MiB");
+    for (kept_axis a = KEPT_AXIS_ALLOCATOR; a < KEPT_N_AXES; a++)
+        if ((a == KEPT_AXIS_ALLOCATOR || a == KEPT_AXIS_CONTROLLER) &&
+            s->part[a] != kept_part_default(a))
+            return kept_fail(err, KEPT_ARGUMENT,
+                             "'waterfill' decides what every head keeps, so it takes no %s such "
+                             "as '%s'",
+                             kept_axis_name(a), s->part[a]->name);
+    if (score->layer_shared || kept_strategy_wrapper(s)->layer_shared)
+        return kept_fail(
+            err, KEPT_ARGUMENT,
+            "'waterfill' cuts every head by itself, and '%s' keeps the same tokens in "
+            "all heads of a layer; use ranked",
+            (score->layer_shared ? s->part[KEPT_AXIS_SCORE] : s->part[KEPT_AXIS_WRAPPER])->name);
+    return KEPT_OK;
+}
+
+static kept_status check_graded(const kept_strategy *s, kept_error *err)
+{
+    const char *name = s->part[KEPT_AXIS_CODEC]->name;
+    if (s->part[KEPT_AXIS_SCORE] == &kept_score_full.part)
+        return kept_fail(err, KEPT_ARGUMENT,
+                         "'%s' stores pages by what a score says of their slots, and 'full' says "
+                         "nothing; write for example 'snapkv+%s@25%%'",
+                         name, name);
+    if (s->part[KEPT_AXIS_SCHEDULE] == &kept_part_layers)
+        return kept_fail(err, KEPT_ARGUMENT,
+                         "'%s' must have scored all slots before it can store one, so it cannot "
+                         "evict by 'layers'; use the schedule prefill or chunks",
+                         name);
+    return kept_form_is(s, &kept_part_ranked) ? check_ladder(s, err) : check_water(s, err);
+}
+
 kept_status kept_form_check(const kept_strategy *s, kept_error *err)
 {
     const double *o = s->option[KEPT_AXIS_CODEC];
-    if (!packs(s))
+    if (kept_form_is(s, &kept_part_aged)) {
+        kept_status st = check_ladder(s, err);
+        st = st ? st : check_aged(s, err);
+        return st ? st : check_budget(s, err);
+    }
+    if (kept_form_grades(s))
+        return check_graded(s, err);
+    if (!kept_form_is(s, &kept_part_store))
         return KEPT_OK;
     const kept_codec_info *k = kept_codec_get((int)o[KEPT_STORE_K]);
     if (k->quarters && kept_strategy_moves_keys(s))
@@ -74,12 +253,7 @@ kept_status kept_form_check(const kept_strategy *s, kept_error *err)
             "'%s' rewrites slots one by one, and keys stored as %s have scales for 32 slots "
             "together; leave it out, or use k=%s",
             s->part[KEPT_AXIS_MERGE]->name, k->name, k->bits == 4 ? "q4" : "rot2");
-    if (s->budget_kind == KEPT_BUDGET_TOKENS && o[KEPT_STORE_RESIDUAL] >= s->budget)
-        return kept_fail(err, KEPT_ARGUMENT,
-                         "the last %.0f slots of a head stay f16, and the budget is %.0f: nothing "
-                         "would be packed; use residual=0 or a larger budget",
-                         o[KEPT_STORE_RESIDUAL], s->budget);
-    return KEPT_OK;
+    return check_budget(s, err);
 }
 
 kept_status kept_strategy_fits(const kept_strategy *s, int head_size, kept_error *err)
@@ -91,7 +265,7 @@ kept_status kept_strategy_fits(const kept_strategy *s, int head_size, kept_error
     }
     const double *o = s->option[KEPT_AXIS_CODEC];
     const char *why = NULL;
-    if (s->n_states || !packs(s) ||
+    if (s->n_states || !kept_form_is(s, &kept_part_store) ||
         kept_codec_fits((kept_codecs){(uint8_t)o[KEPT_STORE_K], (uint8_t)o[KEPT_STORE_V]},
                         head_size, &why))
         return KEPT_OK;
@@ -100,112 +274,124 @@ kept_status kept_strategy_fits(const kept_strategy *s, int head_size, kept_error
                      kept_strategy_name(s), head_size, why);
 }
 
+/* The narrowest pages of all heads must fit. */
+static kept_status holds_pages(const kept_strategy *s, int n_layers, int n_heads, int head_size,
+                               int32_t n_tokens, kept_error *err)
+{
+    const double heads = (double)n_layers * n_heads;
+    const double page = (double)kept_codec_page_bytes(narrow_form(s, 0, 1), head_size);
+    const double bytes = kept_form_spends(s, n_layers, n_heads, head_size, n_tokens);
+    if (bytes >= heads * page || n_tokens < P64)
+        return KEPT_OK;
+    return kept_fail(
+        err, KEPT_ARGUMENT,
+        "'%s' holds whole pages, and one of the narrowest for each of %.0f heads takes "
+        "%.0f bytes: of %d tokens its budget is %.0f; use a larger one",
+        kept_strategy_name(s), heads, heads * page, (int)n_tokens, bytes);
+}
+
 kept_status kept_strategy_leaves_some(const kept_strategy *s, int n_layers, int n_heads,
                                       int head_size, int32_t n_tokens, kept_error *err)
 {
-    if (s->n_states || !packs(s) || s->option[KEPT_AXIS_CODEC][KEPT_STORE_RESIDUAL] <= 0)
+    if (!s->n_states && kept_form_is(s, &kept_part_waterfill))
+        return holds_pages(s, n_layers, n_heads, head_size, n_tokens, err);
+    if (s->n_states || wide_slots(s) <= 0 || kept_strategy_is_full(s))
         return KEPT_OK;
     const int64_t slots = kept_strategy_budget_slots(s, n_layers, n_heads, head_size, n_tokens);
     const int64_t each = slots / ((int64_t)n_layers * n_heads);
-    if (each > kept_strategy_residual(s) * P64)
+    if (each > wide_slots(s))
         return KEPT_OK;
     return kept_fail(err, KEPT_ARGUMENT,
                      "'%s' leaves the last %d slots of a head in f16, and of %d tokens its budget "
-                     "holds %lld: nothing would be packed; use residual=0 or a larger budget",
-                     kept_strategy_name(s), kept_strategy_residual(s) * P64, (int)n_tokens,
-                     (long long)each);
+                     "holds %lld: nothing would be packed; use %s or a larger budget",
+                     kept_strategy_name(s), wide_slots(s), (int)n_tokens, (long long)each,
+                     narrower_wide(s));
 }
 
 /* ---- bytes ---------------------------------------------------------------------------------- */
 
+/* A piece of the sum above: so many slots of a head at so many bytes each. */
+typedef struct piece {
+    double slots, bytes;
+} piece;
+
+static double slot_bytes(kept_codecs form, int head_size)
+{
+    return (double)kept_codec_page_bytes(form, head_size) / P64;
+}
+
+/* The pieces of a head of the l-th layer, the last without end. Shares of a head's pages are one
+ * piece of their mean: how many pages that makes is rounded down where they are wider. */
+static int pieces_of(const kept_strategy *s, int l, int n_layers, int head_size, piece out[4])
+{
+    enum { MANY = 1 << 20 }; /* pages, so that every rung has its own */
+    const kept_rungs r = kept_form_rungs(s, l, n_layers, MANY);
+    const bool shares = kept_form_is(s, &kept_part_ranked) ||
+                        (kept_form_is(s, &kept_part_aged) &&
+                         (int)s->option[KEPT_AXIS_CODEC][KEPT_AGED_IN] != KEPT_AGED_TOKENS);
+    double mean = 0;
+    int n = 0;
+    if (!kept_form_is(s, &kept_part_waterfill)) /* which keeps whole pages */
+        out[n++] = (piece){P64 - 1, slot_bytes((kept_codecs){KEPT_F16, KEPT_F16}, head_size)};
+    for (int i = 0; i < 3; i++) {
+        const double bytes = slot_bytes(r.form[i], head_size);
+        mean += bytes * r.pages[i] / MANY;
+        if (!shares)
+            out[n++] = (piece){i == 2 ? INFINITY : (double)r.pages[i] * P64, bytes};
+    }
+    if (shares)
+        out[n++] = (piece){INFINITY, mean};
+    return n;
+}
+
+double kept_form_spends(const kept_strategy *s, int n_layers, int n_heads, int head_size,
+                        int32_t full_tokens)
+{
+    const double full = (double)n_layers * n_heads * full_tokens * 4 * head_size;
+    if (!kept_form_is(s, &kept_part_waterfill))
+        return 0;
+    return s->budget_kind == KEPT_BUDGET_BYTES ? s->budget : s->budget * full / 100;
+}
+
 int64_t kept_form_slots(const kept_strategy *s, int n_layers, int n_heads, int head_size,
                         double bytes)
 {
-    const double full = (double)kept_page_bytes(head_size) / P64;
-    const double cap = kept_strategy_residual(s) * P64 + P64 - 1;
-    double packed = 0, most = 0; /* bytes of a packed slot in all layers together, and in one */
+    const bool even =
+        kept_strategy_allocator(s)->even_layers; /* else any layer may get any share */
+    piece all[4] = {{0, 0}};
+    double left = bytes / n_heads, slots = 0;
+    int n = 0;
     for (int l = 0; l < n_layers; l++) {
-        const double x =
-            (double)kept_codec_page_bytes(kept_strategy_form(s, l, n_layers), head_size) / P64;
-        packed += x;
-        most = x > most ? x : most;
+        piece x[4];
+        n = pieces_of(s, l, n_layers, head_size, x);
+        for (int i = 0; i < n; i++) {
+            all[i].slots = x[i].slots;
+            all[i].bytes = even ? all[i].bytes + x[i].bytes : fmax(all[i].bytes, x[i].bytes);
+        }
     }
-    if (!kept_strategy_allocator(s)->even_layers) /* any layer may get any share */
-        packed = most * n_layers;
-    const double more = full * n_layers - packed, each = bytes / n_heads;
-    const double n =
-        each <= cap * full * n_layers ? each / (full * n_layers) : (each - more * cap) / packed;
-    return (int64_t)floor(n * n_layers * n_heads);
+    for (int i = 0; i < n; i++) {
+        const double each = even ? all[i].bytes : all[i].bytes * n_layers;
+        const double take = fmin(all[i].slots, left / each);
+        slots += take;
+        left -= take * each;
+        if (take < all[i].slots)
+            break;
+    }
+    return (int64_t)floor(slots * n_layers * n_heads);
 }
 
 uint64_t kept_strategy_bytes(const kept_strategy *s, int n_layers, int n_heads, int head_size,
                              uint64_t slots)
 {
     const uint64_t heads = (uint64_t)n_layers * (uint64_t)n_heads, f16 = kept_page_bytes(head_size);
-    const uint64_t residual = (uint64_t)kept_strategy_residual(s);
     uint64_t sum = 0;
     for (uint64_t i = 0; i < heads; i++) {
         const int l = (int)(i / (uint64_t)n_heads);
-        const uint64_t n = slots / heads + (i < slots % heads), full = n / P64;
-        const uint64_t packed = full > residual ? full - residual : 0;
-        sum += packed * kept_codec_page_bytes(kept_strategy_form(s, l, n_layers), head_size);
-        sum += ((n + P64 - 1) / P64 - packed) * f16;
+        const uint64_t n = slots / heads + (i < slots % heads);
+        const kept_rungs r = kept_form_rungs(s, l, n_layers, (int)(n / P64));
+        for (int k = 0; k < 3; k++)
+            sum += (uint64_t)r.pages[k] * kept_codec_page_bytes(r.form[k], head_size);
+        sum += n % P64 ? f16 : 0;
     }
     return sum;
-}
-
-/* ---- packing -------------------------------------------------------------------------------- */
-
-int kept_form_recent(const kept_strategy *s)
-{
-    return packs(s) && kept_codec_get((int)s->option[KEPT_AXIS_CODEC][KEPT_STORE_K])->quarters
-               ? THIN_WINDOW
-               : 0;
-}
-
-/* What a channel of the keys of a head weighs (ThinK eq. 5: a channel's part of the scores is at
- * most the length of its queries times that of its keys; squares order alike). */
-static void weigh_channels(const kept_packing *p, const float *recent, int n_recent, int at,
-                           float *weight)
-{
-    const size_t D = (size_t)p->head_size, row = (size_t)p->group * D;
-    const int layer = at / p->n_heads, head = at % p->n_heads;
-    memset(weight, 0, D * sizeof *weight);
-    for (int t = 0; t < n_recent; t++) {
-        const float *q =
-            recent +
-            (((size_t)layer * (size_t)n_recent + (size_t)t) * (size_t)p->n_heads + (size_t)head) *
-                row;
-        for (size_t i = 0; i < row; i++)
-            weight[i % D] += q[i] * q[i];
-    }
-}
-
-kept_status kept_strategy_pack(const kept_strategy *s, const kept_packing *p)
-{
-    const int skip = kept_strategy_residual(s);
-    const float *recent = NULL;
-    int n_layers = 0, at = 0, n_recent = -1; /* not asked for yet */
-    for (int l = 0; l < p->n_layers; l++)
-        n_layers += !(p->windowed && p->windowed[l]);
-    for (int l = 0; l < p->to; l++) {
-        if (p->windowed && p->windowed[l])
-            continue;
-        const kept_codecs form = kept_strategy_form(s, at++, n_layers);
-        for (int h = 0; h < p->n_heads && l >= p->from; h++) {
-            if (p->fresh && kept_cache_n(p->cache, l, h) % P64 >= p->fresh)
-                continue; /* no page has been filled */
-            float weight[KEPT_MAX_HEAD_SIZE];
-            const bool thin = kept_codec_get(form.k)->quarters != 0;
-            if (thin && p->recent && n_recent < 0)
-                recent = p->recent(p->ctx, &n_recent);
-            if (thin && recent)
-                weigh_channels(p, recent, n_recent, l * p->n_heads + h, weight);
-            kept_status st =
-                kept_cache_pack(p->cache, l, h, form, skip, thin && recent ? weight : NULL);
-            if (st)
-                return st;
-        }
-    }
-    return KEPT_OK;
 }

@@ -59,6 +59,106 @@ const kept_part kept_part_store = {
     .fallback = store_fallback,
 };
 
+/* In the order of `graded` in forms.c. */
+static const char *const graded_codecs[] = {"f16", "q8", "q4", "rot4", "rot3", "rot2", NULL};
+static const char *const age_units[] = {"tokens", "percent", NULL};
+
+static const kept_option aged_options[] = {
+    {"new", 0, 0, 5, true, graded_codecs, "what young pages are stored as"},
+    {"mid", 1, 0, 5, true, graded_codecs, "what pages become after mid-after"},
+    {"old", 2, 0, 5, true, graded_codecs, "what pages become after old-after"},
+    {"mid-after", 128, 0, ANY_POSITION, true, NULL,
+     "age at which a page becomes mid: slots of its head in younger pages, in whole pages (10 "
+     "with in=percent)"},
+    {"old-after", 512, 0, ANY_POSITION, true, NULL,
+     "age at which it becomes old, whatever mid-after says (50 with in=percent)"},
+    {"in", KEPT_AGED_TOKENS, 0, 1, true, age_units,
+     "what ages count: slots, or percent of the slots that the head holds"},
+};
+
+/* No wider than what goes before; ages in the unit. */
+static double aged_fallback(const double *o, int i)
+{
+    const double usual = aged_options[i].value;
+    if (i == KEPT_AGED_MID || i == KEPT_AGED_OLD)
+        return o[i - 1] > usual ? o[i - 1] : usual;
+    if (i > KEPT_AGED_OLD && (int)o[KEPT_AGED_IN] == KEPT_AGED_PERCENT)
+        return i == KEPT_AGED_MID_AFTER ? 10 : i == KEPT_AGED_OLD_AFTER ? 50 : usual;
+    return usual;
+}
+
+const kept_part kept_part_aged = {
+    .abi = KEPT_POLICY_ABI,
+    .axis = KEPT_AXIS_CODEC,
+    .name = "aged",
+    .summary = "pages get narrower as they grow old, in place: a ladder of forms",
+    .paper = "",
+    .deviations =
+        "a page is as old as its youngest slot; a page that is packed again is unpacked to f16 "
+        "and rounded once more, so what it lost it does not regain: a wider form is for pages to "
+        "come; the last rung, eviction, is the score's and the budget's",
+    .options = aged_options,
+    .n_options = 6,
+    .fallback = aged_fallback,
+};
+
+static const kept_option ranked_options[] = {
+    {"top", 1, 0, 5, true, graded_codecs, "what the best pages of a head are stored as"},
+    {"mid", 3, 0, 5, true, graded_codecs, "what the next ones are"},
+    {"low", 5, 0, 5, true, graded_codecs, "what the others are"},
+    {"top-part", 0.25, 0, 1, false, NULL, "part of a head's pages that is top, rounded down"},
+    {"mid-part", 0.5, 0, 1, false, NULL, "part that is mid"},
+};
+
+static double ranked_fallback(const double *o, int i)
+{
+    const double usual = ranked_options[i].value;
+    return (i == KEPT_RANKED_MID || i == KEPT_RANKED_LOW) && o[i - 1] > usual ? o[i - 1] : usual;
+}
+
+#define GRADED                                                                                     \
+    "slots are put in the order of their scores when they are scored, so that pages are alike "    \
+    "inside; pages that are packed already keep their slots and only get narrower; pages that "    \
+    "fill between two evictions are stored at the widest form; the best n % 64 slots are f16, "    \
+    "in the page that fills"
+
+const kept_part kept_part_ranked = {
+    .abi = KEPT_POLICY_ABI,
+    .axis = KEPT_AXIS_CODEC,
+    .name = "ranked",
+    .summary = "pages of a head are stored by rank: what scores most keeps more bits",
+    .paper = "",
+    .deviations = GRADED,
+    .options = ranked_options,
+    .n_options = 5,
+    .fallback = ranked_fallback,
+};
+
+/* In the order of the widths in forms_grade.c. */
+static const char *const water_codecs[] = {"rot2", "rot3", "rot4", "q8", "f16", NULL};
+
+static const kept_option waterfill_options[] = {
+    {"most", 4, 0, 4, true, water_codecs, "the widest form"},
+    {"least", 0, 0, 4, true, water_codecs, "the narrowest form that is not eviction"},
+    {"power", 2, 0.01, 8, false, NULL, "of a score in the distortion that losing its slot causes"},
+};
+
+const kept_part kept_part_waterfill = {
+    .abi = KEPT_POLICY_ABI,
+    .axis = KEPT_AXIS_CODEC,
+    .name = "waterfill",
+    .summary = "one budget of bytes for eviction and precision: every page of every head gets a "
+               "width from 16 bits to 0 by reverse water-filling over any score",
+    .paper = "arXiv 2605.08317 (RDKV)",
+    .deviations =
+        "widths are of pages of 64 slots, by the mean of their slots, and not of tokens or "
+        "channels; what a slot is worth is its score to the power `power` (the paper's weights "
+        "are not public); scores that heads cannot compare are parts of their head's sum; a head "
+        "that does not keep all of its slots keeps whole pages; " GRADED,
+    .options = waterfill_options,
+    .n_options = 3,
+};
+
 #define RECIPE(id, named, says, expands, cites, differs)                                           \
     const kept_recipe kept_recipe_##id = {                                                         \
         .name = named, .summary = says, .spec = expands, .paper = cites, .deviations = differs}
@@ -106,4 +206,21 @@ const kept_recipe kept_recipe_kivi2 = {
     .summary = "2 bits, scales per channel for keys and per slot for values",
     .spec = "store(k=chan2,residual=$residual)",
     KIVI,
+};
+
+const kept_recipe kept_recipe_aging = {
+    .name = "aging",
+    .summary = "f16, then q8, then q4, then gone, as tokens grow old",
+    .spec = "recency+protect(recent=0)+aged",
+    .paper = "",
+    .deviations = "",
+};
+
+const kept_recipe kept_recipe_rdkv = {
+    .name = "rdkv",
+    .summary = "attention times length of value decides on eviction and bits together",
+    .spec = "snapkv+values+waterfill",
+    .paper = "arXiv 2605.08317 (RDKV)",
+    .deviations = "the paper's weights are not public: attention of the last queries, pooled, "
+                  "times the length of the value; for others: see waterfill",
 };

@@ -94,6 +94,9 @@
     X(rerotated)                                                                                   \
     X(f16)                                                                                         \
     X(store)                                                                                       \
+    X(aged)                                                                                        \
+    X(ranked)                                                                                      \
+    X(waterfill)                                                                                   \
     X(awake)                                                                                       \
     X(park)
 
@@ -155,6 +158,8 @@
     X(think25)                                                                                     \
     X(kivi4)                                                                                       \
     X(kivi2)                                                                                       \
+    X(aging)                                                                                       \
+    X(rdkv)                                                                                        \
     X(kvtc)
 
 #define KEPT_DECLARE(id) extern const kept_score kept_score_##id;
@@ -195,6 +200,23 @@ enum {
 enum { KEPT_TEMPLATE_OFF, KEPT_TEMPLATE_KEEP, KEPT_TEMPLATE_DEMOTE }; /* choices of template= */
 enum { KEPT_DECODE_EVERY, KEPT_DECODE_SLACK };
 enum { KEPT_CHUNKS_DECODE, KEPT_CHUNKS_SLACK };
+enum {
+    KEPT_AGED_NEW,
+    KEPT_AGED_MID,
+    KEPT_AGED_OLD,
+    KEPT_AGED_MID_AFTER,
+    KEPT_AGED_OLD_AFTER,
+    KEPT_AGED_IN
+};
+enum {
+    KEPT_RANKED_TOP,
+    KEPT_RANKED_MID,
+    KEPT_RANKED_LOW,
+    KEPT_RANKED_TOP_PART,
+    KEPT_RANKED_MID_PART
+};
+enum { KEPT_WATER_MOST, KEPT_WATER_LEAST, KEPT_WATER_POWER };
+enum { KEPT_AGED_TOKENS, KEPT_AGED_PERCENT }; /* choices of in= */
 enum { KEPT_STORE_K, KEPT_STORE_V, KEPT_STORE_RESIDUAL, KEPT_STORE_EDGE, KEPT_STORE_EDGE_AS };
 enum { KEPT_PARK_BITS, KEPT_PARK_KEYS, KEPT_PARK_FIRST, KEPT_PARK_LAST };
 

@@ -14,6 +14,19 @@ typedef struct kept_merged {
 } kept_merged;
 enum { KEPT_MERGED_KEY = 1, KEPT_MERGED_VALUE = 2, KEPT_MERGED_BIAS = 4 };
 
+/* What pages get by what their slots scored: forms_grade.c. Pages of all heads, head by head. */
+typedef struct kept_grading {
+    float *by_pos;            /* [next_pos] scores of one head */
+    int32_t *from;            /* [max_n] order of its slots */
+    int *first;               /* [n_all] its first page */
+    double *low, *scale;      /* [n_all] what turns its scores into worth */
+    double *worth;            /* [pages] mean of the slots */
+    uint8_t *width;           /* [pages] what it gets: a width, or a rung */
+    uint8_t *rest;            /* [pages] slots of what is no whole page; 0: it is one */
+    uint64_t *step, *sorting; /* [KEPT_GRADE_STEPS * pages] */
+} kept_grading;
+#define KEPT_GRADE_STEPS 5
+
 /* One eviction. Head i is KV head i % n_heads of layer layer[i / n_heads]. */
 typedef struct kept_pass {
     const kept_strategy *s;
@@ -50,6 +63,7 @@ typedef struct kept_pass {
     double *share;                    /* [n_all] */
     double *signal;                   /* [n_all][2] */
     double *cosine;                   /* [n_layers] */
+    kept_grading grade;               /* if the codec grades pages */
     /* of one layer */
     kept_view_head *view; /* [n_heads] */
     int32_t *pos, *order; /* [n_heads][max_n] */
@@ -100,6 +114,16 @@ kept_status kept_pass_score(kept_pass *p, int l, kept_error *err);
 /* A view of the l-th layer that shows one head: its slots as they lie in the cache now, with what
  * needs, n_recent and plane of p ask for. Borrowed from p. */
 kept_view kept_pass_show(kept_pass *p, int l, int head);
+
+/* ---- forms_grade.c: codecs that grade pages (kept_form_grades) ---- */
+/* keep of all heads by water-filling, once their scores are in. */
+void kept_grade_split(kept_pass *p);
+/* Before and after head i is cut: its scores follow its slots. */
+void kept_grade_note(kept_pass *p, int i);
+void kept_grade_find(kept_pass *p, int i);
+/* After all are cut: slots in the order of their scores, and every page in its form. FULL: some
+ * pages are wider. */
+kept_status kept_grade_pack(kept_pass *p);
 
 /* ---- merge.c ---- */
 /* What head i leaves in its kept slots, into merged; keep [n] by slot. Reads the cache only. */

@@ -86,6 +86,24 @@ static void lay_out_merged(kept_pass *p, char *base, size_t *used)
     }
 }
 
+static void lay_out_grading(kept_pass *p, char *base, size_t *used)
+{
+    kept_grading none = {0}, *g = base ? &p->grade : &none;
+    const size_t all = (size_t)p->n_all, pages = (size_t)p->n_slots / KEPT_PAGE_SLOTS + all;
+    if (!kept_form_grades(p->s))
+        return;
+    g->by_pos = take(base, used, (size_t)p->e->next_pos, sizeof *g->by_pos);
+    g->from = take(base, used, (size_t)p->max_n, sizeof *g->from);
+    g->first = take(base, used, all, sizeof *g->first);
+    g->low = take(base, used, all, sizeof *g->low);
+    g->scale = take(base, used, all, sizeof *g->scale);
+    g->worth = take(base, used, pages, sizeof *g->worth);
+    g->width = take(base, used, pages, sizeof *g->width);
+    g->rest = take(base, used, pages, sizeof *g->rest);
+    g->step = take(base, used, KEPT_GRADE_STEPS * pages, sizeof *g->step);
+    g->sorting = take(base, used, KEPT_GRADE_STEPS * pages, sizeof *g->sorting);
+}
+
 /* Lays all arrays out from base and returns the bytes they take; base NULL: only counts. */
 static size_t lay_out(kept_pass *p, char *base)
 {
@@ -109,6 +127,7 @@ static size_t lay_out(kept_pass *p, char *base)
                     ? (size_t)p->e->next_pos * (size_t)p->e->n_rope
                     : 0);
     lay_out_merged(p, base, used);
+    lay_out_grading(p, base, used);
     TAKE(lane, (size_t)n_more);
     lay_out_lane(p, base, used);
     for (int i = 0; i < n_more; i++) {

@@ -64,6 +64,35 @@ void kept_order_places(const int32_t *pos, int n, int32_t limit, int32_t *order,
             order[k++] = slot[w * 64 + (size_t)__builtin_ctzll(bits)];
 }
 
+void kept_order_keys(uint64_t *key, int n, uint64_t *work)
+{
+    for (int i = 0; i < n; i++)
+        key[i] = ~key[i];
+    for (int shift = 0; shift < 64; shift += 16) { /* two passes, so that key is where it was */
+        radix_pass(key, work, n, shift);
+        radix_pass(work, key, n, shift + 8);
+    }
+    for (int i = 0; i < n; i++)
+        key[i] = ~key[i];
+}
+
+void kept_order_scores(const float *score, const int32_t *pos, int n, int32_t *order,
+                       uint64_t *work)
+{
+    uint64_t *a = work, *b = work + n;
+    kept_order_positions(pos, n, order, work);
+    for (int i = 0; i < n; i++) { /* later positions first: the sort keeps their order */
+        const int32_t slot = order[n - 1 - i];
+        a[i] = (uint64_t)~kept_float_order(score[slot]) << 32 | (uint32_t)slot;
+    }
+    for (int shift = 32; shift < 64; shift += 16) {
+        radix_pass(a, b, n, shift);
+        radix_pass(b, a, n, shift + 8);
+    }
+    for (int i = 0; i < n; i++)
+        order[i] = (int32_t)(a[i] & UINT32_MAX);
+}
+
 uint64_t kept_kth_largest(const uint64_t *key, int n, int k)
 {
     uint64_t prefix = 0, known = 0;

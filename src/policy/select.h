@@ -20,6 +20,12 @@ static inline size_t kept_place_words(int32_t limit)
     return (size_t)limit / 64 + 1 + (size_t)limit / 2 + 1;
 }
 
+/* The same by score: larger first, later position among equals. Positions are distinct. */
+void kept_order_scores(const float *score, const int32_t *pos, int n, int32_t *order,
+                       uint64_t *work);
+/* Sorts key [n], largest first. work [n]. */
+void kept_order_keys(uint64_t *key, int n, uint64_t *work);
+
 /* The k-th largest of n distinct keys, 1 <= k <= n. Linear, whatever the keys. */
 uint64_t kept_kth_largest(const uint64_t *key, int n, int k);
 

@@ -27,7 +27,7 @@ static bool full_takes(const kept_strategy *s, kept_axis a)
 {
     const kept_part *when = s->part[KEPT_AXIS_SCHEDULE];
     return !kept_axis_evicts(a) ||
-           (a == KEPT_AXIS_SCHEDULE && s->part[KEPT_AXIS_CODEC] == &kept_part_store &&
+           (a == KEPT_AXIS_SCHEDULE && kept_strategy_packs(s) &&
             (when == &kept_part_prefill || when == &kept_part_chunks || when == &kept_part_layers));
 }
 

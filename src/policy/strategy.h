@@ -28,15 +28,15 @@
  *               are numbered from 0, and the next token after the longest head's)
  *   merge       drop (default: what is dropped is gone), or what kept slots take over from the
  *               dropped ones (kept/merge.h): merging, cam, ...
- *   codec       f16 (default), store(k=q8,v=q8,residual=0,edge=0,edge-as=f16): see forms.c
- *   controller  fixed (default), adaptive(calm=SPEC,tight=SPEC), balance: see control.h
- *   read        all (default), quest, landmarks, rocket: pages that a decode step attends to
- * The specs of a controller's states name everything but a controller and a way of reading, which
- * holds in every state. What they leave open, the budget included, they take from the spec around
- * them; "full" takes nothing.
- * Recipes: window = recency+protect(sinks=0,recent=0), streaming(sinks=4,position=slot|original)
- *          = recency+protect(sinks=$sinks,recent=0)+$position, pyramidkv = snapkv+pyramid,
- *          adakv = snapkv+ada, ... Others join in on axes that the recipe leaves open.
+ *   codec       f16 (default), store(k=q8,v=q8,residual=0,edge=0,edge-as=f16), aged, ranked,
+ * waterfill: see forms.c controller  fixed (default), adaptive(calm=SPEC,tight=SPEC), balance: see
+ * control.h read        all (default), quest, landmarks, rocket: pages that a decode step attends
+ * to The specs of a controller's states name everything but a controller and a way of reading,
+ * which holds in every state. What they leave open, the budget included, they take from the spec
+ * around them; "full" takes nothing. Recipes: window = recency+protect(sinks=0,recent=0),
+ * streaming(sinks=4,position=slot|original) = recency+protect(sinks=$sinks,recent=0)+$position,
+ * pyramidkv = snapkv+pyramid, adakv = snapkv+ada, ... Others join in on axes that the recipe leaves
+ * open.
  */
 #ifndef POLICY_STRATEGY_H
 #define POLICY_STRATEGY_H
@@ -97,7 +97,8 @@ typedef struct kept_profile {
 /* options NULL: the defaults. */
 void kept_part_profile(const kept_part *part, const double *options, kept_profile *out);
 
-/* ---- forms: forms.c ---------------------------------------------------------------------- */
+/* ---- forms: forms.c, forms_pack.c
+ * ---------------------------------------------------------------------- */
 static inline bool kept_strategy_is_full(const kept_strategy *s) /* evicts nothing */
 {
     return s->budget_kind == KEPT_BUDGET_NONE;
@@ -126,6 +127,24 @@ static inline bool kept_strategy_takes(const kept_strategy *s, kept_axis a)
 /* The form of full pages in the l-th of n_layers layers that evict. */
 kept_codecs kept_strategy_form(const kept_strategy *s, int l, int n_layers);
 int kept_strategy_residual(const kept_strategy *s); /* full pages of a head that stay F16 */
+/* Whether that part is its codec. */
+bool kept_form_is(const kept_strategy *s, const kept_part *codec);
+/* The widths of waterfill, from the narrowest, in the order of its choices. */
+extern const uint8_t kept_water_codec[];
+/* Whether its codec gives pages forms by what their slots scored: forms_grade.c. */
+bool kept_form_grades(const kept_strategy *s);
+/* Bytes that a codec which decides what heads keep spends on n_layers that evict; 0: it decides
+ * nothing. */
+double kept_form_spends(const kept_strategy *s, int n_layers, int n_heads, int head_size,
+                        int32_t full_tokens);
+/* Forms of n full pages of a head of the l-th of n_layers layers that evict, from the youngest page
+ * to the oldest (store: from the last in the list; ranked: from the best): so many pages of each
+ * form. Bytes of a page do not grow. */
+typedef struct kept_rungs {
+    kept_codecs form[3];
+    int pages[3];
+} kept_rungs;
+kept_rungs kept_form_rungs(const kept_strategy *s, int l, int n_layers, int n);
 /* ARGUMENT: the codec and another part, or the budget, exclude each other. */
 kept_status kept_form_check(const kept_strategy *s, kept_error *err);
 /* UNSUPPORTED: heads of that size cannot be stored so. */
@@ -151,6 +170,7 @@ typedef struct kept_packing {
      * NULL: by the keys alone */
     const float *(*recent)(void *ctx, int *n);
     void *ctx;
+    int32_t *work; /* [slots of the longest head] 8-byte aligned */
 } kept_packing;
 /* Recent queries that the codec of s looks at when it packs. */
 int kept_form_recent(const kept_strategy *s);

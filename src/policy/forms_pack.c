@@ -1,0 +1,116 @@
+/* forms_pack: full pages of a head get the form that the codec gives them: after a pass, after an
+ * eviction, and when the prompt is in. */
+#include "policy/parts.h"
+#include "policy/select.h"
+
+#include <string.h>
+
+#define P64         KEPT_PAGE_SLOTS
+#define THIN_WINDOW 32 /* ThinK: queries by which channels are chosen */
+
+int kept_form_recent(const kept_strategy *s)
+{
+    const int k = (int)s->option[KEPT_AXIS_CODEC][KEPT_STORE_K];
+    return kept_form_is(s, &kept_part_store) && kept_codec_get(k)->quarters ? THIN_WINDOW : 0;
+}
+
+/* What a channel of the keys of a head weighs (ThinK eq. 5: a channel's part of the scores is at
+ * most the length of its queries times that of its keys; squares order alike). */
+static void weigh_channels(const kept_packing *p, const float *recent, int n_recent, int at,
+                           float *weight)
+{
+    const size_t D = (size_t)p->head_size, row = (size_t)p->group * D;
+    const int layer = at / p->n_heads, head = at % p->n_heads;
+    memset(weight, 0, D * sizeof *weight);
+    for (int t = 0; t < n_recent; t++) {
+        const float *q =
+            recent +
+            (((size_t)layer * (size_t)n_recent + (size_t)t) * (size_t)p->n_heads + (size_t)head) *
+                row;
+        for (size_t i = 0; i < row; i++)
+            weight[i % D] += q[i] * q[i];
+    }
+}
+
+/* What stays the same from head to head. */
+typedef struct packer {
+    const kept_strategy *s;
+    const kept_packing *p;
+    const float *recent;
+    int n_recent;     /* -1: not asked for yet */
+    int at, n_layers; /* of the layers that evict: this one, and all */
+} packer;
+
+static kept_status pack_stored(packer *x, int l, int h)
+{
+    const kept_packing *p = x->p;
+    const kept_codecs form = kept_strategy_form(x->s, x->at, x->n_layers);
+    const bool thin = kept_codec_get(form.k)->quarters != 0;
+    float weight[KEPT_MAX_HEAD_SIZE];
+    if (thin && p->recent && x->n_recent < 0)
+        x->recent = p->recent(p->ctx, &x->n_recent);
+    if (thin && x->recent)
+        weigh_channels(p, x->recent, x->n_recent, l * p->n_heads + h, weight);
+    return kept_cache_pack(p->cache, l, h, form, kept_strategy_residual(x->s),
+                           thin && x->recent ? weight : NULL);
+}
+
+/* Pages by age, the oldest first: a page is as old as its youngest slot. */
+static kept_status pack_aged(packer *x, int l, int h)
+{
+    const kept_packing *p = x->p;
+    const int n = kept_cache_n(p->cache, l, h) / P64;
+    const kept_rungs r = kept_form_rungs(x->s, x->at, x->n_layers, n);
+    int32_t *young = p->work, *order = young + n + n % 2;
+    uint64_t *sorting = (uint64_t *)(void *)(order + n + n % 2);
+    kept_status st = KEPT_OK;
+    kept_cache_read(p->cache, l, h, p->work, NULL, NULL);
+    for (int i = 0; i < n; i++) {
+        int32_t last = 0;
+        for (int k = i * P64; k < (i + 1) * P64; k++)
+            last = p->work[k] > last ? p->work[k] : last;
+        young[i] = last;
+    }
+    kept_order_positions(young, n, order, sorting);
+    for (int i = 0; i < n && !st; i++) {
+        const int rung = i < r.pages[2] ? 2 : i < r.pages[2] + r.pages[1] ? 1 : 0;
+        st = kept_cache_narrow(p->cache, l, h, order[i], r.form[rung]);
+    }
+    return st;
+}
+
+/* Pages that filled since the last eviction, which grades them: until then they are at their best.
+ */
+static kept_status pack_graded(packer *x, int l, int h)
+{
+    const kept_packing *p = x->p;
+    const int n = kept_cache_n(p->cache, l, h) / P64;
+    const uint8_t k = kept_water_codec[(int)x->s->option[KEPT_AXIS_CODEC][KEPT_WATER_MOST]];
+    const kept_codecs form = kept_form_is(x->s, &kept_part_ranked)
+                                 ? kept_form_rungs(x->s, x->at, x->n_layers, n).form[0]
+                                 : (kept_codecs){k, k};
+    return kept_cache_pack(p->cache, l, h, form, 0, NULL);
+}
+
+kept_status kept_strategy_pack(const kept_strategy *s, const kept_packing *p)
+{
+    packer x = {.s = s, .p = p, .n_recent = -1};
+    kept_status (*pack)(packer *, int, int) = kept_form_is(s, &kept_part_aged) ? pack_aged
+                                              : kept_form_grades(s)            ? pack_graded
+                                                                               : pack_stored;
+    for (int l = 0; l < p->n_layers; l++)
+        x.n_layers += !(p->windowed && p->windowed[l]);
+    for (int l = 0; l < p->to; l++) {
+        if (p->windowed && p->windowed[l])
+            continue;
+        for (int h = 0; h < p->n_heads && l >= p->from; h++) {
+            if (p->fresh && kept_cache_n(p->cache, l, h) % P64 >= p->fresh)
+                continue; /* no page has been filled */
+            kept_status st = pack(&x, l, h);
+            if (st)
+                return st;
+        }
+        x.at++;
+    }
+    return KEPT_OK;
+}

@@ -1,0 +1,181 @@
+/* test_mixed: pages of one head in different forms: by age. Forms are held against a naive reading
+ * of the rule, page by page, bytes against the naive sum, the budget and a walk. */
+#include "mixed_rig.h"
+
+/* ---- by age ---------------------------------------------------------------------------------- */
+
+/* One rung everywhere is the plain codec, bit for bit; two of them are its residual. */
+static void test_one_rung(void)
+{
+    static const char *const same[][2] = {
+        {"full+aged(new=q8,mid=q8,old=q8)", "full+q8"},
+        {"full+aged(new=rot3)", "full+rot3"},
+        {"full+aged(new=q4,in=percent,mid-after=10,old-after=70)+chunks", "full+q4+chunks"},
+        {"full+aged(mid=f16,old=q8,old-after=130)", "full+store(k=q8,residual=130)"},
+        {"full+aged(mid=f16,old=f16)", "full"},
+    };
+    const size_t n = (size_t)N_DECODE * (size_t)info->n_vocab;
+    float *out[2] = {calloc(n, sizeof(float)), calloc(n, sizeof(float))};
+    for (size_t i = 0; i < sizeof same / sizeof *same; i++) {
+        uint64_t bytes[2];
+        for (int k = 0; k < 2; k++) {
+            util_run r = start();
+            kept_strategy *st = parse(same[i][k]);
+            kept_seq *s = run(&r, st, N_DECODE, out[k]);
+            bytes[k] = kv_bytes(s);
+            kept_seq_free(s);
+            kept_strategy_free(st);
+            kept_engine_free(r.engine);
+        }
+        CHECK_INT(bytes[0], bytes[1]);
+        CHECK(!memcmp(out[0], out[1], n * sizeof(float)));
+        if (test_failed)
+            fprintf(stderr, "  with %s\n", same[i][0]);
+    }
+    free(out[0]);
+    free(out[1]);
+}
+
+/* The rule, read naively: the form of a page with so many full pages younger than it, of n. */
+static uint8_t ladder(const uint8_t *form, double mid, double old, bool percent, int younger, int n)
+{
+    if (percent) { /* a page counts once all of it is beyond the age */
+        mid = floor(mid * n / 100) * P64;
+        old = floor(old * n / 100) * P64;
+    }
+    return younger * P64 < mid ? form[0] : younger * P64 < old ? form[1] : form[2];
+}
+
+static int32_t youngest(const int32_t *pos, int page)
+{
+    int32_t most = -1;
+    for (int i = page * P64; i < (page + 1) * P64; i++)
+        most = pos[i] > most ? pos[i] : most;
+    return most;
+}
+
+/* exact: pages were never mixed by an eviction, so none is narrower than the rule says. */
+static void check_ladder(const kept_seq *s, const uint8_t *form, double mid, double old,
+                         bool percent, bool exact)
+{
+    static int32_t pos[MOST];
+    for (int l = 0; l < info->n_layers; l++)
+        for (int h = 0; h < info->n_kv_heads; h++) {
+            const int n = kept_cache_n(s->cache, l, h) / P64;
+            kept_cache_read(s->cache, l, h, pos, NULL, NULL);
+            for (int i = 0; i < n; i++) {
+                int younger = 0;
+                for (int k = 0; k < n; k++)
+                    younger += youngest(pos, k) > youngest(pos, i);
+                const uint8_t want = ladder(form, mid, old, percent, younger, n);
+                const kept_codecs is = form_of(s, l, h, i);
+                CHECK_INT(is.k, is.v);
+                if (exact)
+                    CHECK_INT(is.k, want);
+                CHECK(kept_codec_get(is.k)->bits <= kept_codec_get(want)->bits);
+            }
+        }
+}
+
+/* Rows against those of the full cache: f16 pages bit by bit, packed ones within what their last
+ * form costs (Max 1960 for four bits, a quarter more for the rounding before it). */
+static void check_rows(const kept_seq *s, const kept_seq *full)
+{
+    static float k[2][MOST * D], v[2][MOST * D];
+    static const double limit[KEPT_N_CODECS] = {
+        [KEPT_Q8] = 1e-4, [KEPT_Q4] = 0.04, [KEPT_ROT4] = 0.0125, [KEPT_ROT2] = 0.15};
+    for (int l = 0; l < info->n_layers; l++)
+        for (int h = 0; h < info->n_kv_heads; h++) {
+            kept_cache_read(s->cache, l, h, NULL, k[0], v[0]);
+            kept_cache_read(full->cache, l, h, NULL, k[1], v[1]);
+            for (int i = 0; i < kept_cache_n(s->cache, l, h) / P64; i++) {
+                double error = 0, square = 0;
+                for (int x = i * P64 * D; x < (i + 1) * P64 * D; x++) {
+                    error += pow((double)k[0][x] - (double)k[1][x], 2);
+                    error += pow((double)v[0][x] - (double)v[1][x], 2);
+                    square += pow((double)k[1][x], 2) + pow((double)v[1][x], 2);
+                }
+                CHECK(error <= limit[form_of(s, l, h, i).k] * square);
+            }
+        }
+}
+
+/* A full cache while it grows: every page has the form of its age, from step to step demoted in
+ * place, and the bytes are the naive sum. */
+static void test_ladder(void)
+{
+    static const uint8_t forms[2][3] = {{KEPT_F16, KEPT_Q8, KEPT_Q4},
+                                        {KEPT_Q8, KEPT_ROT4, KEPT_ROT2}};
+    static const char *const specs[2] = {
+        "full+aged(mid-after=100,old-after=320)",
+        "full+aged(new=q8,mid=rot4,old=rot2,in=percent,mid-after=25,old-after=60)"};
+    float *out = calloc((size_t)N_DECODE * (size_t)info->n_vocab, sizeof(float));
+    for (int i = 0; i < 2; i++) {
+        util_run r = start();
+        kept_strategy *st = parse(specs[i]);
+        kept_seq *full = run(&r, NULL, 0, NULL), *s = run(&r, st, 0, NULL);
+        const double mid = i ? 25 : 100, old = i ? 60 : 320;
+        check_ladder(s, forms[i], mid, old, i, true);
+        check_rows(s, full);
+        CHECK_INT(util_decode(&r, s, tokens + N_PROMPT, N_DECODE, out), KEPT_OK);
+        check_ladder(s, forms[i], mid, old, i, true);
+        uint64_t sum = 0;
+        for (int page = 0; page <= (N_PROMPT + N_DECODE) / P64; page++)
+            sum += kept_codec_page_bytes(form_of(s, 0, 0, page), D);
+        CHECK_INT(kv_bytes(s), sum * (uint64_t)(info->n_layers * info->n_kv_heads));
+        CHECK_INT(kv_bytes(s), kept_strategy_bytes(st, info->n_layers, info->n_kv_heads, D,
+                                                   (uint64_t)kept_seq_held(s).slots));
+        kept_seq_free(s);
+        kept_seq_free(full);
+        kept_strategy_free(st);
+        kept_engine_free(r.engine);
+    }
+    free(out);
+}
+
+/* ---- budgets --------------------------------------------------------------------------------- */
+
+static void test_budgets(void)
+{
+    static const char *const specs[] = {
+        "recency+aged(mid-after=64,old-after=128)",
+        "snapkv+ada+aged(new=q8,mid=q4,old=rot2,in=percent,mid-after=20,old-after=50)",
+        "knorm+pyramid+aged(new=q8,mid-after=64,old-after=192)",
+        "snapkv+aged(new=q8,mid=rot4,old=rot3)+chunks", "recency+aged(mid-after=0,old-after=64)"};
+    const double percent[] = {12, 30, 55};
+    util_run r = start();
+    for (size_t i = 0; i < sizeof specs / sizeof *specs; i++)
+        for (int p = 0; p < 3; p++)
+            check_budget(&r, specs[i], percent[p]);
+    kept_engine_free(r.engine);
+}
+
+/* Pages that evictions mixed are as old as their youngest slot, and never get wider. */
+static void test_evicted(void)
+{
+    static const uint8_t forms[3] = {KEPT_Q8, KEPT_Q4, KEPT_ROT2};
+    float *out = calloc((size_t)N_DECODE * (size_t)info->n_vocab, sizeof(float));
+    util_run r = start();
+    kept_strategy *st = parse("knorm+aged(new=q8,mid=q4,old=rot2,mid-after=64,old-after=128)+"
+                              "decode(every=7)@30%");
+    kept_seq *s = run(&r, st, N_DECODE, out);
+    check_ladder(s, forms, 64, 128, false, false);
+    for (int i = 0; i < N_DECODE * info->n_vocab; i++)
+        CHECK(isfinite(out[i]));
+    kv_bytes(s);
+    kept_seq_free(s);
+    kept_strategy_free(st);
+    kept_engine_free(r.engine);
+    free(out);
+}
+
+int main(void)
+{
+    open_model();
+    RUN(test_one_rung);
+    RUN(test_ladder);
+    RUN(test_budgets);
+    RUN(test_evicted);
+    close_model();
+    TEST_END();
+}
