@@ -73,8 +73,7 @@ kept_status kept_feed(kept_work *w, int n, kept_visit visit, kept_error *err)
     return KEPT_OK;
 }
 
-/* Lowest id wins ties; -1: some logit is not a finite number. */
-static int32_t argmax(const float *x, int n)
+int32_t kept_argmax(const float *x, int n)
 {
     int32_t best = 0;
     float sum = 0;
@@ -91,7 +90,7 @@ static bool compare(kept_work *w, int v, const float *logits, int32_t true_token
 {
     kept_outcome *o = &w->out[v];
     int n_vocab = w->job->info->n_vocab;
-    o->next = argmax(logits, n_vocab);
+    o->next = kept_argmax(logits, n_vocab);
     if (o->next < 0) {
         kept_outcome_fail(o, "the model's output is not finite");
         return false;
@@ -130,7 +129,7 @@ static void visit_first(kept_work *w, int v, const float *logits)
 
 static void visit_next(kept_work *w, int v, const float *logits)
 {
-    w->out[v].next = argmax(logits, w->job->info->n_vocab);
+    w->out[v].next = kept_argmax(logits, w->job->info->n_vocab);
     if (w->out[v].next < 0)
         kept_outcome_fail(&w->out[v], "the model's output is not finite");
 }

@@ -18,6 +18,8 @@
  *   energy.c    what the processor used
  *   sizes.c     lengths of prompts, remembered by a study
  *   cells.c     aggregates from that JSON
+ *   tally.c     what the outcomes of a row add up to, for them
+ *   pressure.c  many sequences under one cap, a job of its own
  */
 #ifndef BENCH_JOB_H
 #define BENCH_JOB_H
@@ -87,6 +89,7 @@ typedef struct kept_job {
     int max_tokens; /* longest sequence of any sample */
     int echo_room;  /* tokens beyond its prefix that a fork repeats, 0: no strategy asks for it */
     int max_prefix; /* longest prefix of any sample */
+    int more_seqs;  /* beside those of the rows */
     int max_levels; /* copies of each sequence that some sample needs */
     size_t pool_bytes;
     kept_energy energy;
@@ -177,6 +180,11 @@ typedef struct kept_work {
 /* Called for each active variant with the logits of its last token. */
 typedef void (*kept_visit)(kept_work *w, int variant, const float *logits);
 
+/* ---- run.c ---- */
+/* Strategies, model, tasks, engine for the options j->o; close it in any case. */
+kept_status kept_job_open(kept_job *j, kept_error *err);
+void kept_job_close(kept_job *j);
+
 /* ---- prepare.c ---- */
 kept_status kept_prepare_variants(kept_job *j, kept_error *err);
 kept_status kept_prepare_tasks(kept_job *j, kept_error *err); /* also sizes and weights */
@@ -209,12 +217,17 @@ kept_status kept_run_sample(kept_job *j, int task, int index, const bool *lacks,
 kept_status kept_job_tick(kept_job *j, double units);
 /* Adds the time since *since to a phase and moves *since to now. */
 void kept_job_clock(kept_job *j, kept_phase phase, uint64_t *since);
+/* Tells a new sequence what a sample says of its tokens: pinned spans, and if marks the template's.
+ */
+kept_status kept_tell_tokens(kept_seq *seq, const kept_tokens *t, bool marks, kept_error *err);
 void kept_outcome_fail(kept_outcome *o, const char *why); /* the first reason stays */
 
 /* ---- answer.c ---- */
 /* Feeds n tokens from w->feed[v] to every active variant, as few forward passes as the batch
  * limit allows. A pool that is full costs the largest variant its life. visit may be NULL. */
 kept_status kept_feed(kept_work *w, int n, kept_visit visit, kept_error *err);
+/* Lowest id wins ties; -1: some logit is not a finite number. */
+int32_t kept_argmax(const float *x, int n);
 kept_status kept_answer_generate(kept_work *w, kept_error *err);
 kept_status kept_answer_score(kept_work *w, kept_error *err);
 void kept_feed_all(kept_work *w, const int32_t *tokens); /* the same to every variant */

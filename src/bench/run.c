@@ -22,13 +22,13 @@ static kept_status open_engine(kept_job *j, kept_error *err)
                                                                    : j->max_tokens,
         .max_batch_tokens = j->max_batch,
         /* and copies that answer; the shared prefix, two copies for timing, one spare */
-        .max_seqs = j->n_variants * (1 + j->max_levels) + 4,
+        .max_seqs = j->n_variants * (1 + j->max_levels) + 4 + j->more_seqs,
         .isa = j->o->isa,
     };
     return kept_engine_new(j->model, &e, &j->engine, err);
 }
 
-static kept_status job_open(kept_job *j, kept_error *err)
+kept_status kept_job_open(kept_job *j, kept_error *err)
 {
     const kept_run_options *o = j->o;
     if (o->n_tasks < 1)
@@ -57,7 +57,7 @@ static kept_status job_open(kept_job *j, kept_error *err)
     return s;
 }
 
-static void job_close(kept_job *j)
+void kept_job_close(kept_job *j)
 {
     kept_dump_abandon(j->dump);
     kept_engine_free(j->engine);
@@ -111,7 +111,7 @@ kept_status kept_run(const kept_run_options *o, json_t **result, kept_error *err
     json_t *doc = NULL, *samples = json_array();
     *result = NULL;
     uint64_t start = kept_clock_ns();
-    kept_status s = job_open(&j, err);
+    kept_status s = kept_job_open(&j, err);
     if (s)
         goto out;
     j.start_ns = start;
@@ -142,6 +142,6 @@ kept_status kept_run(const kept_run_options *o, json_t **result, kept_error *err
 out:
     json_decref(doc);
     json_decref(samples);
-    job_close(&j);
+    kept_job_close(&j);
     return s;
 }

@@ -58,22 +58,25 @@ static uint64_t sample_seed(const kept_work *w)
     return kept_hash64(w->tokens.hash, strlen(w->tokens.hash), w->job->o->seed);
 }
 
-/* What the sample says of its tokens: pinned spans, and the template's, if some strategy asks. */
-static kept_status tell(const kept_work *w, kept_seq *seq, kept_error *err)
+kept_status kept_tell_tokens(kept_seq *seq, const kept_tokens *t, bool marks, kept_error *err)
 {
-    const kept_tokens *t = &w->tokens;
-    bool marks = false;
     kept_status s = KEPT_OK;
-    for (int v = 0; v < w->job->n_variants; v++) {
-        const kept_strategy *st = w->job->variants[v].strategy;
-        marks |= st && kept_strategy_reads_marks(st);
-    }
     for (int i = 0; i < t->n_pins && !s; i++)
         s = kept_seq_pin(seq, t->pins[i].begin, t->pins[i].end);
     if (!s && marks && t->n_template)
         s = kept_seq_mark(seq, 0, t->n_template, KEPT_CLASS_TEMPLATE);
     return s ? kept_fail(err, s, "pinned spans or template tokens do not fit the sequence")
              : KEPT_OK;
+}
+
+static kept_status tell(const kept_work *w, kept_seq *seq, kept_error *err)
+{
+    bool marks = false;
+    for (int v = 0; v < w->job->n_variants; v++) {
+        const kept_strategy *st = w->job->variants[v].strategy;
+        marks |= st && kept_strategy_reads_marks(st);
+    }
+    return kept_tell_tokens(seq, &w->tokens, marks, err);
 }
 
 static kept_status prefill(kept_work *w, kept_seq *seq, kept_error *err)

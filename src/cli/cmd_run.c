@@ -35,6 +35,16 @@ static const char *format_of_file(const kept_run_args *a)
     return strcmp(a->format, "table") ? a->format : "json";
 }
 
+static void show_pressure(const kept_run_args *a, const json_t *doc)
+{
+    if (a->out || !strcmp(a->format, "table"))
+        (void)kept_report_pressure(doc, stdout);
+    else if (!strcmp(a->format, "csv"))
+        (void)kept_report_pressure_csv(doc, stdout);
+    else
+        (void)kept_report_json(doc, stdout);
+}
+
 /* main checks stdout itself, so a failing write to it is not looked at here. */
 static int show(const kept_run_args *a, const json_t *result)
 {
@@ -44,7 +54,9 @@ static int show(const kept_run_args *a, const json_t *result)
         .columns = columns_of_stdout(),
     };
     kept_error err;
-    if (a->out || !strcmp(a->format, "table"))
+    if (a->n_sequences)
+        show_pressure(a, result);
+    else if (a->out || !strcmp(a->format, "table"))
         (void)kept_report_table(result, stdout, &view);
     else if (!strcmp(a->format, "csv"))
         (void)kept_report_csv(result, stdout);
@@ -88,11 +100,9 @@ static void say_resumed(void *ctx, int done, int total)
                 total);
 }
 
-static int run(const kept_run_args *a)
+static kept_run_options options_of(const kept_run_args *a, kept_progress *p)
 {
-    kept_progress p;
-    kept_progress_start(&p, a->quiet);
-    kept_run_options o = {
+    return (kept_run_options){
         .model_path = a->model_path,
         .model_name = a->model,
         .specs = (const char *const *)a->specs.text,
@@ -115,8 +125,23 @@ static int run(const kept_run_args *a)
         .trained_dir = *a->trained_dir ? a->trained_dir : NULL,
         .progress = kept_progress_show,
         .resumed = say_resumed,
-        .ctx = &p,
+        .ctx = p,
     };
+}
+
+/* kept run with --pressure. */
+static kept_status run_pressure(const kept_run_args *a, const kept_run_options *o, json_t **result,
+                                kept_error *err)
+{
+    const kept_pressure_options p = {o, a->sequences, a->n_sequences};
+    return kept_pressure(&p, result, err);
+}
+
+static int run(const kept_run_args *a)
+{
+    kept_progress p;
+    kept_progress_start(&p, a->quiet);
+    kept_run_options o = options_of(a, &p);
     json_t *result = NULL;
     kept_store *store = NULL;
     kept_error err = {.text = ""};
@@ -131,7 +156,7 @@ static int run(const kept_run_args *a)
     o.sink = store ? kept_store_sink(store, rank, n_ranks) : NULL;
     p.quiet |= rank > 0;
     p.show &= rank == 0;
-    s = kept_run(&o, &result, &err);
+    s = a->n_sequences ? run_pressure(a, &o, &result, &err) : kept_run(&o, &result, &err);
     kept_progress_wipe(&p);
     kept_store_close(store);
     int code = s == KEPT_ARGUMENT ? KEPT_EXIT_USAGE : s ? KEPT_EXIT_FAILED : KEPT_EXIT_OK;

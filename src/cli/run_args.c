@@ -67,6 +67,7 @@ void kept_run_args_clear(kept_run_args *a)
     kept_list_clear(&a->specs);
     kept_list_clear(&a->trained);
     kept_list_clear(&a->preset_words);
+    kept_list_clear(&a->pressure);
     free(a->task_options);
 }
 
@@ -121,6 +122,7 @@ static const struct flag_target {
     {TEXT, AT(preset), 0, 0},
     {TEXT, AT(gate), 0, 0},
     {TEXT, AT(perturb), 0, 0},
+    {LIST, AT(pressure), 0, 0},
 };
 
 static const kept_flag flags[] = {
@@ -134,6 +136,7 @@ static const kept_flag flags[] = {
     {"trained", true},   {"queries", true},       {"digits", true},       {"words", true},
     {"squad", true},     {"hotpot", true},        {"turns", true},        {"ruler-compat", false},
     {"study", true},     {"preset", true},        {"gate", true},         {"perturb", true},
+    {"pressure", true},
 };
 enum { N_FLAGS = sizeof flags / sizeof *flags };
 _Static_assert(N_FLAGS <= sizeof((kept_run_args *)0)->from_preset, "room for every flag");
@@ -155,11 +158,11 @@ static const char help[] =
     "  --perturb KIND         questions otherwise: case, punctuation, typo, layout ('kept help "
     "tasks')\n"
     "  --query-aware          strategies see the question before they evict (rows are marked)\n"
-    "  --seed N  --threads N  --chunk N (prefill)  --pool SIZE  --isa LEVEL [KEPT_ISA]\n"
+    "  --pool SIZE            pages of K/V; with --pressure N,... a hard cap for N prompts at "
+    "once\n"
+    "  --seed N  --threads N  --chunk N (prefill)  --isa LEVEL [KEPT_ISA]\n"
     "  --speed-samples N  --speed-steps N   timing of decode steps [1, 16]\n"
-    "  --study FILE           keeps every sample as it is finished: run it again to go on, wider "
-    "or\n"
-    "                         beside another process; see 'kept study'\n"
+    "  --study FILE           keeps every sample: run it again to go on, or wider; 'kept study'\n"
     "  --out FILE             result as .json, .csv or .txt    --format table|json|csv   on "
     "stdout\n"
     "  --trained FILE         what a strategy needs trained, of 'kept train' or 'kept calibrate'\n"
@@ -269,6 +272,28 @@ static int check_names(const kept_run_args *a)
     return code;
 }
 
+/* Numbers of sequences, and what does not go with them. */
+static int check_pressure(kept_run_args *a)
+{
+    a->n_sequences = a->pressure.n;
+    if (a->pressure.n > KEPT_MOST_PRESSURES)
+        return kept_usage("run", "--pressure takes at most %d numbers", KEPT_MOST_PRESSURES);
+    for (int i = 0; i < a->pressure.n; i++) {
+        const char *text = a->pressure.text[i];
+        char *end;
+        const long n = strtol(text, &end, 10);
+        if (*end || n < 1 || n > KEPT_MOST_SEQUENCES)
+            return kept_usage("run", "--pressure wants whole numbers from 1 to %d, got '%s'",
+                              KEPT_MOST_SEQUENCES, text);
+        a->sequences[i] = (int)n;
+    }
+    if (a->pressure.n && !a->pool)
+        return kept_usage("run", "--pressure wants --pool SIZE, the cap that all sequences share");
+    if (a->pressure.n && (a->study || a->dump))
+        return kept_usage("run", "--pressure goes without --study and --dump-kept");
+    return -1;
+}
+
 /* ---- strategies ----------------------------------------------------------------------------- */
 
 /* Parses one spec now, so that a typing error does not wait for the model. */
@@ -374,6 +399,8 @@ int kept_run_args_parse(kept_run_args *a, int argc, char **argv)
         code = kept_run_tasks_complete(a);
     if (code < 0)
         code = check_names(a);
+    if (code < 0)
+        code = check_pressure(a);
     if (code < 0)
         code = cross_budgets(a);
     if (code < 0)

@@ -2,7 +2,7 @@
 #ifndef CLI_RUN_ARGS_H
 #define CLI_RUN_ARGS_H
 
-#include "bench/run.h"
+#include "bench/pressure.h"
 
 #include <stdio.h>
 
@@ -10,6 +10,8 @@ typedef struct kept_list {
     char **text; /* [n], owned */
     int n;
 } kept_list;
+
+enum { KEPT_MOST_PRESSURES = 16 };
 
 typedef struct kept_run_args {
     kept_list strategies, budgets, tasks; /* as written */
@@ -21,8 +23,10 @@ typedef struct kept_run_args {
         speed_samples, speed_steps, max_new;
     uint64_t pool;
     bool chat, raw, query_aware, quiet, ruler_compat;
-    kept_list preset_words; /* flags and values of the preset */
-    bool from_preset[64];   /* by flag: the list is the preset's until the user gives one */
+    kept_list pressure;                              /* as written */
+    int sequences[KEPT_MOST_PRESSURES], n_sequences; /* of --pressure */
+    kept_list preset_words;                          /* flags and values of the preset */
+    bool from_preset[64]; /* by flag: the list is the preset's until the user gives one */
     char model_path[4096], trained_dir[4096];
     kept_task_options *task_options; /* [tasks.n] */
 } kept_run_args;

@@ -100,7 +100,7 @@ enum { N_LISTS = sizeof lists / sizeof *lists };
 
 enum { N_FIGURES = sizeof figures / sizeof *figures };
 
-static void print_text(FILE *out, const char *s)
+void kept_view_csv(FILE *out, const char *s)
 {
     if (!strpbrk(s, ",\"\r\n")) {
         fputs(s, out);
@@ -159,12 +159,12 @@ kept_status kept_report_csv(const json_t *result, FILE *out)
     {
         const json_t *task = kept_view_at(tasks, kept_view_number(c, "task"));
         const json_t *v = kept_view_at(variants, kept_view_number(c, "variant"));
-        print_text(out, kept_view_text(task, "label"));
+        kept_view_csv(out, kept_view_text(task, "label"));
         fprintf(out, ",%.0f,%d,", kept_view_number(task, "length"),
                 kept_view_true(task, "query_aware"));
-        print_text(out, kept_view_text(v, "name"));
+        kept_view_csv(out, kept_view_text(v, "name"));
         fputc(',', out);
-        print_text(out, kept_view_text(v, "resolved"));
+        kept_view_csv(out, kept_view_text(v, "resolved"));
         fprintf(out, ",%d", kept_view_true(c, "front"));
         for (int k = 0; k < N_FIGURES; k++)
             print_figure(out, kept_view_number(c, figures[k]));

@@ -38,6 +38,9 @@ void kept_report_watch_line(const json_t *look, FILE *out);
 kept_status kept_report_decay(const json_t *list, FILE *out);
 /* What kept_drift (bench/drift.h) says. */
 kept_status kept_report_drift(const json_t *list, FILE *out);
+/* What kept_pressure (bench/pressure.h) found. */
+kept_status kept_report_pressure(const json_t *doc, FILE *out);
+kept_status kept_report_pressure_csv(const json_t *doc, FILE *out);
 /* Advice (bench/advise.h) as text. */
 kept_status kept_report_advice(const json_t *advice, FILE *out);
 kept_status kept_report_guarantees(const json_t *list, FILE *out, double epsilon, double delta);

@@ -1,4 +1,5 @@
 /* save: the document itself, and writing any view to a file that is either whole or not there. */
+#include "bench/pressure.h"
 #include "report/view.h"
 
 #include <errno.h>
@@ -26,6 +27,9 @@ static kept_status write_view(const void *ctx, FILE *f)
     const view *v = ctx;
     if (!strcmp(v->format, "json"))
         return kept_report_json(v->result, f);
+    if (!strcmp(kept_view_text(v->result, "schema"), KEPT_PRESSURE_SCHEMA))
+        return strcmp(v->format, "csv") ? kept_report_pressure(v->result, f)
+                                        : kept_report_pressure_csv(v->result, f);
     if (!strcmp(v->format, "csv"))
         return kept_report_csv(v->result, f);
     if (!strcmp(v->format, "jsonl"))

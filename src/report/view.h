@@ -10,6 +10,8 @@ double kept_view_number(const json_t *o, const char *key);
 const char *kept_view_text(const json_t *o, const char *key);
 bool kept_view_true(const json_t *o, const char *key);
 
+void kept_view_csv(FILE *out, const char *s); /* text as a field, quoted where it must be */
+
 /* Element i of list, NULL if i is no index (NaN included). */
 const json_t *kept_view_at(const json_t *list, double i);
 

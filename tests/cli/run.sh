@@ -40,6 +40,9 @@ check unknown_format 2 "did you mean 'json'" --model x.gguf --format jsn
 check bad_number 2 'whole number' --model x.gguf --samples many
 check bad_size 2 'pool' --model x.gguf --pool lots
 check text_needs_file 2 'needs --text' --model x.gguf --task text
+check pressure_wants_a_cap 2 'wants --pool' --model x.gguf --pressure 2,4
+check pressure_wants_numbers 2 "from 1 to 256, got '4x'" --model x.gguf --pressure 2,4x --pool 1MiB
+check pressure_alone 2 'without --study' --model x.gguf --pressure 2 --pool 1MiB --study s.db
 check chat_and_raw 2 'exclude' --model x.gguf --chat --raw
 check no_such_file 1 'x.gguf' --model "$dir/x.gguf" --strategy h2o@20%
 check folder_first 1 'cannot be written' --model x.gguf --out "$dir/none/r.json"
@@ -56,6 +59,8 @@ grep -q '"schema": "kept-result"' "$dir/r.json" || { echo "FAIL out_is_json"; ba
 check csv 0 '^"niah_single.*,256,0,knorm+chunks@25%,' "${small[@]}" --format csv
 [ ! -s "$dir/err" ] || { echo "FAIL no_progress_in_a_pipe"; bad=1; }
 [ "$(wc -l <"$dir/out")" -eq 5 ] || { echo "FAIL csv_has_a_line_per_row"; bad=1; }
+check pressure 0 'lost: tokens of prompts' "${small[@]}" --pressure 2 --pool 6MiB --out "$dir/p.json"
+grep -q '"schema": "kept-pressure"' "$dir/p.json" || { echo "FAIL pressure_is_json"; bad=1; }
 check dump 0 'Floor' "${small[@]}" --dump-kept "$dir/kept.tsv"
 tail -n 1 "$dir/kept.tsv" | grep -q 'complete' || { echo "FAIL dump_is_whole"; bad=1; }
 
