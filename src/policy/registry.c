@@ -87,7 +87,7 @@ const char *kept_axis_name(kept_axis a)
 {
     static const char *const names[KEPT_N_AXES] = {
         "score",    "weight", "wrapper", "allocator",  "protection", "schedule",
-        "position", "merge",  "codec",   "controller", "read", "rest"};
+        "position", "merge",  "codec",   "controller", "read",       "rest"};
     return (unsigned)a < KEPT_N_AXES ? names[a] : "?";
 }
 
