@@ -130,11 +130,11 @@ static json_t *variants_json(const kept_job *j)
         json_object_set_new(o, "resolved", text(s ? kept_strategy_resolved(s) : "full"));
         json_object_set_new(o, "own_prefill", json_boolean(j->variants[v].own_prefill));
         json_t *files = json_array();
-        const char *of[2] = {s ? kept_score_trained(s) : NULL,
-                             s ? kept_allocator_trained(s) : NULL};
-        for (int i = 0; i < 2; i++)
-            if (kept_trained_sha256(j, of[i]))
-                json_array_append_new(files, json_string(kept_trained_sha256(j, of[i])));
+        for (int i = 0; i < KEPT_TRAINED_PARTS && s; i++) {
+            const char *sha256 = kept_trained_sha256(j, kept_strategy_trained(s, i));
+            if (sha256)
+                json_array_append_new(files, json_string(sha256));
+        }
         json_object_set_new(o, "trained", files);
         json_array_append_new(list, o);
     }

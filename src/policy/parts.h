@@ -97,6 +97,7 @@
     X(aged)                                                                                        \
     X(ranked)                                                                                      \
     X(waterfill)                                                                                   \
+    X(calibrated)                                                                                  \
     X(awake)                                                                                       \
     X(park)
 
@@ -215,6 +216,7 @@ enum {
     KEPT_RANKED_TOP_PART,
     KEPT_RANKED_MID_PART
 };
+enum { KEPT_CALIBRATED_BITS, KEPT_CALIBRATED_MOST };
 enum { KEPT_WATER_MOST, KEPT_WATER_LEAST, KEPT_WATER_POWER };
 enum { KEPT_AGED_TOKENS, KEPT_AGED_PERCENT }; /* choices of in= */
 enum { KEPT_STORE_K, KEPT_STORE_V, KEPT_STORE_RESIDUAL, KEPT_STORE_EDGE, KEPT_STORE_EDGE_AS };

@@ -82,6 +82,11 @@ const char *kept_allocator_trained(const kept_strategy *s)
     return kept_strategy_allocator(s)->trained;
 }
 
+const char *kept_codec_trained(const kept_strategy *s)
+{
+    return kept_form_is(s, &kept_part_calibrated) ? "bits" : NULL;
+}
+
 int kept_strategy_recent(const kept_strategy *s)
 {
     const kept_score *score = kept_strategy_score(s);
