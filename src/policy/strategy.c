@@ -86,7 +86,7 @@ const char *kept_codec_trained(const kept_strategy *s)
 {
     return kept_form_is(s, &kept_part_calibrated) ? "bits"
            : kept_form_is(s, &kept_part_searched) ? "split"
-                                                  : NULL;
+                                                  : kept_form_trained(s);
 }
 
 int kept_strategy_recent(const kept_strategy *s)
@@ -261,7 +261,9 @@ bool kept_strategy_moves_keys(const kept_strategy *s)
 
 bool kept_strategy_is_plain(const kept_strategy *s)
 {
-    return kept_strategy_is_idle(s) && s->part[KEPT_AXIS_READ] == kept_part_default(KEPT_AXIS_READ);
+    return kept_strategy_is_idle(s) &&
+           s->part[KEPT_AXIS_READ] == kept_part_default(KEPT_AXIS_READ) &&
+           s->part[KEPT_AXIS_REST] == kept_part_default(KEPT_AXIS_REST);
 }
 
 int kept_strategy_note_blocks(const kept_strategy *s, int head_size)

@@ -106,7 +106,7 @@ static inline bool kept_strategy_is_full(const kept_strategy *s) /* evicts nothi
 /* Whether an axis is about eviction, so that "full" takes no part of it. */
 static inline bool kept_axis_evicts(kept_axis a)
 {
-    return a != KEPT_AXIS_CODEC && a != KEPT_AXIS_READ;
+    return a != KEPT_AXIS_CODEC && a != KEPT_AXIS_READ && a != KEPT_AXIS_REST;
 }
 /* The full cache as everybody has it: what others are compared with. */
 bool kept_strategy_is_plain(const kept_strategy *s);
@@ -152,6 +152,12 @@ typedef struct kept_rungs {
 kept_rungs kept_form_rungs(const kept_strategy *s, int l, int n_layers, int n);
 /* ARGUMENT: the codec and another part, or the budget, exclude each other. */
 kept_status kept_form_check(const kept_strategy *s, kept_error *err);
+/* The same of coefficients along directions, and of pages of several layers. */
+kept_status kept_form_check_low(const kept_strategy *s, kept_error *err);
+/* Kind of trained file that packed pages are read with; NULL: none. */
+const char *kept_form_trained(const kept_strategy *s);
+/* Bytes of a packed page of the l-th of n_layers layers, its part of one that it shares. */
+size_t kept_form_page_bytes(kept_codecs form, int l, int n_layers, int head_size);
 /* UNSUPPORTED: heads of that size cannot be stored so. */
 kept_status kept_strategy_fits(const kept_strategy *s, int head_size, kept_error *err);
 /* ARGUMENT: of n_tokens the budget holds no more than what stays F16 anyhow. */
@@ -182,6 +188,15 @@ typedef struct kept_packing {
 int kept_form_recent(const kept_strategy *s);
 /* Packs what s stores in another form. FULL: some pages are still F16. */
 kept_status kept_strategy_pack(const kept_strategy *s, const kept_packing *p);
+
+/* How sequences of s rest. */
+typedef struct kept_rest {
+    bool parks;      /* between the prompt and the question, where a run can */
+    double bits;     /* a number of K and V; 0: every bit comes back */
+    double keys;     /* steps of keys, in those of values */
+    int first, last; /* positions that keep every bit all the same */
+} kept_rest;
+kept_rest kept_strategy_rest(const kept_strategy *s);
 
 /* ---- what a strategy needs and when it acts: of one with states, what any of them does ------ */
 /* Blocks of the note on a page (cache.h) by which s reads; 0: it reads all. */
