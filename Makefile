@@ -56,6 +56,8 @@ ISA_AVX512 := $(ISA_AVX2) -mavx512f -mavx512bw -mavx512dq -mavx512vl
 ISA = $(if $(findstring kern/avx512,$<),$(ISA_AVX512),$(if $(findstring kern/avx2,$<),$(ISA_AVX2))) \
       $(if $(findstring avx2vnni,$<),-mavxvnni,$(if $(findstring avx512vnni,$<),-mavx512vnni))
 endif
+# What sanitizers do to the kernels, if it is something else than to the rest (scripts/sanitize.sh).
+$(BUILD)/src/kern/%.o: ISA += $(KERN_SAN)
 
 GEN := $(addprefix $(BUILD)/gen/,models.inc presets.inc page.inc)
 # Objects depend on their flags, so a change of either rebuilds and nothing else does.
@@ -106,7 +108,7 @@ tests: $(TESTS)
 ## bench      time the kernels and the engine on this machine
 bench: $(BUILD)/kept $(BENCHES)
 	@scripts/bench.sh
-## suite      the long evaluation: every strategy, several budgets and tasks
+## suite      the long evaluation: all models against libllama, the standing study
 suite: setup all tests
 	@scripts/suite.sh
 ## methods    measure every method and rewrite the table of docs/strategies.md (half an hour)
