@@ -284,6 +284,10 @@ static void set_bytes(json_t *r, const kept_outcome *o)
     json_object_set_new(r, "read_bytes",
                         o->last.n_reads ? real((double)o->last.read_bytes / (double)o->last.n_reads)
                                         : json_null());
+    const uint64_t at_rest[] = {o->parked_bytes, o->park_ns, o->resume_ns};
+    const char *const names[] = {"parked_bytes", "park_ns", "resume_ns"};
+    for (int i = 0; i < 3; i++)
+        json_object_set_new(r, names[i], o->parked_bytes ? integer(at_rest[i]) : json_null());
     json_object_set_new(r, "n_evicted", integer(o->last.n_evicted));
     json_object_set_new(r, "prefill_ns", integer(o->prefill_ns));
     json_object_set_new(r, "score_ns", integer(o->last.score_ns));

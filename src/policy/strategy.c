@@ -259,7 +259,9 @@ bool kept_strategy_moves_keys(const kept_strategy *s)
 
 bool kept_strategy_is_plain(const kept_strategy *s)
 {
-    return kept_strategy_is_idle(s) && s->part[KEPT_AXIS_READ] == kept_part_default(KEPT_AXIS_READ);
+    return kept_strategy_is_idle(s) &&
+           s->part[KEPT_AXIS_READ] == kept_part_default(KEPT_AXIS_READ) &&
+           s->part[KEPT_AXIS_REST] == kept_part_default(KEPT_AXIS_REST);
 }
 
 int kept_strategy_note_blocks(const kept_strategy *s, int head_size)

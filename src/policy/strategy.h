@@ -106,7 +106,7 @@ static inline bool kept_strategy_is_full(const kept_strategy *s) /* evicts nothi
 /* Whether an axis is about eviction, so that "full" takes no part of it. */
 static inline bool kept_axis_evicts(kept_axis a)
 {
-    return a != KEPT_AXIS_CODEC && a != KEPT_AXIS_READ;
+    return a != KEPT_AXIS_CODEC && a != KEPT_AXIS_READ && a != KEPT_AXIS_REST;
 }
 /* The full cache as everybody has it: what others are compared with. */
 bool kept_strategy_is_plain(const kept_strategy *s);
@@ -179,6 +179,15 @@ typedef struct kept_packing {
 int kept_form_recent(const kept_strategy *s);
 /* Packs what s stores in another form. FULL: some pages are still F16. */
 kept_status kept_strategy_pack(const kept_strategy *s, const kept_packing *p);
+
+/* How sequences of s rest. */
+typedef struct kept_rest {
+    bool parks;      /* between the prompt and the question, where a run can */
+    double bits;     /* a number of K and V; 0: every bit comes back */
+    double keys;     /* steps of keys, in those of values */
+    int first, last; /* positions that keep every bit all the same */
+} kept_rest;
+kept_rest kept_strategy_rest(const kept_strategy *s);
 
 /* ---- what a strategy needs and when it acts: of one with states, what any of them does ------ */
 /* Blocks of the note on a page (cache.h) by which s reads; 0: it reads all. */
