@@ -36,9 +36,9 @@ done
 strategies=streaming,random
 strategies=$strategies,h2o,tova,snapkv,expected-attention,keydiff,chunkkv
 strategies=$strategies,pyramidkv,adakv
-strategies=$strategies,snapkv+rot4,expected-attention+rot4
+strategies=$strategies,snapkv+k4v3,expected-attention+k4v3
 strategies=$strategies,recursive
-strategies=$strategies,full+q8,full+rot4,full+rot3,full+kivi2
+strategies=$strategies,full+q8,full+rot4,full+k4v3,full+kivi2
 budgets=50%,25%,12.5%,6.25%
 tasks=facts_sequential,facts_hotspot,facts_random,facts_update,niah_multikey
 

@@ -159,6 +159,7 @@
     X(think25)                                                                                     \
     X(kivi4)                                                                                       \
     X(kivi2)                                                                                       \
+    X(k4v3)                                                                                        \
     X(aging)                                                                                       \
     X(rdkv)                                                                                        \
     X(kvtc)
