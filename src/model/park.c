@@ -176,7 +176,7 @@ static kept_status save_page(kept_io *x, const kept_seq *s, const spot *at)
 /* A page may hold anything but channels that are not there. */
 static bool channels_are_sound(kept_codecs form, const uint8_t *page, int d)
 {
-    const int n = kept_codec_get(form.k)->quarters ? kept_codec_channels(form.k, d) : 0;
+    const int n = kept_codec_is_thin(form.k) ? kept_codec_channels(form.k, d) : 0;
     const uint8_t *c = n ? kept_codec_channels_of(page, form.k, d) : NULL;
     for (int i = 0; i < n; i++)
         if (c[i] >= d || (i && c[i] <= c[i - 1]))
