@@ -201,8 +201,9 @@ kept_status kept_strategy_pack(const kept_strategy *s, const kept_packing *p)
     packer x = {.s = s, .p = p, .n_recent = -1};
     kept_status (*pack)(packer *, int, int) = kept_form_is(s, &kept_part_aged) ? pack_aged
                                               : kept_form_grades(s)            ? pack_graded
-                                              : kept_codec_trained(s)          ? pack_calibrated
-                                                                               : pack_stored;
+                                              : kept_form_is(s, &kept_part_calibrated)
+                                                  ? pack_calibrated
+                                                  : pack_stored;
     for (int l = 0; l < p->n_layers; l++)
         x.n_layers += !(p->windowed && p->windowed[l]);
     for (int l = 0; l < p->to; l++) {
