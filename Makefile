@@ -54,8 +54,7 @@ ifeq ($(shell uname -m),x86_64)
 ISA_AVX2 := -mavx2 -mfma -mf16c -mbmi2 $(if $(findstring clang,$(CC)),,-fno-tree-reassoc)
 ISA_AVX512 := $(ISA_AVX2) -mavx512f -mavx512bw -mavx512dq -mavx512vl
 ISA = $(if $(findstring kern/avx512,$<),$(ISA_AVX512),$(if $(findstring kern/avx2,$<),$(ISA_AVX2))) \
-      $(if $(findstring avx2vnni,$<),-mavxvnni,$(if $(findstring avx512vnni,$<),-mavx512vnni)) \
-      $(if $(findstring kern/,$<),$(KERN_SAN))
+      $(if $(findstring avx2vnni,$<),-mavxvnni,$(if $(findstring avx512vnni,$<),-mavx512vnni)) $(if $(findstring kern/,$<),$(KERN_SAN))
 endif
 
 GEN := $(addprefix $(BUILD)/gen/,models.inc presets.inc page.inc)
