@@ -53,7 +53,7 @@ typedef struct rig {
 
 static rig the;
 
-static void start(int D, int n_rope, bool neox)
+static inline void start(int D, int n_rope, bool neox)
 {
     the.D = D;
     the.n_rope = n_rope;
@@ -78,19 +78,19 @@ static void start(int D, int n_rope, bool neox)
         }
 }
 
-static void stop(void)
+static inline void stop(void)
 {
     kept_turns_free(the.turns);
 }
 
 /* Channel of place i, and the vector's turn by pos, both by the definition of rotary embedding. */
-static int channel(int i)
+static inline int channel(int i)
 {
     const int half = the.n_rope / 2;
     return the.neox || i >= the.n_rope ? i : i < half ? 2 * i : 2 * (i - half) + 1;
 }
 
-static void turn(double *x, int32_t pos, int sign)
+static inline void turn(double *x, int32_t pos, int sign)
 {
     for (int j = 0; j < the.n_rope / 2; j++) {
         const int a = the.neox ? j : 2 * j, b = the.neox ? j + the.n_rope / 2 : 2 * j + 1;

@@ -280,8 +280,7 @@ static void attention(void)
     static const struct {
         int D, n_rope;
         bool neox;
-    } shape[] = {{64, 64, true},  {64, 64, false},  {128, 128, true},
-                 {128, 96, true}, {192, 192, true}, {256, 256, true}};
+    } shape[] = {{64, 64, true}, {64, 64, false}, {128, 96, true}, {256, 256, true}};
     const char *level[5];
     const int n_levels = kept_kern_levels(level, 5);
     for (size_t i = 0; i < sizeof shape / sizeof *shape; i++) {

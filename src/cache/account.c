@@ -56,6 +56,7 @@ void kept_cache_inherit_account(kept_cache *c, const kept_cache *src)
     c->n_evicted = src->n_evicted;
     c->packed = src->packed;
     c->low_bytes = src->low_bytes;
+    c->joint = src->joint;
     c->peak_pages = src->peak_pages;
     c->page_steps = src->page_steps;
     c->n_ticks = src->n_ticks;

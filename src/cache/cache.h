@@ -110,6 +110,7 @@ kept_status kept_cache_pack(kept_cache *c, int layer, int head, kept_codecs form
  * takes the place of the group's pages, each of which loses its own; its bytes count in equal parts
  * for its layers. Layers that do not hold the same positions there stay as they are. */
 kept_status kept_cache_pack_joint(kept_cache *c, int layer, int head, kept_codecs form, int skip);
+bool kept_cache_is_joint(const kept_cache *c); /* it may have such pages */
 
 /* Full page `page` of a head gets that form, whose rows can move, if both of its halves take fewer
  * bytes in it than now, or if it is F16; else it stays: what was rounded regains nothing in a wider

@@ -53,6 +53,7 @@ static kept_status join(const group *g, int i, kept_codecs form)
             .at = kept_pool_page(p, to), .c = form, .head_size = p->head_size, .pos = pos},
         g->n, low, f16);
     p->refs[to] = g->n;
+    c->joint = true;
     kept_cache_note_form(c, form);
     for (int k = 0; k < g->n; k++)
         c->held_bytes += kept_cache_bytes_of(c, g->layer + k, to);
@@ -80,4 +81,9 @@ kept_status kept_cache_pack_joint(kept_cache *c, int layer, int head, kept_codec
             return s;
     }
     return KEPT_OK;
+}
+
+bool kept_cache_is_joint(const kept_cache *c)
+{
+    return c->joint;
 }

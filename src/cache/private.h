@@ -86,7 +86,7 @@ struct kept_cache {
     uint64_t held_bytes; /* of the pages */
     int n_notes;         /* blocks of a page's note, 0: none */
     int32_t *notes;      /* [n_layers * n_heads][n_notes][cap] their ids, or NULL */
-    bool packed;         /* a page was ever packed */
+    bool packed, joint;  /* a page ever was, or was joint */
     size_t low_bytes;    /* of the directions that its pages are read with */
     uint64_t extra_meta, peak_bytes, n_evicted;
     double byte_steps;

@@ -20,6 +20,7 @@ enum { N_ARRAYS = sizeof arrays / sizeof *arrays, N_TURNED = 3 };
 
 struct kept_directions {
     kept_turns *turns;
+    uint64_t mark;  /* of all numbers */
     float *placed;  /* [N_TURNED][n_layers][n_heads][D][D]: those of keys in the places of turns */
     kept_low low[]; /* [n_layers * n_heads] */
 };
@@ -42,6 +43,11 @@ static void point(kept_directions *x, const kept_trained *t, const kept_model_in
     const float *from = kept_trained_array(t, arrays[i].name, &n);
     for (size_t k = 0; k < n && arrays[i].turned; k++)
         to[k] = from[k / D * D + x->turns->order[k % D]];
+    for (size_t k = 0; k < n; k++) { /* FNV-1a, a number at a time */
+        uint32_t bits;
+        memcpy(&bits, &from[k], sizeof bits);
+        x->mark = (x->mark ^ bits) * UINT64_C(0x100000001b3);
+    }
     for (size_t h = 0; h < n / size; h++) {
         kept_low *low = &x->low[h];
         const float **at = (arrays[i].v ? low->v : low->k) + arrays[i].basis;
@@ -71,6 +77,7 @@ kept_status kept_directions_set(kept_engine *e, const kept_trained *t, kept_erro
         return kept_fail(err, KEPT_NOMEM, "no memory for the directions of keys and values");
     }
     float *to = x->placed;
+    x->mark = UINT64_C(0xcbf29ce484222325);
     for (int i = 0; i < N_ARRAYS; i++) {
         point(x, t, info, i, to);
         to += arrays[i].turned ? heads * size : 0;
@@ -79,4 +86,9 @@ kept_status kept_directions_set(kept_engine *e, const kept_trained *t, kept_erro
     kept_directions_free(e->directions);
     e->directions = x;
     return KEPT_OK;
+}
+
+uint64_t kept_directions_mark(const kept_engine *e)
+{
+    return e->directions ? e->directions->mark : 0;
 }

@@ -340,6 +340,8 @@ void kept_record_local(kept_engine *e, int layer, const struct ggml_tensor *q, i
 /* Lends the pool what a trained file "basis" says. ARGUMENT: sequences still read with another. */
 kept_status kept_directions_set(kept_engine *e, const kept_trained *t, kept_error *err);
 void kept_directions_free(kept_directions *x);
+/* Tells the directions of one file from those of another; 0: there are none. */
+uint64_t kept_directions_mark(const kept_engine *e);
 
 /* ---- each.c ---- */
 /* Prepares kept_engine_each: a graph of one node that every thread works on. */
