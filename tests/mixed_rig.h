@@ -13,6 +13,7 @@
 enum { D = 64, P64 = 64, N_PROMPT = 522, CHUNK = 128, N_DECODE = 70, MOST = 640 };
 
 static kept_model *model;
+static char *model_path;
 static const kept_model_info *info;
 static int32_t *tokens;
 
@@ -101,8 +102,7 @@ static inline void open_model(void)
         fprintf(stderr, "model: %s\n", path ? err.text : "no temporary file");
         exit(1);
     }
-    unlink(path);
-    free(path);
+    model_path = path;
     info = kept_model_get_info(model);
     tokens = util_tokens(MOST, info->n_vocab, 5);
 }
@@ -111,6 +111,8 @@ static inline void close_model(void)
 {
     free(tokens);
     kept_model_free(model);
+    unlink(model_path);
+    free(model_path);
 }
 
 #endif

@@ -63,6 +63,8 @@ static void test_budgets(void)
         {"knorm+kivi2@20%", 21606},
         {"knorm+kivi2@40%", 117702},
         {"knorm+q8@512", 46080},
+        /* 63 slots f16, the others in 5 bits */
+        {"knorm+calibrated(bits=5)@20%", 45183},
         /* 63 slots f16; q8, rot4 and rot2 a quarter, a half, a quarter, or all rot2 */
         {"knorm+ranked@20%", 47263},
         {"knorm+waterfill@21%", 134534},
@@ -102,6 +104,8 @@ static void test_errors(void)
     check_error("h2o+balance+waterfill@9%", 12, "takes no controller such as 'balance'");
     check_error("compactor+waterfill(most=q8,least=f16)@9%", 10, "least=f16 has more bits");
     check_error("snapkv+watterfill@9%", 7, "did you mean 'waterfill'?");
+    check_error("full+calibrated(bits=17)", 21, "must be a number in 2..16");
+    check_error("full+calibrated(most=q9)", 21, "choice of option 'most' 'q9'");
     check_error("full+aged(new=q9)", 14, "choice of option 'new' 'q9'");
     check_error("full+aegd", 5, "did you mean 'aged'?");
     check_error("q8", 0, "names no score");

@@ -1,5 +1,6 @@
-/* test_mixed: pages of one head in different forms: by age. Forms are held against a naive reading
- * of the rule, page by page, bytes against the naive sum, the budget and a walk. */
+/* test_mixed: pages in different forms: by age, and by what heads were measured to lose. Forms are
+ * held against a naive reading of the rule, page by page, or trying out every choice; bytes against
+ * the naive sum, the budget and a walk. */
 #include "mixed_rig.h"
 
 /* ---- by age ---------------------------------------------------------------------------------- */
@@ -169,6 +170,130 @@ static void test_evicted(void)
     free(out);
 }
 
+/* ---- calibrated ------------------------------------------------------------------------------ */
+
+enum { HEADS = 4, WIDTHS = 4 };
+static const uint8_t width[WIDTHS] = {KEPT_ROT2, KEPT_ROT3, KEPT_ROT4, KEPT_Q8};
+
+static kept_trained *lend(util_run *r, float loss[WIDTHS][HEADS], char turn)
+{
+    static const char *const name[] = {"rot2", "rot3", "rot4", "q8"};
+    char hex[65];
+    kept_trained *t = NULL;
+    CHECK_INT(kept_model_sha256(model, hex, &r->err), KEPT_OK);
+    hex[5] = turn ? turn : hex[5];
+    CHECK_INT(kept_trained_new("bits", hex, &t, &r->err), KEPT_OK);
+    for (int w = 0; w < WIDTHS; w++)
+        CHECK_INT(kept_trained_put(t, name[w], loss[w], HEADS, &r->err), KEPT_OK);
+    return t;
+}
+
+static double page_bytes(int w)
+{
+    return (double)kept_codec_page_bytes((kept_codecs){width[w], width[w]}, D);
+}
+
+/* Every choice of a width per head that takes no more bytes loses no less. */
+static void check_choice(const kept_seq *s, float loss[WIDTHS][HEADS], double bits)
+{
+    int own[HEADS] = {0}, pages[HEADS];
+    double bytes = 0, lost = 0, all = 0;
+    for (int h = 0; h < HEADS; h++) {
+        const int l = h / info->n_kv_heads, i = h % info->n_kv_heads;
+        pages[h] = kept_cache_n(s->cache, l, i) / P64;
+        for (int w = 0; w < WIDTHS; w++)
+            own[h] = width[w] == form_of(s, l, i, 0).k ? w : own[h];
+        for (int p = 0; p < pages[h]; p++)
+            CHECK_INT(form_of(s, l, i, p).k, width[own[h]]);
+        bytes += pages[h] * page_bytes(own[h]);
+        lost += (double)loss[own[h]][h];
+        all += pages[h];
+    }
+    CHECK(bytes <= all * bits * D * 2 * P64 / 8);
+    for (int c = 0; c < 256; c++) {
+        double b = 0, x = 0;
+        for (int h = 0; h < HEADS; h++) {
+            const int w = c >> 2 * h & 3;
+            b += pages[h] * page_bytes(w);
+            x += (double)loss[w][h];
+        }
+        CHECK(b > bytes || x >= lost * (1 - 1e-12));
+    }
+}
+
+static void test_calibrated(void)
+{
+    float equal[WIDTHS][HEADS], loss[WIDTHS][HEADS];
+    const size_t n = (size_t)N_DECODE * (size_t)info->n_vocab;
+    float *out[2] = {calloc(n, sizeof(float)), calloc(n, sizeof(float))};
+    const double bits[] = {2.25, 3, 4.25, 5.5, 8.25};
+    kept_rng rng;
+    kept_rng_init(&rng, 4);
+    for (int w = 0; w < WIDTHS; w++)
+        for (int h = 0; h < HEADS; h++) {
+            const double noise = 0.2 + kept_rng_below(&rng, 1000) / 500.0;
+            equal[w][h] = (float)exp2(-2.0 * (w == 3 ? 8 : w + 2));
+            loss[w][h] = (float)(noise * (double)equal[w][h] * (h == 2 ? 40 : 1));
+        }
+    for (int i = 0; i < 10; i++) {
+        char spec[90];
+        util_run r = start();
+        kept_trained *t = lend(&r, loss, 0);
+        CHECK_INT(kept_engine_add_trained(r.engine, t, &r.err), KEPT_OK);
+        snprintf(spec, sizeof spec,
+                 i < 5 ? "full+calibrated(bits=%g)" : "snapkv+ada+calibrated(bits=%g)@30%%",
+                 bits[i % 5]);
+        kept_strategy *st = parse(spec);
+        kept_seq *s = run(&r, st, 0, NULL);
+        check_choice(s, loss, bits[i % 5]);
+        kept_seq_free(s);
+        kept_strategy_free(st);
+        if (i >= 5) {
+            snprintf(strchr(spec, '@'), 5, "%s", "");
+            check_budget(&r, spec, 20);
+            check_budget(&r, spec, 45);
+        }
+        kept_engine_free(r.engine);
+        kept_trained_free(t);
+    }
+    /* Heads that mind equally get the same form. */
+    for (int k = 0; k < 2; k++) {
+        util_run r = start();
+        kept_trained *t = lend(&r, equal, 0);
+        CHECK_INT(kept_engine_add_trained(r.engine, t, &r.err), KEPT_OK);
+        kept_strategy *st = parse(k ? "full+rot4" : "full+calibrated(bits=4.25)");
+        kept_seq *s = run(&r, st, N_DECODE, out[k]);
+        kept_seq_free(s);
+        kept_strategy_free(st);
+        kept_engine_free(r.engine);
+        kept_trained_free(t);
+    }
+    CHECK(!memcmp(out[0], out[1], n * sizeof(float)));
+    free(out[0]);
+    free(out[1]);
+}
+
+static void test_refused(void)
+{
+    static float none[WIDTHS][HEADS];
+    util_run r = start();
+    kept_seq *s = NULL;
+    kept_strategy *st = parse("full+calibrated"), *many = parse("full+calibrated(bits=9)");
+    CHECK_INT(kept_seq_new(r.engine, st, NULL, 3, &s, &r.err), KEPT_ARGUMENT);
+    CHECK(strstr(r.err.text, "kept calibrate bits"));
+    kept_trained *other = lend(&r, none, 'a'), *b = lend(&r, none, 'b'); /* one of them is */
+    const bool first = kept_engine_add_trained(r.engine, other, &r.err) == KEPT_ARGUMENT;
+    CHECK(first || kept_engine_add_trained(r.engine, b, &r.err) == KEPT_ARGUMENT);
+    CHECK(strstr(r.err.text, "model"));
+    CHECK_INT(kept_seq_new(r.engine, many, NULL, 3, &s, &r.err), KEPT_UNSUPPORTED);
+    CHECK(strstr(r.err.text, "2.25 to 8.25 bits a number, not in bits=9"));
+    kept_trained_free(other);
+    kept_trained_free(b);
+    kept_strategy_free(st);
+    kept_strategy_free(many);
+    kept_engine_free(r.engine);
+}
+
 int main(void)
 {
     open_model();
@@ -176,6 +301,8 @@ int main(void)
     RUN(test_ladder);
     RUN(test_budgets);
     RUN(test_evicted);
+    RUN(test_calibrated);
+    RUN(test_refused);
     close_model();
     TEST_END();
 }

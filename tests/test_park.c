@@ -115,6 +115,9 @@ static void goes_on_bit_for_bit(void)
     check_resumed(0, "window+rerotated+decode(every=4)@100", false);
     check_resumed(0, "expected-attention+decode(every=4)@100", false); /* query statistics */
     check_resumed(0, "redundancy+squeeze+decode(every=4)@100", false); /* queries, cosines */
+    check_resumed(0, "snapkv+summary@50%", false);                     /* biases of merged slots */
+    check_resumed(0, "h2o+matching+decode(every=4)+park@40%", false);
+    check_resumed(0, "full+park", true);
     check_resumed(2, "full", false);
     check_resumed(2, "h2o+decode(every=5)@40%", false);
 }
@@ -173,15 +176,15 @@ static void refusals(void)
 }
 
 /* Frames whose checksum fits but whose content is any: refused, or sound enough to go on with. */
-static void altered_frames(void)
+static void alter(const char *spec, bool packed)
 {
     enum { N_MODEL = 14 + 65 };
     util_run r = start(0, 512, (size_t)8 << 20);
-    kept_strategy *st = parse("h2o+decode(every=2)@50%");
+    kept_strategy *st = parse(spec);
     void *data = NULL;
     size_t n = 0;
     int resumed = 0, refused = 0;
-    CHECK_INT(kept_seq_park(begin(&r, st, true), &data, &n, &r.err), KEPT_OK);
+    CHECK_INT(kept_seq_park(begin(&r, st, packed), &data, &n, &r.err), KEPT_OK);
     const char *bytes = data;
     const size_t size = (size_t)ZSTD_getFrameContentSize(bytes + N_MODEL, n - N_MODEL - 64);
     uint8_t *raw = malloc(size), *copy = malloc(size);
@@ -193,7 +196,8 @@ static void altered_frames(void)
         for (int k = 0; k < 3; k++) { /* most of what counts is in front, or between pages */
             seed = seed * 6364136223846793005u + 1442695040888963407u;
             const size_t range = i % 3 == 0 ? 220 : i % 3 == 1 ? 4200 : size;
-            copy[(seed >> 33) % range] ^= (uint8_t)(1u << (seed >> 20 & 7));
+            const size_t at = (seed >> 33) % range;
+            copy[i % 2 ? at : size - 1 - at] ^= (uint8_t)(1u << (seed >> 20 & 7));
         }
         const size_t cut = i % 10 == 9 ? (seed >> 33) % size : size;
         memcpy(whole, bytes, N_MODEL);
@@ -220,6 +224,36 @@ static void altered_frames(void)
     kept_engine_free(r.engine);
 }
 
+static void altered_frames(void)
+{
+    alter("h2o+decode(every=2)@50%", true);
+    alter("h2o+decode(every=2)+park(bits=3,first=0,last=8)@90%", false);
+}
+
+/* What a parked sequence says of itself, and that nothing else says anything. */
+static void looks(void)
+{
+    util_run r = start(0, 512, (size_t)8 << 20);
+    kept_strategy *st = parse("h2o+park(bits=3)@50%");
+    void *data = NULL;
+    size_t n = 0;
+    kept_parked about;
+    char hex[65];
+    CHECK_INT(kept_seq_park(begin(&r, st, false), &data, &n, &r.err), KEPT_OK);
+    CHECK_INT(kept_parked_look(data, n, &about, &r.err), KEPT_OK);
+    CHECK_STR(about.spec, kept_strategy_resolved(st));
+    CHECK_INT(about.n_tokens, N_PROMPT + 5);
+    CHECK_INT(kept_model_sha256(model[0], hex, &r.err), KEPT_OK);
+    CHECK_STR(about.model_sha256, hex);
+    for (size_t i = 0; i < n; i += n / 20)
+        CHECK_INT(kept_parked_look(data, i, &about, &r.err), KEPT_FORMAT);
+    ((uint8_t *)data)[n / 2] ^= 1;
+    CHECK_INT(kept_parked_look(data, n, &about, &r.err), KEPT_FORMAT);
+    free(data);
+    kept_strategy_free(st);
+    kept_engine_free(r.engine);
+}
+
 int main(void)
 {
     char *path[3];
@@ -238,6 +272,7 @@ int main(void)
     RUN(goes_on_bit_for_bit);
     RUN(refusals);
     RUN(altered_frames);
+    RUN(looks);
     for (int i = 0; i < 3; i++) {
         unlink(path[i]);
         free(path[i]);

@@ -148,7 +148,7 @@ static void test_every_part(void)
         for (int k = 0; k <= r->n_options; k++)
             for (int high = 0; high < 2; high++) {
                 char spec[300] = "";
-                const bool codec = !strncmp(r->spec, "store(", 6);
+                const bool codec = !strncmp(r->spec, "store(", 6) || !strncmp(r->spec, "park(", 5);
                 snprintf(spec, sizeof spec, "%s", codec ? "full+" : "");
                 write_option(spec, sizeof spec, r->name, r->options, r->n_options, k, high);
                 const char *budget = strstr(r->spec, "waterfill") ? "@12%" : "@512";

@@ -18,7 +18,7 @@
 extern "C" {
 #endif
 
-#define KEPT_POLICY_ABI  4
+#define KEPT_POLICY_ABI  5
 #define KEPT_MAX_OPTIONS 16
 
 typedef enum kept_axis {
@@ -33,6 +33,7 @@ typedef enum kept_axis {
     KEPT_AXIS_CODEC,      /* what a slot is stored as */
     KEPT_AXIS_CONTROLLER, /* which of the above now */
     KEPT_AXIS_READ,       /* which of the pages held a decode step attends to */
+    KEPT_AXIS_REST,       /* what a sequence is at rest: kept/park.h */
     KEPT_N_AXES
 } kept_axis;
 

@@ -1,10 +1,10 @@
 /* kept/trained.h: trained files, what `kept train` and `kept calibrate` write and strategies read.
  *
  * A file holds named float arrays of one kind ("kvzap", "ranker", "duo", "headkv", "qfilters",
- * "triattention", "expected", "lu-kv") for one model, and notes on how it was made. Layout: lines
- * of text (the magic and version "kept-trained 1", "kind K", "model SHA256", "note KEY VALUE" and
- * "array NAME N" in any order, then an empty line), the arrays' floats in that order, little-endian
- * IEEE 754 without padding, and the SHA-256 of all of it as 64 hexadecimal digits.
+ * "triattention", "expected", "lu-kv", "bits") for one model, and notes on how it was made. Layout:
+ * lines of text (the magic and version "kept-trained 1", "kind K", "model SHA256", "note KEY VALUE"
+ * and "array NAME N" in any order, then an empty line), the arrays' floats in that order,
+ * little-endian IEEE 754 without padding, and the SHA-256 of all of it as 64 hexadecimal digits.
  */
 #ifndef KEPT_TRAINED_H
 #define KEPT_TRAINED_H

@@ -111,6 +111,7 @@ static json_t *cell_json(kept_tally *t, const kept_change *d, int task, int vari
     kept_doc_put(c, "peak_pct", kept_mean_of(&t->peak_pct));
     kept_doc_put(c, "byte_steps_pct", kept_mean_of(&t->byte_steps_pct));
     kept_doc_put(c, "read_pct", kept_mean_of(&t->read_pct));
+    kept_doc_put(c, "parked_pct", kept_mean_of(&t->parked_pct));
     put_quality(c, t, d, generate);
     if (!generate)
         put_distances(c, t);

@@ -127,6 +127,7 @@ typedef struct kept_outcome {
     bool active;              /* still fed */
     kept_account after, last; /* right after eviction; at the end */
     uint64_t prefill_ns;
+    uint64_t parked_bytes, park_ns, resume_ns; /* 0: not parked */
     double evidence, evidence_any;
     double mass, mass_core; /* sums over n_mass measurements */
     double n_kept;          /* the same of prefix slots held in layers that evict */

@@ -293,9 +293,10 @@ kept_status kept_prepare_pool(kept_job *j, kept_error *err)
                                           j->max_prefix, err);
         if (s)
             return s;
-        /* Who only reads in another way shares all of the prefix. */
+        /* Who only reads in another way shares all of the prefix; who is parked comes back with
+         * pages of his own. */
         double budget =
-            kept_strategy_is_idle(x->strategy)
+            kept_strategy_is_idle(x->strategy) && !kept_strategy_rest(x->strategy).parks
                 ? 0
                 : (double)kept_strategy_budget_slots(x->strategy, m->n_layers, m->n_kv_heads,
                                                      m->head_size, j->max_tokens);

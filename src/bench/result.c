@@ -130,11 +130,11 @@ static json_t *variants_json(const kept_job *j)
         json_object_set_new(o, "resolved", text(s ? kept_strategy_resolved(s) : "full"));
         json_object_set_new(o, "own_prefill", json_boolean(j->variants[v].own_prefill));
         json_t *files = json_array();
-        const char *of[2] = {s ? kept_score_trained(s) : NULL,
-                             s ? kept_allocator_trained(s) : NULL};
-        for (int i = 0; i < 2; i++)
-            if (kept_trained_sha256(j, of[i]))
-                json_array_append_new(files, json_string(kept_trained_sha256(j, of[i])));
+        for (int i = 0; i < KEPT_TRAINED_PARTS && s; i++) {
+            const char *sha256 = kept_trained_sha256(j, kept_strategy_trained(s, i));
+            if (sha256)
+                json_array_append_new(files, json_string(sha256));
+        }
         json_object_set_new(o, "trained", files);
         json_array_append_new(list, o);
     }
@@ -286,6 +286,10 @@ static void set_bytes(json_t *r, const kept_outcome *o)
     json_object_set_new(r, "read_bytes",
                         o->last.n_reads ? real((double)o->last.read_bytes / (double)o->last.n_reads)
                                         : json_null());
+    const uint64_t at_rest[] = {o->parked_bytes, o->park_ns, o->resume_ns};
+    const char *const names[] = {"parked_bytes", "park_ns", "resume_ns"};
+    for (int i = 0; i < 3; i++)
+        json_object_set_new(r, names[i], o->parked_bytes ? integer(at_rest[i]) : json_null());
     json_object_set_new(r, "n_evicted", integer(o->last.n_evicted));
     json_object_set_new(r, "prefill_ns", integer(o->prefill_ns));
     json_object_set_new(r, "score_ns", integer(o->last.score_ns));

@@ -110,13 +110,35 @@ static kept_status prefill_whole(kept_work *w, kept_seq *seq, kept_error *err)
     return s ? s : kept_job_tick(w->job, w->n_prefix);
 }
 
+/* Parks a sequence whose strategy says so and wakes it, as between two turns. */
+static bool rest(kept_work *w, int v, kept_error *err)
+{
+    kept_outcome *o = &w->out[v];
+    const kept_strategy *by = w->job->variants[v].strategy;
+    void *data = NULL;
+    size_t n = 0;
+    if (!by || !kept_strategy_rest(by).parks)
+        return true;
+    const uint64_t t0 = kept_clock_ns();
+    if (kept_seq_park(o->seq, &data, &n, err))
+        return false;
+    const uint64_t t1 = kept_clock_ns();
+    o->seq = NULL;
+    const kept_status s = kept_seq_resume(w->job->engine, by, data, n, &o->seq, err);
+    o->resume_ns = kept_clock_ns() - t1;
+    o->park_ns = t1 - t0;
+    o->parked_bytes = n;
+    free(data);
+    return !s;
+}
+
 /* The prompt is in: evicts and takes the measurements that belong to this moment. */
 static kept_status settle(kept_work *w, int v, kept_error *err)
 {
     kept_outcome *o = &w->out[v];
     kept_error why;
     if (kept_control_tell(w, v, o->seq, w->out[KEPT_VARIANT_FULL].seq, &why) ||
-        kept_seq_end_prefill(o->seq, &why)) {
+        kept_seq_end_prefill(o->seq, &why) || !rest(w, v, &why)) {
         kept_outcome_fail(o, why.text);
         return KEPT_OK;
     }

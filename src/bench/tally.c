@@ -14,6 +14,7 @@ const char *const kept_plain[KEPT_N_PLAIN] = {
     "kv_bytes",         "meta_bytes",      "kv_bits",      "peak_bytes",    "byte_steps",
     "n_evicted",        "prefill_ns",      "score_ns",     "compact_ns",    "mass_recall",
     "mass_recall_core", "evidence_recall", "evidence_any", "oracle_regret", "read_bytes",
+    "parked_bytes",     "park_ns",         "resume_ns",
 };
 void kept_mean_add(kept_mean *m, double x)
 {
@@ -74,6 +75,7 @@ static void add_bytes(kept_tally *t, const json_t *o, const json_t *full)
                   100 * kept_doc_number(o, "peak_bytes") / kept_doc_number(full, "peak_bytes"));
     kept_mean_add(&t->byte_steps_pct,
                   100 * kept_doc_number(o, "byte_steps") / kept_doc_number(full, "byte_steps"));
+    kept_mean_add(&t->parked_pct, 100 * kept_doc_number(o, "parked_bytes") / held(full));
     kept_mean_add(&t->read_pct,
                   100 * kept_doc_number(o, "read_bytes") / kept_doc_number(full, "read_bytes"));
 }

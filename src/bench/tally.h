@@ -7,7 +7,7 @@
 
 #include <jansson.h>
 
-enum { KEPT_N_DISTANCES = 8, KEPT_N_PLAIN = 15 };
+enum { KEPT_N_DISTANCES = 8, KEPT_N_PLAIN = 18 };
 extern const int kept_distance_end[KEPT_N_DISTANCES]; /* of ranges, in tokens after the eviction */
 extern const char *const kept_plain[KEPT_N_PLAIN];    /* members whose mean a cell has */
 
@@ -25,7 +25,8 @@ typedef struct kept_distance {
 
 typedef struct kept_tally {
     int n, failed, regressions, improvements, n_diff, n_steps, n_pairs, n_full_steps;
-    kept_mean plain[KEPT_N_PLAIN], held, held_pct, kv_pct, peak_pct, byte_steps_pct, read_pct;
+    kept_mean plain[KEPT_N_PLAIN], held, held_pct, kv_pct, peak_pct, byte_steps_pct, read_pct,
+        parked_pct;
     kept_mean score, kl, top1, n_new, diverged, nll, full_nll;
     double kl_max;
     kept_distance by_distance[KEPT_N_DISTANCES];

@@ -22,9 +22,11 @@ static bool wanted(const kept_job *j, const char *kind)
     for (int v = 0; v < j->n_variants; v++) {
         const kept_strategy *all = j->variants[v].strategy, *s;
         for (int i = 0; all && (s = kept_strategy_state(all, i)); i++) {
-            const char *a = kept_score_trained(s), *b = kept_allocator_trained(s);
-            if ((a && !strcmp(a, kind)) || (b && !strcmp(b, kind)))
-                return true;
+            for (int k = 0; k < KEPT_TRAINED_PARTS; k++) {
+                const char *reads = kept_strategy_trained(s, k);
+                if (reads && !strcmp(reads, kind))
+                    return true;
+            }
         }
     }
     return false;
@@ -103,9 +105,8 @@ kept_status kept_prepare_trained(kept_job *j, kept_error *err)
     for (int v = 0; !s && v < j->n_variants; v++) {
         const kept_strategy *all = j->variants[v].strategy, *one;
         for (int i = 0; !s && all && (one = kept_strategy_state(all, i)); i++) {
-            s = find(j, &j->variants[v], kept_score_trained(one), err);
-            if (!s)
-                s = find(j, &j->variants[v], kept_allocator_trained(one), err);
+            for (int k = 0; k < KEPT_TRAINED_PARTS && !s; k++)
+                s = find(j, &j->variants[v], kept_strategy_trained(one, k), err);
         }
     }
     return s;

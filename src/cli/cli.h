@@ -33,6 +33,8 @@ int kept_cmd_advise(int argc, char **argv);
 int kept_cmd_study(int argc, char **argv);
 int kept_cmd_train(int argc, char **argv);
 int kept_cmd_calibrate(int argc, char **argv);
+int kept_cmd_park(int argc, char **argv);
+int kept_cmd_resume(int argc, char **argv);
 int kept_cmd_pull(int argc, char **argv);
 int kept_cmd_plan(int argc, char **argv);
 int kept_cmd_ls(int argc, char **argv);

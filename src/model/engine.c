@@ -54,6 +54,16 @@ static kept_status make_pool(kept_engine *e, size_t pool_bytes, kept_error *err)
     return kept_pool_new(i->head_size, pages, pages * KEPT_MAX_PLANES, &e->pool, err);
 }
 
+void kept_rope_freq(const struct kept_model *m, int layer, float *out)
+{
+    const float *factor = m->rope_factors ? (const float *)m->rope_factors->data : NULL;
+    const kept_layer *l = &m->layers[layer];
+    for (int j = 0; j < m->n_rope / 2; j++) {
+        const double f = pow(l->rope_base, -2.0 * j / m->n_rope) * (double)l->rope_scale;
+        out[j] = (float)(factor ? f / (double)factor[j] : f);
+    }
+}
+
 /* Rotary frequencies of the layers that strategies act on. */
 static kept_status make_rope(kept_engine *e, kept_error *err)
 {
@@ -64,12 +74,7 @@ static kept_status make_rope(kept_engine *e, kept_error *err)
     e->rope_freq = kept_calloc((size_t)m->n_rope / 2 + 1, sizeof(float));
     if (!e->rope_freq)
         return kept_fail(err, KEPT_NOMEM, "no memory for rotary frequencies");
-    const float *factor = m->rope_factors ? (const float *)m->rope_factors->data : NULL;
-    for (int j = 0; j < m->n_rope / 2; j++) {
-        const double f =
-            pow(m->layers[l].rope_base, -2.0 * j / m->n_rope) * (double)m->layers[l].rope_scale;
-        e->rope_freq[j] = (float)(factor ? f / (double)factor[j] : f);
-    }
+    kept_rope_freq(m, l, e->rope_freq);
     return KEPT_OK;
 }
 

@@ -41,6 +41,7 @@ struct kept_seq {
     const kept_strategy *whole; /* what it was made with; NULL: full */
     const kept_strategy
         *strategy;               /* in force now: whole, or a state of its controller; NULL: full */
+    const kept_strategy *named;  /* what it was made with, as it is written; NULL: full */
     const kept_strategy *read;   /* its part of axis read is in force; NULL: reads all */
     _Atomic uint64_t read_bytes; /* by decode steps */
     uint64_t n_reads;            /* such steps */
@@ -191,6 +192,9 @@ struct kept_engine {
     kept_engine_times times;
     _Atomic uint64_t busy_ns;
 };
+
+/* Rotary frequencies of a layer: out [n_rope/2]. engine.c. */
+void kept_rope_freq(const struct kept_model *m, int layer, float *out);
 
 /* ---- graph.c ---- */
 /* A graph for this batch shape, built or reused. NULL: out of memory. */

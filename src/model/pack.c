@@ -28,6 +28,7 @@ void kept_seq_pack(kept_seq *s, int from, int to, int fresh)
                             .group = info->n_heads / info->n_kv_heads,
                             .recent = recent_queries,
                             .ctx = s,
+                            .bits = kept_hidden_file(s->engine, "bits"),
                             .work = s->engine->pack_work};
     /* A pool that is full puts it off: what is not packed is attended to as it is. */
     s->pack_owed = kept_strategy_pack(s->strategy, &p) != KEPT_OK;

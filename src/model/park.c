@@ -1,29 +1,17 @@
 /* park: a sequence as bytes. One list of fields serves both ways (io): what is written is what is
  * read. Bytes that come from outside are believed only as far as they were checked: the checksum
  * keeps accidents out, every count and index is held against the engine all the same. */
-#include "model/engine.h"
+#include "model/park_io.h"
 #include "model/work.h"
-#include "policy/parts.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <zstd.h>
 
-#define MAGIC  "kept-parked 1\n"
-#define N_HEAD (sizeof MAGIC - 1 + 65) /* magic, model, newline */
-#define N_SUM  64
-#define LEVEL  3 /* of zstd */
 #define ORDER  0x01020304u
 #define N_NAME sizeof((kept_strategy){0}.resolved)
 
-typedef struct io {
-    uint8_t *p;
-    size_t at, n; /* next byte; bytes there (writing: room) */
-    bool writes, failed;
-} io;
-
-/* n bytes to the buffer, or from it (zeros where it ends). */
-static void io_bytes(io *x, void *what, size_t n)
+void kept_io_bytes(kept_io *x, void *what, size_t n)
 {
     if (x->writes && n > x->n - x->at) {
         const size_t more = x->n + n + x->n / 2 + 4096;
@@ -44,7 +32,7 @@ static void io_bytes(io *x, void *what, size_t n)
         memcpy(what, x->p + x->at, n);
     x->at += n;
 }
-#define IO(field) io_bytes(x, &(field), sizeof(field))
+#define IO(field) kept_io_bytes(x, &(field), sizeof(field))
 
 /* ---- fields ---------------------------------------------------------------------------------- */
 
@@ -58,7 +46,7 @@ typedef struct head {
     char strategy[N_NAME];
 } head;
 
-static void io_head(io *x, head *h)
+static void io_head(kept_io *x, head *h)
 {
     IO(h->order);
     IO(h->n_layers);
@@ -89,12 +77,12 @@ static void io_head(io *x, head *h)
 }
 
 /* What an evicting sequence knows, in plain numbers. */
-static void io_numbers(io *x, kept_seq *s)
+static void io_numbers(kept_io *x, kept_seq *s)
 {
     const size_t layers = (size_t)s->engine->model->info.n_layers;
     uint8_t flags = (uint8_t)(s->layered | s->shift_lost << 1 | s->foreseen << 2);
     IO(s->counted);
-    io_bytes(x, s->trimmed, layers * sizeof *s->trimmed);
+    kept_io_bytes(x, s->trimmed, layers * sizeof *s->trimmed);
     IO(s->full_tokens);
     IO(s->n_after);
     IO(s->rope_back);
@@ -113,22 +101,22 @@ static void io_numbers(io *x, kept_seq *s)
 }
 
 /* What it has recorded besides planes. */
-static void io_records(io *x, kept_seq *s)
+static void io_records(kept_io *x, kept_seq *s)
 {
     const kept_dims k = kept_dims_of(s->engine);
     const size_t layers = (size_t)s->engine->model->info.n_layers;
     const size_t token = (size_t)k.n_heads * (size_t)k.d, d = (size_t)k.d;
     if (s->stats) {
         IO(s->stats->count);
-        io_bytes(x, s->stats->sum, layers * token * sizeof(float));
-        io_bytes(x, s->stats->outer, layers * token * d * sizeof(float));
+        kept_io_bytes(x, s->stats->sum, layers * token * sizeof(float));
+        kept_io_bytes(x, s->stats->outer, layers * token * d * sizeof(float));
     }
     if (s->recent)
-        io_bytes(x, s->recent, layers * (size_t)s->capture.n_recent * token * sizeof(float));
+        kept_io_bytes(x, s->recent, layers * (size_t)s->capture.n_recent * token * sizeof(float));
     if (s->cosine)
-        io_bytes(x, s->cosine, layers * sizeof(double));
+        kept_io_bytes(x, s->cosine, layers * sizeof(double));
     if (s->marks)
-        io_bytes(x, s->marks, (size_t)s->n_tokens);
+        kept_io_bytes(x, s->marks, (size_t)s->n_tokens);
 }
 
 /* ---- slots ----------------------------------------------------------------------------------- */
@@ -146,28 +134,41 @@ static void split(uint8_t *to, const uint8_t *from, size_t n, bool back)
 /* A page of a head, its live slots, and room for two F16 pages. */
 typedef struct spot {
     int layer, h, page, live;
+    const kept_rest *lossy; /* of a head whose lossy slots are written elsewhere, or NULL */
     uint8_t *buf;
 } spot;
 
-static void io_states(io *x, const kept_seq *s, const spot *at)
+static void io_states(kept_io *x, const kept_seq *s, const spot *at)
 {
     for (int p = 0; p < kept_cache_n_planes(s->cache) && !x->failed; p++) {
         const int32_t b = kept_cache_blocks(s->cache, at->layer, at->h, p)[at->page];
-        io_bytes(x, kept_pool_block(s->engine->pool, b), (size_t)at->live * sizeof(float));
+        kept_io_bytes(x, kept_pool_block(s->engine->pool, b), (size_t)at->live * sizeof(float));
     }
 }
 
-static kept_status save_page(io *x, const kept_seq *s, const spot *at)
+/* Zeros in the lossy slots of the F16 page in at->buf. */
+static void blank(const kept_seq *s, const spot *at)
+{
+    static const float zero[KEPT_MAX_HEAD_SIZE];
+    const uint64_t mask = kept_park_lossy_slots(s, at->lossy, at->layer, at->h, at->page, at->live);
+    for (int i = 0; i < KEPT_PAGE_SLOTS; i++)
+        if (mask >> i & 1)
+            s->engine->kern->put(at->buf, s->engine->model->info.head_size, i, zero, zero);
+}
+
+static kept_status save_page(kept_io *x, const kept_seq *s, const spot *at)
 {
     const int32_t id = kept_cache_pages(s->cache, at->layer, at->h)[at->page];
     kept_codecs form = kept_pool_get_page(s->engine->pool, id).c;
     const size_t n = kept_cache_save_page(s->cache, at->layer, at->h, at->page, at->buf);
     IO(form);
+    if (at->lossy)
+        blank(s, at);
     if (kept_codec_is_f16(form))
         split(at->buf + n, at->buf, n, false);
-    io_bytes(x, kept_codec_is_f16(form) ? at->buf + n : at->buf, n);
-    io_bytes(x, kept_pool_pos(s->engine->pool) + (size_t)id * KEPT_PAGE_SLOTS,
-             (size_t)at->live * sizeof(int32_t));
+    kept_io_bytes(x, kept_codec_is_f16(form) ? at->buf + n : at->buf, n);
+    kept_io_bytes(x, kept_pool_pos(s->engine->pool) + (size_t)id * KEPT_PAGE_SLOTS,
+                  (size_t)at->live * sizeof(int32_t));
     io_states(x, s, at);
     return KEPT_OK;
 }
@@ -183,7 +184,7 @@ static bool channels_are_sound(kept_codecs form, const uint8_t *page, int d)
     return true;
 }
 
-static kept_status load_page(io *x, kept_seq *s, const spot *at)
+static kept_status load_page(kept_io *x, kept_seq *s, const spot *at)
 {
     const int d = s->engine->model->info.head_size;
     kept_codecs form;
@@ -196,12 +197,12 @@ static kept_status load_page(io *x, kept_seq *s, const spot *at)
     const size_t n = kept_codec_page_bytes(form, d), f16 = kept_page_bytes(d);
     if (n > f16)
         return KEPT_FORMAT;
-    io_bytes(x, at->buf + f16, n);
+    kept_io_bytes(x, at->buf + f16, n);
     if (kept_codec_is_f16(form))
         split(at->buf, at->buf + f16, n, true);
     else
         memcpy(at->buf, at->buf + f16, n);
-    io_bytes(x, pos, (size_t)at->live * sizeof *pos);
+    kept_io_bytes(x, pos, (size_t)at->live * sizeof *pos);
     bool sound = !x->failed && channels_are_sound(form, at->buf, d);
     for (int i = 0; i < at->live; i++)
         sound &= pos[i] >= 0 && pos[i] < s->n_tokens;
@@ -213,11 +214,14 @@ static kept_status load_page(io *x, kept_seq *s, const spot *at)
     return st;
 }
 
-static kept_status io_slots(io *x, kept_seq *s, uint8_t *buf)
+static kept_status io_slots(kept_io *x, kept_seq *s, uint8_t *buf)
 {
     const kept_model_info *info = &s->engine->model->info;
+    const kept_rest rest = kept_park_rest(s);
     for (int i = 0; i < info->n_layers * info->n_kv_heads; i++) {
         spot at = {.layer = i / info->n_kv_heads, .h = i % info->n_kv_heads, .buf = buf};
+        if (x->writes && kept_park_is_lossy(s, &rest, at.layer, at.h))
+            at.lossy = &rest;
         int32_t n = kept_cache_n(s->cache, at.layer, at.h);
         IO(n);
         if (n < 0 || n > s->n_tokens)
@@ -231,6 +235,11 @@ static kept_status io_slots(io *x, kept_seq *s, uint8_t *buf)
         if (!x->writes && !x->failed)
             kept_cache_load_end(s->cache, at.layer, at.h, n);
     }
+    kept_status st = KEPT_OK;
+    if (rest.bits > 0 && !x->failed)
+        st = x->writes ? kept_park_save_lossy(x, s, &rest) : kept_park_load_lossy(x, s, &rest);
+    if (st)
+        return st;
     kept_history past = kept_cache_get_history(s->cache);
     IO(past);
     if (!x->writes && !x->failed)
@@ -258,34 +267,8 @@ static head head_of(const kept_seq *s)
               .done = s->done,
               .keep_planes = s->keep_planes,
               .marks = s->marks};
-    memcpy(h.strategy, resolved_of(s->whole ? s->whole : s->read),
-           strlen(resolved_of(s->whole ? s->whole : s->read)));
+    memcpy(h.strategy, resolved_of(s->named), strlen(resolved_of(s->named)));
     return h;
-}
-
-/* Magic, model, frame and sum of the n bytes at raw. */
-static kept_status seal(kept_engine *e, const uint8_t *raw, size_t n, void **data, size_t *size,
-                        kept_error *err)
-{
-    const size_t room = ZSTD_compressBound(n);
-    char hex[65];
-    kept_status st = kept_model_sha256(e->model, hex, err);
-    if (st)
-        return st;
-    char *out = malloc(N_HEAD + room + N_SUM + 1);
-    const size_t frame = out ? ZSTD_compress(out + N_HEAD, room, raw, n, LEVEL) : 0;
-    if (!out || ZSTD_isError(frame)) {
-        free(out);
-        return kept_fail(err, KEPT_NOMEM, "no memory to park a sequence of %zu bytes", n);
-    }
-    memcpy(out, MAGIC, sizeof MAGIC - 1);
-    memcpy(out + sizeof MAGIC - 1, hex, 64);
-    out[N_HEAD - 1] = '\n';
-    kept_sha256(out, N_HEAD + frame, hex);
-    memcpy(out + N_HEAD + frame, hex, N_SUM);
-    *data = out;
-    *size = N_HEAD + frame + N_SUM;
-    return KEPT_OK;
 }
 
 kept_status kept_seq_park(kept_seq *s, void **data, size_t *n, kept_error *err)
@@ -303,7 +286,7 @@ kept_status kept_seq_park(kept_seq *s, void **data, size_t *n, kept_error *err)
         for (int h = 0; h < e->model->info.n_kv_heads; h++)
             (void)kept_cache_reserve(s->cache, l, h, 0);
     uint8_t *buf = malloc(2 * kept_page_bytes(e->model->info.head_size));
-    io x = {.writes = true};
+    kept_io x = {.writes = true};
     head h = head_of(s);
     kept_status st = KEPT_NOMEM;
     if (buf) {
@@ -315,7 +298,7 @@ kept_status kept_seq_park(kept_seq *s, void **data, size_t *n, kept_error *err)
     if (st || x.failed)
         st = kept_fail(err, KEPT_NOMEM, "no memory to park a sequence");
     else
-        st = seal(e, x.p, x.at, data, n, err);
+        st = kept_park_seal(e, x.p, x.at, data, n, err);
     free(buf);
     free(x.p);
     if (!st)
@@ -324,45 +307,6 @@ kept_status kept_seq_park(kept_seq *s, void **data, size_t *n, kept_error *err)
 }
 
 /* ---- resuming -------------------------------------------------------------------------------- */
-
-static kept_status damaged(kept_error *err)
-{
-    return kept_fail(err, KEPT_FORMAT, "not a parked sequence that this version reads, or damaged");
-}
-
-/* The bytes of the frame, *raw to be freed, if they are of this engine's model. */
-static kept_status unseal(kept_engine *e, const uint8_t *data, size_t n, uint8_t **raw,
-                          size_t *size, kept_error *err)
-{
-    char hex[65];
-    if (n < N_HEAD + N_SUM || memcmp(data, MAGIC, sizeof MAGIC - 1))
-        return damaged(err);
-    kept_sha256(data, n - N_SUM, hex);
-    if (memcmp(hex, data + n - N_SUM, N_SUM) || data[N_HEAD - 1] != '\n')
-        return damaged(err);
-    kept_status st = kept_model_sha256(e->model, hex, err);
-    if (st)
-        return st;
-    if (memcmp(hex, data + sizeof MAGIC - 1, 64))
-        return kept_fail(err, KEPT_ARGUMENT,
-                         "the sequence was parked with the model of SHA-256 %.12s..., this one has "
-                         "%.12s...",
-                         (const char *)data + sizeof MAGIC - 1, hex);
-    const uint8_t *frame = data + N_HEAD;
-    const size_t n_frame = n - N_HEAD - N_SUM;
-    const unsigned long long want = ZSTD_getFrameContentSize(frame, n_frame);
-    kept_pool_account pool;
-    kept_pool_get_account(e->pool, &pool);
-    /* State weighs less than the pages it belongs to; what is recorded besides, less than this. */
-    if (want == ZSTD_CONTENTSIZE_ERROR || want == ZSTD_CONTENTSIZE_UNKNOWN || !want ||
-        want > 4 * pool.n_pages * pool.page_bytes + ((unsigned long long)1 << 30))
-        return damaged(err);
-    *raw = malloc((size_t)want);
-    if (!*raw)
-        return kept_fail(err, KEPT_NOMEM, "no memory for a parked sequence");
-    *size = ZSTD_decompress(*raw, (size_t)want, frame, n_frame);
-    return ZSTD_isError(*size) || *size != want ? damaged(err) : KEPT_OK;
-}
 
 static bool same_capture(const kept_capture *a, const kept_capture *b)
 {
@@ -407,7 +351,7 @@ static kept_status check_head(const kept_engine *e, const kept_strategy *strateg
              h->capture.plane[i].kind != KEPT_PLANE_ECHO &&
              h->capture.plane[i].kind != KEPT_PLANE_ECHO_PLUS && h->capture.plane[i].window >= 0;
     if (!ok)
-        return damaged(err);
+        return kept_park_damaged(err);
     if (strcmp(h->strategy, resolved_of(strategy)))
         return kept_fail(err, KEPT_ARGUMENT, "the sequence was parked under '%.200s'", h->strategy);
     if (h->n_tokens > e->max_tokens)
@@ -418,19 +362,19 @@ static kept_status check_head(const kept_engine *e, const kept_strategy *strateg
 }
 
 /* The rest of x into s, a new sequence that captures what h says. */
-static kept_status fill(io *x, kept_seq *s, const head *h, kept_error *err)
+static kept_status fill(kept_io *x, kept_seq *s, const head *h, kept_error *err)
 {
     if (h->done && s->strategy && !s->control)
         kept_seq_forget(s);
     if (s->control || s->log || h->done != s->done || !same_capture(&s->capture, &h->capture) ||
         (h->marks && kept_seq_mark(s, 0, 0, KEPT_CLASS_TEXT)))
-        return damaged(err);
+        return kept_park_damaged(err);
     s->keep_planes = h->keep_planes;
     s->n_tokens = h->n_tokens;
     io_numbers(x, s);
     io_records(x, s);
     if (x->failed || !numbers_are_sound(s))
-        return damaged(err);
+        return kept_park_damaged(err);
     uint8_t *buf = malloc(2 * kept_page_bytes(s->engine->model->info.head_size));
     const kept_status st = buf ? io_slots(x, s, buf) : KEPT_NOMEM;
     free(buf);
@@ -438,20 +382,20 @@ static kept_status fill(io *x, kept_seq *s, const head *h, kept_error *err)
         return kept_fail(err, st,
                          st == KEPT_FULL ? "the page pool has no room for the sequence"
                                          : "no memory for a parked sequence");
-    return st || x->failed || x->at != x->n ? damaged(err) : KEPT_OK;
+    return st || x->failed || x->at != x->n ? kept_park_damaged(err) : KEPT_OK;
 }
 
 kept_status kept_seq_resume(kept_engine *e, const kept_strategy *strategy, const void *data,
                             size_t n, kept_seq **out, kept_error *err)
 {
-    io x = {.p = NULL};
+    kept_io x = {.p = NULL};
     head h = {0};
     kept_seq *s = NULL;
-    kept_status st = unseal(e, data, n, &x.p, &x.n, err);
+    kept_status st = kept_park_unseal(e, data, n, &x.p, &x.n, err);
     if (st)
         goto out;
     io_head(&x, &h);
-    st = x.failed ? damaged(err) : check_head(e, strategy, &h, err);
+    st = x.failed ? kept_park_damaged(err) : check_head(e, strategy, &h, err);
     if (!st)
         st = kept_seq_new(e, strategy, h.done ? NULL : &h.capture, h.seed, &s, err);
     if (!st)
@@ -463,4 +407,23 @@ out:
     else
         *out = s;
     return st;
+}
+
+kept_status kept_parked_look(const void *data, size_t n, kept_parked *out, kept_error *err)
+{
+    uint8_t raw[sizeof(head) + 4096];
+    kept_io count = {.p = raw, .n = sizeof raw, .writes = true}, x = {.p = raw};
+    head h = {0};
+    io_head(&count, &h); /* how many bytes it has */
+    x.n = count.at;
+    *out = (kept_parked){.n_tokens = 0};
+    if (kept_park_begin(data, n, raw, x.n))
+        return kept_park_damaged(err);
+    io_head(&x, &h);
+    if (x.failed || h.order != ORDER)
+        return kept_park_damaged(err);
+    memcpy(out->model_sha256, (const char *)data + strlen("kept-parked N\n"), 64);
+    snprintf(out->spec, sizeof out->spec, "%s", h.strategy);
+    out->n_tokens = h.n_tokens;
+    return KEPT_OK;
 }

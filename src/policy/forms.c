@@ -256,6 +256,25 @@ kept_status kept_form_check(const kept_strategy *s, kept_error *err)
     return check_budget(s, err);
 }
 
+static double bits_at(int width, int head_size)
+{
+    const kept_codecs c = {kept_water_codec[width], kept_water_codec[width]};
+    return (double)kept_codec_page_bytes(c, head_size) * 8 / (2.0 * P64 * head_size);
+}
+
+static kept_status check_bits(const kept_strategy *s, int head_size, kept_error *err)
+{
+    const double bits = s->option[KEPT_AXIS_CODEC][KEPT_CALIBRATED_BITS];
+    const int most = (int)s->option[KEPT_AXIS_CODEC][KEPT_CALIBRATED_MOST];
+    if (bits >= bits_at(0, head_size) && bits <= bits_at(most, head_size))
+        return KEPT_OK;
+    return kept_fail(err, KEPT_UNSUPPORTED,
+                     "'%s' stores heads of %d channels in %.9g to %.9g bits a number, not in "
+                     "bits=%.9g",
+                     kept_strategy_name(s), head_size, bits_at(0, head_size),
+                     bits_at(most, head_size), bits);
+}
+
 kept_status kept_strategy_fits(const kept_strategy *s, int head_size, kept_error *err)
 {
     for (int i = 0; i < s->n_states; i++) {
@@ -265,6 +284,8 @@ kept_status kept_strategy_fits(const kept_strategy *s, int head_size, kept_error
     }
     const double *o = s->option[KEPT_AXIS_CODEC];
     const char *why = NULL;
+    if (!s->n_states && kept_form_is(s, &kept_part_calibrated))
+        return check_bits(s, head_size, err);
     if (s->n_states || !kept_form_is(s, &kept_part_store) ||
         kept_codec_fits((kept_codecs){(uint8_t)o[KEPT_STORE_K], (uint8_t)o[KEPT_STORE_V]},
                         head_size, &why))
@@ -308,6 +329,11 @@ kept_status kept_strategy_leaves_some(const kept_strategy *s, int n_layers, int 
                      narrower_wide(s));
 }
 
+double kept_form_mean_bytes(const kept_strategy *s, int head_size)
+{
+    return s->option[KEPT_AXIS_CODEC][KEPT_CALIBRATED_BITS] / 8 * (2 * P64 * head_size);
+}
+
 /* ---- bytes ---------------------------------------------------------------------------------- */
 
 /* A piece of the sum above: so many slots of a head at so many bytes each. */
@@ -326,6 +352,7 @@ static int pieces_of(const kept_strategy *s, int l, int n_layers, int head_size,
 {
     enum { MANY = 1 << 20 }; /* pages, so that every rung has its own */
     const kept_rungs r = kept_form_rungs(s, l, n_layers, MANY);
+    const bool mean_bits = kept_form_is(s, &kept_part_calibrated);
     const bool shares = kept_form_is(s, &kept_part_ranked) ||
                         (kept_form_is(s, &kept_part_aged) &&
                          (int)s->option[KEPT_AXIS_CODEC][KEPT_AGED_IN] != KEPT_AGED_TOKENS);
@@ -336,11 +363,13 @@ static int pieces_of(const kept_strategy *s, int l, int n_layers, int head_size,
     for (int i = 0; i < 3; i++) {
         const double bytes = slot_bytes(r.form[i], head_size);
         mean += bytes * r.pages[i] / MANY;
-        if (!shares)
+        if (!shares && !mean_bits)
             out[n++] = (piece){i == 2 ? INFINITY : (double)r.pages[i] * P64, bytes};
     }
     if (shares)
         out[n++] = (piece){INFINITY, mean};
+    if (mean_bits)
+        out[n++] = (piece){INFINITY, kept_form_mean_bytes(s, head_size) / P64};
     return n;
 }
 
@@ -385,13 +414,16 @@ uint64_t kept_strategy_bytes(const kept_strategy *s, int n_layers, int n_heads, 
 {
     const uint64_t heads = (uint64_t)n_layers * (uint64_t)n_heads, f16 = kept_page_bytes(head_size);
     uint64_t sum = 0;
+    double mean = 0;
     for (uint64_t i = 0; i < heads; i++) {
         const int l = (int)(i / (uint64_t)n_heads);
         const uint64_t n = slots / heads + (i < slots % heads);
         const kept_rungs r = kept_form_rungs(s, l, n_layers, (int)(n / P64));
-        for (int k = 0; k < 3; k++)
+        if (kept_form_is(s, &kept_part_calibrated))
+            mean += (double)(n / P64) * kept_form_mean_bytes(s, head_size);
+        for (int k = 0; k < 3 && !kept_form_is(s, &kept_part_calibrated); k++)
             sum += (uint64_t)r.pages[k] * kept_codec_page_bytes(r.form[k], head_size);
         sum += n % P64 ? f16 : 0;
     }
-    return sum;
+    return sum + (uint64_t)mean;
 }

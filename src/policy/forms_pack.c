@@ -3,6 +3,7 @@
 #include "policy/parts.h"
 #include "policy/select.h"
 
+#include <math.h>
 #include <string.h>
 
 #define P64         KEPT_PAGE_SLOTS
@@ -39,6 +40,10 @@ typedef struct packer {
     const float *recent;
     int n_recent;     /* -1: not asked for yet */
     int at, n_layers; /* of the layers that evict: this one, and all */
+    /* calibrated: price of a byte (0: not known yet), losses and bytes of the widths */
+    double price;
+    const float *loss[4];
+    size_t bytes[5];
 } packer;
 
 static kept_status pack_stored(packer *x, int l, int h)
@@ -92,11 +97,97 @@ static kept_status pack_graded(packer *x, int l, int h)
     return kept_cache_pack(p->cache, l, h, form, 0, NULL);
 }
 
+/* ---- calibrated ------------------------------------------------------------------------------
+ *
+ * The least sum of losses within the bytes, by the price of a byte: at a price every head takes the
+ * width with the least loss and cost together. The lowest price at which the bytes suffice is found
+ * by bisection, which needs no memory and gives the same widths for the same pages. */
+
+enum { N_LOSSY = 4 };
+
+/* Full pages of a head; layers that are still to be read will hold as many as the longest. */
+static int pages_of(const kept_packing *p, int l, int h)
+{
+    int most = 0;
+    if (l < p->to)
+        return kept_cache_n(p->cache, l, h) / P64;
+    for (int k = 0; k < p->to; k++)
+        for (int i = 0; i < p->n_heads && !(p->windowed && p->windowed[k]); i++) {
+            const int n = kept_cache_n(p->cache, k, i) / P64;
+            most = n > most ? n : most;
+        }
+    return most;
+}
+
+static int width_of(const packer *x, int l, int h, double price)
+{
+    const int most = (int)x->s->option[KEPT_AXIS_CODEC][KEPT_CALIBRATED_MOST];
+    const int n = pages_of(x->p, l, h), head = l * x->p->n_heads + h;
+    double least = INFINITY;
+    int best = 0;
+    for (int w = 0; w <= most; w++) {
+        const double loss = w < N_LOSSY ? x->loss[w][head] : 0;
+        const double sum = loss + price * n * (double)x->bytes[w];
+        if (sum < least) { /* of equal ones the narrower */
+            least = sum;
+            best = w;
+        }
+    }
+    return best;
+}
+
+static bool affords(const packer *x, double price)
+{
+    const kept_packing *p = x->p;
+    const double each = kept_form_mean_bytes(x->s, p->head_size);
+    double left = 0;
+    for (int l = 0; l < p->n_layers; l++)
+        for (int h = 0; h < p->n_heads && !(p->windowed && p->windowed[l]); h++)
+            left += pages_of(p, l, h) * (each - (double)x->bytes[width_of(x, l, h, price)]);
+    return left >= 0;
+}
+
+static void find_price(packer *x)
+{
+    static const char *const name[N_LOSSY] = {"rot2", "rot3", "rot4", "q8"};
+    double low = -140, high = 40; /* of a byte, log 2 */
+    for (int w = 0; w <= N_LOSSY; w++) {
+        const kept_codecs c = {kept_water_codec[w], kept_water_codec[w]};
+        size_t n;
+        x->bytes[w] = kept_codec_page_bytes(c, x->p->head_size);
+        if (w < N_LOSSY)
+            x->loss[w] = kept_trained_array(x->p->bits, name[w], &n);
+    }
+    x->price = exp2(low);
+    if (affords(x, x->price))
+        return;
+    for (int i = 0; i < 64; i++) {
+        const double mid = (low + high) / 2;
+        *(affords(x, exp2(mid)) ? &high : &low) = mid;
+    }
+    x->price = exp2(high);
+}
+
+static kept_status pack_calibrated(packer *x, int l, int h)
+{
+    const kept_packing *p = x->p;
+    kept_status st = KEPT_OK;
+    if (!p->bits) /* who let it begin without has been told */
+        return KEPT_OK;
+    if (!x->price)
+        find_price(x);
+    const uint8_t k = kept_water_codec[width_of(x, l, h, x->price)];
+    for (int i = 0; i < kept_cache_n(p->cache, l, h) / P64 && !st; i++)
+        st = kept_cache_narrow(p->cache, l, h, i, (kept_codecs){k, k});
+    return st;
+}
+
 kept_status kept_strategy_pack(const kept_strategy *s, const kept_packing *p)
 {
     packer x = {.s = s, .p = p, .n_recent = -1};
     kept_status (*pack)(packer *, int, int) = kept_form_is(s, &kept_part_aged) ? pack_aged
                                               : kept_form_grades(s)            ? pack_graded
+                                              : kept_codec_trained(s)          ? pack_calibrated
                                                                                : pack_stored;
     for (int l = 0; l < p->n_layers; l++)
         x.n_layers += !(p->windowed && p->windowed[l]);

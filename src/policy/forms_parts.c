@@ -159,6 +159,25 @@ const kept_part kept_part_waterfill = {
     .n_options = 3,
 };
 
+static const kept_option calibrated_options[] = {
+    {"bits", 4.5, 2, 16, false, NULL, "bits that a number takes in the mean, scales included"},
+    {"most", 3, 0, 4, true, water_codecs, "the widest form of a head; the narrowest is rot2"},
+};
+
+const kept_part kept_part_calibrated = {
+    .abi = KEPT_POLICY_ABI,
+    .axis = KEPT_AXIS_CODEC,
+    .name = "calibrated",
+    .summary = "every head in a form of its own, by what it was measured to lose: the least loss "
+               "in all that a mean of bits allows",
+    .paper = "",
+    .deviations = "losses of heads are measured one at a time and added; a step of one head that "
+                  "does not fit leaves its bits unspent; where heads hold unequally many pages the "
+                  "mean is over pages, and a head may get narrower while others grow",
+    .options = calibrated_options,
+    .n_options = 2,
+};
+
 #define RECIPE(id, named, says, expands, cites, differs)                                           \
     const kept_recipe kept_recipe_##id = {                                                         \
         .name = named, .summary = says, .spec = expands, .paper = cites, .deviations = differs}

@@ -96,7 +96,10 @@
     X(store)                                                                                       \
     X(aged)                                                                                        \
     X(ranked)                                                                                      \
-    X(waterfill)
+    X(waterfill)                                                                                   \
+    X(calibrated)                                                                                  \
+    X(awake)                                                                                       \
+    X(park)
 
 /* X(identifier): const kept_merge kept_merge_IDENTIFIER, in merge_IDENTIFIER.c */
 #define KEPT_MERGE_LIST(X)                                                                         \
@@ -157,7 +160,8 @@
     X(kivi4)                                                                                       \
     X(kivi2)                                                                                       \
     X(aging)                                                                                       \
-    X(rdkv)
+    X(rdkv)                                                                                        \
+    X(kvtc)
 
 #define KEPT_DECLARE(id) extern const kept_score kept_score_##id;
 KEPT_SCORE_LIST(KEPT_DECLARE)
@@ -212,9 +216,11 @@ enum {
     KEPT_RANKED_TOP_PART,
     KEPT_RANKED_MID_PART
 };
+enum { KEPT_CALIBRATED_BITS, KEPT_CALIBRATED_MOST };
 enum { KEPT_WATER_MOST, KEPT_WATER_LEAST, KEPT_WATER_POWER };
 enum { KEPT_AGED_TOKENS, KEPT_AGED_PERCENT }; /* choices of in= */
 enum { KEPT_STORE_K, KEPT_STORE_V, KEPT_STORE_RESIDUAL, KEPT_STORE_EDGE, KEPT_STORE_EDGE_AS };
+enum { KEPT_PARK_BITS, KEPT_PARK_KEYS, KEPT_PARK_FIRST, KEPT_PARK_LAST };
 
 /* The part of an axis that a spec without one gets. NULL: the score must be named. */
 const kept_part *kept_part_default(kept_axis a);

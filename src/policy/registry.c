@@ -74,6 +74,8 @@ const kept_part *kept_part_default(kept_axis a)
         return &kept_control_fixed.part;
     case KEPT_AXIS_READ:
         return &kept_read_all.part;
+    case KEPT_AXIS_REST:
+        return &kept_part_awake;
     case KEPT_AXIS_SCORE:
     case KEPT_N_AXES:
         break;
@@ -85,7 +87,7 @@ const char *kept_axis_name(kept_axis a)
 {
     static const char *const names[KEPT_N_AXES] = {
         "score",    "weight", "wrapper", "allocator",  "protection", "schedule",
-        "position", "merge",  "codec",   "controller", "read"};
+        "position", "merge",  "codec",   "controller", "read",       "rest"};
     return (unsigned)a < KEPT_N_AXES ? names[a] : "?";
 }
 

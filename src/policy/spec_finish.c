@@ -86,6 +86,10 @@ static kept_status finish_state(kept_parser *p, int k, int budget_at, bool *take
         return kept_fail_at(p->err, KEPT_ARGUMENT, n->axis[KEPT_AXIS_READ].at,
                             "'%s' holds in every state, so it belongs behind the brackets of '%s'",
                             n->axis[KEPT_AXIS_READ].name, p->axis[KEPT_AXIS_CONTROLLER].name);
+    if (t->part[KEPT_AXIS_REST])
+        return kept_fail_at(p->err, KEPT_ARGUMENT, n->axis[KEPT_AXIS_REST].at,
+                            "a sequence for which '%s' decides cannot be parked; leave '%s' out",
+                            p->axis[KEPT_AXIS_CONTROLLER].name, n->axis[KEPT_AXIS_REST].name);
     for (int a = KEPT_AXIS_SCORE + 1; a < KEPT_AXIS_CONTROLLER && !full; a++)
         if (!t->part[a] && s->part[a]) {
             t->part[a] = s->part[a];
@@ -145,6 +149,12 @@ static kept_status finish_states(kept_parser *p, const kept_controller *c, int b
     s->budget = last->budget;
     if (!s->part[KEPT_AXIS_READ])
         set_default(s, KEPT_AXIS_READ);
+    if (s->part[KEPT_AXIS_REST])
+        return kept_fail_at(p->err, KEPT_ARGUMENT, p->axis[KEPT_AXIS_REST].at,
+                            "a sequence for which '%s' decides cannot be parked, so leave '%s' "
+                            "out, or use one of its states alone",
+                            by->name, p->axis[KEPT_AXIS_REST].name);
+    set_default(s, KEPT_AXIS_REST);
     return kept_spec_print(s, p->err);
 }
 

@@ -149,11 +149,11 @@ static void put_budget(text *t, const kept_strategy *s)
 static void put_parts(text *t, const kept_strategy *s, bool state, bool all)
 {
     put_part(t, s->part[KEPT_AXIS_SCORE], s->option[KEPT_AXIS_SCORE], all);
-    /* The full cache evicts nothing: few other axes apply to it. */
+    /* The full cache evicts nothing: few other axes apply to it. Being awake is not spelled out. */
     const bool full = kept_strategy_is_full(s);
     for (int a = KEPT_AXIS_SCORE + 1; a < KEPT_N_AXES; a++)
         if (kept_strategy_takes(s, (kept_axis)a) && !(state && a == KEPT_AXIS_READ) &&
-            ((all && !full) || !is_default(s, (kept_axis)a))) {
+            ((all && !full && a != KEPT_AXIS_REST) || !is_default(s, (kept_axis)a))) {
             put(t, "+");
             put_part(t, s->part[a], s->option[a], all);
         }

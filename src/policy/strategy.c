@@ -82,6 +82,11 @@ const char *kept_allocator_trained(const kept_strategy *s)
     return kept_strategy_allocator(s)->trained;
 }
 
+const char *kept_codec_trained(const kept_strategy *s)
+{
+    return kept_form_is(s, &kept_part_calibrated) ? "bits" : NULL;
+}
+
 int kept_strategy_recent(const kept_strategy *s)
 {
     const kept_score *score = kept_strategy_score(s);
@@ -254,7 +259,9 @@ bool kept_strategy_moves_keys(const kept_strategy *s)
 
 bool kept_strategy_is_plain(const kept_strategy *s)
 {
-    return kept_strategy_is_idle(s) && s->part[KEPT_AXIS_READ] == kept_part_default(KEPT_AXIS_READ);
+    return kept_strategy_is_idle(s) &&
+           s->part[KEPT_AXIS_READ] == kept_part_default(KEPT_AXIS_READ) &&
+           s->part[KEPT_AXIS_REST] == kept_part_default(KEPT_AXIS_REST);
 }
 
 int kept_strategy_note_blocks(const kept_strategy *s, int head_size)

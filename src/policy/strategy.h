@@ -29,14 +29,15 @@
  *   merge       drop (default: what is dropped is gone), or what kept slots take over from the
  *               dropped ones (kept/merge.h): merging, cam, ...
  *   codec       f16 (default), store(k=q8,v=q8,residual=0,edge=0,edge-as=f16), aged, ranked,
- * waterfill: see forms.c controller  fixed (default), adaptive(calm=SPEC,tight=SPEC), balance: see
- * control.h read        all (default), quest, landmarks, rocket: pages that a decode step attends
- * to The specs of a controller's states name everything but a controller and a way of reading,
- * which holds in every state. What they leave open, the budget included, they take from the spec
- * around them; "full" takes nothing. Recipes: window = recency+protect(sinks=0,recent=0),
- * streaming(sinks=4,position=slot|original) = recency+protect(sinks=$sinks,recent=0)+$position,
- * pyramidkv = snapkv+pyramid, adakv = snapkv+ada, ... Others join in on axes that the recipe leaves
- * open.
+ *               waterfill, calibrated: see forms.c
+ *   controller  fixed (default), adaptive(calm=SPEC,tight=SPEC), balance: see control.h
+ *   read        all (default), quest, landmarks, rocket: pages that a decode step attends to
+ * The specs of a controller's states name everything but a controller and a way of reading, which
+ * holds in every state. What they leave open, the budget included, they take from the spec around
+ * them; "full" takes nothing.
+ * Recipes: window = recency+protect(sinks=0,recent=0), streaming(sinks=4,position=slot|original)
+ *          = recency+protect(sinks=$sinks,recent=0)+$position, pyramidkv = snapkv+pyramid,
+ *          adakv = snapkv+ada, ... Others join in on axes that the recipe leaves open.
  */
 #ifndef POLICY_STRATEGY_H
 #define POLICY_STRATEGY_H
@@ -97,8 +98,7 @@ typedef struct kept_profile {
 /* options NULL: the defaults. */
 void kept_part_profile(const kept_part *part, const double *options, kept_profile *out);
 
-/* ---- forms: forms.c, forms_pack.c
- * ---------------------------------------------------------------------- */
+/* ---- forms: forms.c, forms_pack.c, forms_grade.c ------------------------------------------- */
 static inline bool kept_strategy_is_full(const kept_strategy *s) /* evicts nothing */
 {
     return s->budget_kind == KEPT_BUDGET_NONE;
@@ -106,7 +106,7 @@ static inline bool kept_strategy_is_full(const kept_strategy *s) /* evicts nothi
 /* Whether an axis is about eviction, so that "full" takes no part of it. */
 static inline bool kept_axis_evicts(kept_axis a)
 {
-    return a != KEPT_AXIS_CODEC && a != KEPT_AXIS_READ;
+    return a != KEPT_AXIS_CODEC && a != KEPT_AXIS_READ && a != KEPT_AXIS_REST;
 }
 /* The full cache as everybody has it: what others are compared with. */
 bool kept_strategy_is_plain(const kept_strategy *s);
@@ -131,6 +131,8 @@ int kept_strategy_residual(const kept_strategy *s); /* full pages of a head that
 bool kept_form_is(const kept_strategy *s, const kept_part *codec);
 /* The widths of waterfill, from the narrowest, in the order of its choices. */
 extern const uint8_t kept_water_codec[];
+/* Bytes that a page takes in the mean of all heads; codec calibrated. */
+double kept_form_mean_bytes(const kept_strategy *s, int head_size);
 /* Whether its codec gives pages forms by what their slots scored: forms_grade.c. */
 bool kept_form_grades(const kept_strategy *s);
 /* Bytes that a codec which decides what heads keep spends on n_layers that evict; 0: it decides
@@ -170,12 +172,22 @@ typedef struct kept_packing {
      * NULL: by the keys alone */
     const float *(*recent)(void *ctx, int *n);
     void *ctx;
-    int32_t *work; /* [slots of the longest head] 8-byte aligned */
+    const kept_trained *bits; /* the file of that kind, if the codec reads it */
+    int32_t *work;            /* [slots of the longest head] 8-byte aligned */
 } kept_packing;
 /* Recent queries that the codec of s looks at when it packs. */
 int kept_form_recent(const kept_strategy *s);
 /* Packs what s stores in another form. FULL: some pages are still F16. */
 kept_status kept_strategy_pack(const kept_strategy *s, const kept_packing *p);
+
+/* How sequences of s rest. */
+typedef struct kept_rest {
+    bool parks;      /* between the prompt and the question, where a run can */
+    double bits;     /* a number of K and V; 0: every bit comes back */
+    double keys;     /* steps of keys, in those of values */
+    int first, last; /* positions that keep every bit all the same */
+} kept_rest;
+kept_rest kept_strategy_rest(const kept_strategy *s);
 
 /* ---- what a strategy needs and when it acts: of one with states, what any of them does ------ */
 /* Blocks of the note on a page (cache.h) by which s reads; 0: it reads all. */
@@ -195,9 +207,18 @@ static inline int kept_capture_state(const kept_capture *c, int i, int group)
 kept_status kept_strategy_needs(const kept_strategy *s, kept_capture *cap, kept_error *err);
 /* KEPT_NEED_* of all parts of s together. */
 int kept_strategy_needs_of(const kept_strategy *s);
-/* Kinds of trained files that the score and the allocator of s read, or NULL. */
+/* Kinds of trained files that the score, the allocator and the codec of s read, or NULL. */
 const char *kept_score_trained(const kept_strategy *s);
 const char *kept_allocator_trained(const kept_strategy *s);
+const char *kept_codec_trained(const kept_strategy *s);
+/* The i-th of the kinds that s reads, NULL where a part reads none. */
+#define KEPT_TRAINED_PARTS 3
+static inline const char *kept_strategy_trained(const kept_strategy *s, int i)
+{
+    return i == 0   ? kept_score_trained(s)
+           : i == 1 ? kept_allocator_trained(s)
+                    : kept_codec_trained(s);
+}
 /* When a strategy evicts; all zero for the full cache. */
 typedef struct kept_when {
     bool prompt;   /* when the prompt is in */

@@ -79,6 +79,16 @@ static void write_read_pct(const json_t *c, char *buf)
     write_percent(buf, kept_view_number(c, "read_pct"));
 }
 
+static void write_rest_pct(const json_t *c, char *buf)
+{
+    write_percent(buf, kept_view_number(c, "parked_pct"));
+}
+
+static bool rest_quiet(const json_t *c)
+{
+    return !isfinite(kept_view_number(c, "parked_pct"));
+}
+
 /* F16, as the full cache. */
 static bool bits_quiet(const json_t *c)
 {
@@ -225,9 +235,9 @@ static void write_evict(const json_t *c, char *buf)
 #define BYTES                                                                                      \
     {{"held", "MiB"}, write_held, NULL}, {{"of", "full%"}, write_held_pct, NULL},                  \
         {{"", "bits"}, write_bits, bits_quiet}, {{"", "peak%"}, write_peak_pct, NULL},             \
-        {{"byte-", "step%"}, write_steps_pct, NULL},                                               \
+        {{"byte-", "step%"}, write_steps_pct, NULL}, {{"", "read%"}, write_read_pct, read_quiet},  \
     {                                                                                              \
-        {"", "read%"}, write_read_pct, read_quiet                                                  \
+        {"", "rest%"}, write_rest_pct, rest_quiet                                                  \
     }
 #define TIMES                                                                                      \
     {{"prefl", "s"}, write_prefill, NULL}, {{"", "tok/s"}, write_speed, NULL},                     \
@@ -299,6 +309,12 @@ void kept_view_legend(FILE *out, const json_t *cells, bool generate, bool score)
         fputs("read%    bytes that a decode step reads to attend (pages, and notes on pages), "
               "relative to the full cache's\n",
               out);
+    if (!all_quiet(cells, rest_quiet))
+        fputs(
+            "rest%    bytes of the sequence while it was parked, relative to the full cache held; "
+            "kept report --columns rest\n"
+            "         has the times\n",
+            out);
     if (generate)
         fputs(
             "score    task score in %, with its 95% Wilson range; vs full: change in points; -/+: "

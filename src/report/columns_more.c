@@ -105,12 +105,24 @@ static const column_set sets[] = {
      {{.path = NULL}},
      {{"by_position", "position to", "nll", "full_nll", 1, 4},
       {"by_distance", "distance to", "nll", "full_nll", 1, 4}}},
+    {"rest",
+     "MiB held before the sequence was parked, MiB that it was then, and that relative to the full "
+     "cache held;\nmilliseconds to park and to resume",
+     true,
+     true,
+     {{{"held", "MiB"}, "held_bytes", 1.0 / 1048576, 2},
+      {{"parked", "MiB"}, "parked_bytes", 1.0 / 1048576, 2},
+      {{"of", "full%"}, "parked_pct", 1, 2},
+      {{"park", "ms"}, "park_ns", 1e-6, 0},
+      {{"resume", "ms"}, "resume_ns", 1e-6, 0}},
+     {{.list = NULL}}},
 };
 enum { N_SETS = sizeof sets / sizeof *sets };
 
 const char *const *kept_report_column_sets(int *n)
 {
-    static const char *const names[] = {"paths", "tokens", "speed", "turns", "again", "position"};
+    static const char *const names[] = {"paths", "tokens",   "speed", "turns",
+                                        "again", "position", "rest"};
     _Static_assert(sizeof names / sizeof *names == N_SETS, "every set has its name here");
     *n = N_SETS;
     return names;

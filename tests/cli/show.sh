@@ -19,7 +19,7 @@ every_score() { # resolved once, the resolved spelling shows the same
         run 0 show "$n" || return 1
         needs=$(sed -n 's/^  \([a-z-]*\) *(must be given.*/\1=1/p' "$work/out" | paste -sd,)
         spec="$n${needs:+($needs)}@25%"
-        grep -q '^stands for *store(' "$work/out" && spec="full+$n" # only a codec
+        grep -q -e '^stands for *store(' -e '^stands for *park(' "$work/out" && spec="full+$n" # only a codec or a rest
         run 0 show "$spec" && cp "$work/out" "$work/a" || return 1
         run 0 show "$(sed -n 's/^resolved *//p' "$work/a")" && cmp "$work/a" "$work/out" || return 1
     done

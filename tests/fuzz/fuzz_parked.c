@@ -1,5 +1,6 @@
-/* fuzz_parked: any bytes as a parked sequence, and as the frame of one whose head and checksum fit
- * the engine. What resumes must go on: a token is decoded under its strategy, and it parks again.
+/* fuzz_parked: any bytes as a parked sequence, as the frame of one whose head and checksum fit the
+ * engine, and as changes to the frames of two that are sound, one of them parked in few bits. What
+ * resumes must go on: a token is decoded under its strategy, and it parks again.
  */
 #include "base/base.h"
 #include "../mkgguf.h"
@@ -18,9 +19,31 @@ static void require(bool ok)
 }
 
 static kept_engine *engine;
-static kept_strategy *strategy[2];
+static kept_strategy *strategy[3];
+static uint8_t *sound[3]; /* frames under strategies 1 and 2 */
+static size_t n_sound[3];
 static char head[80]; /* magic, model, newline */
 static size_t n_head;
+
+/* The frame of a prompt parked under strategy i. */
+static void park(int i)
+{
+    int32_t tokens[200];
+    kept_seq *s = NULL;
+    void *data = NULL;
+    size_t n;
+    for (int t = 0; t < 200; t++)
+        tokens[t] = 3 + t % 90;
+    require(!kept_seq_new(engine, strategy[i], NULL, 1, &s, NULL) &&
+            !kept_seq_prefill(s, tokens, 200, 0, 0, NULL) && !kept_seq_end_prefill(s, NULL) &&
+            !kept_seq_park(s, &data, &n, NULL));
+    const uint8_t *frame = (const uint8_t *)data + n_head;
+    n_sound[i] = (size_t)ZSTD_getFrameContentSize(frame, n - n_head - 64);
+    sound[i] = malloc(n_sound[i]);
+    require(sound[i] &&
+            ZSTD_decompress(sound[i], n_sound[i], frame, n - n_head - 64) == n_sound[i]);
+    free(data);
+}
 
 static void set_up(void)
 {
@@ -34,12 +57,15 @@ static void set_up(void)
     unlink(path);
     free(path);
     require(!kept_strategy_parse("h2o+decode(every=1)@50", &strategy[1], NULL));
+    require(!kept_strategy_parse("full+park(bits=3,first=0,last=8)", &strategy[2], NULL));
     n_head = (size_t)snprintf(head, sizeof head, "kept-parked %d\n%s\n", KEPT_PARK_VERSION, hex);
+    park(1);
+    park(2);
 }
 
 static void resume(const void *data, size_t n)
 {
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 3; i++) {
         const int32_t token = 5;
         kept_seq *s = NULL;
         kept_error err = {.text = ""};
@@ -57,18 +83,35 @@ static void resume(const void *data, size_t n)
     }
 }
 
+static void resume_frame(const uint8_t *raw, size_t n)
+{
+    const size_t room = ZSTD_compressBound(n);
+    char *whole = malloc(n_head + room + 65);
+    require(whole != NULL);
+    memcpy(whole, head, n_head);
+    const size_t frame = ZSTD_compress(whole + n_head, room, raw, n, 1);
+    kept_sha256(whole, n_head + frame, whole + n_head + frame);
+    resume(whole, n_head + frame + 64);
+    free(whole);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
     if (!engine)
         set_up();
     resume(data, n);
-    const size_t room = ZSTD_compressBound(n);
-    char *whole = malloc(n_head + room + 65);
-    require(whole != NULL);
-    memcpy(whole, head, n_head);
-    const size_t frame = ZSTD_compress(whole + n_head, room, data, n, 1);
-    kept_sha256(whole, n_head + frame, whole + n_head + frame);
-    resume(whole, n_head + frame + 64);
-    free(whole);
+    resume_frame(data, n);
+    for (int i = 1; i < 3; i++) { /* five bytes each: where, from the front or the end, and what */
+        uint8_t *copy = malloc(n_sound[i]);
+        require(copy != NULL);
+        memcpy(copy, sound[i], n_sound[i]);
+        for (size_t k = 0; k + 5 <= n; k += 5) {
+            const size_t at =
+                (data[k] | (size_t)data[k + 1] << 8 | (size_t)data[k + 2] << 16) % n_sound[i];
+            copy[data[k + 3] & 1 ? at : n_sound[i] - 1 - at] = data[k + 4];
+        }
+        resume_frame(copy, n_sound[i]);
+        free(copy);
+    }
     return 0;
 }

@@ -1,0 +1,228 @@
+/* cal_bits: how much every KV head minds each form, for the codec `calibrated`: the squares of what
+ * the outputs of its last queries lose when its full pages are stored so, as a part of the squares
+ * of the outputs of its layer. One head at a time: the queries are those of the exact cache.
+ */
+#include "train/job.h"
+
+#include "kern/kern.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { N_FORMS = 4, QUERIES = 64, P64 = KEPT_PAGE_SLOTS };
+static const uint8_t form[N_FORMS] = {KEPT_Q8, KEPT_ROT4, KEPT_ROT3, KEPT_ROT2};
+
+static int last_queries(const double *options)
+{
+    (void)options;
+    return QUERIES;
+}
+
+static const kept_score eyes = {.part = {.abi = KEPT_POLICY_ABI, .name = "bits"},
+                                .needs = KEPT_NEED_KEYS | KEPT_NEED_VALUES,
+                                .recent = last_queries};
+
+typedef struct bits {
+    double *lost[2]; /* [N_FORMS][n_layers][n_heads] squares; the second of documents held out */
+    double *all[2];  /* [n_layers] */
+    bool held;
+    float *key, *turned;    /* [n][D], [D][n] of the head as it is stored; n = length */
+    float *row;             /* [P64][D] values of a page, or queries */
+    float *prob;            /* [QUERIES][n] */
+    float *exact, *out;     /* [G][QUERIES][D], [QUERIES][D] */
+    uint8_t *page, *packed; /* F16 pages */
+} bits;
+
+static size_t n_kv(const kept_train_job *j)
+{
+    return (size_t)j->n_layers * (size_t)j->n_heads;
+}
+
+static void close_bits(kept_train_job *j)
+{
+    bits *b = j->own;
+    if (!b)
+        return;
+    free(b->key);
+    free(b->turned);
+    free(b->row);
+    free(b->prob);
+    free(b->exact);
+    free(b->out);
+    free(b->page);
+    free(b->packed);
+    free(b);
+}
+
+static kept_status open_bits(kept_train_job *j, kept_error *err)
+{
+    static const char *const name[2][2] = {{"lost", "all"}, {"held-lost", "held-all"}};
+    const size_t n = (size_t)j->length, D = (size_t)j->head_size;
+    bool ok = true;
+    bits *b = j->own = kept_calloc(1, sizeof *b);
+    for (int i = 0; i < 2 && b; i++) {
+        b->lost[i] = kept_train_state(j, name[i][0], N_FORMS * n_kv(j), sizeof(double));
+        b->all[i] = kept_train_state(j, name[i][1], (size_t)j->n_layers, sizeof(double));
+        ok = ok && b->lost[i] && b->all[i];
+    }
+    if (b) {
+        b->key = kept_calloc(n * D, sizeof *b->key);
+        b->turned = kept_calloc(n * D, sizeof *b->turned);
+        b->row = kept_calloc(P64 * D, sizeof *b->row);
+        b->prob = kept_calloc(QUERIES * n, sizeof *b->prob);
+        b->exact = kept_calloc((size_t)j->group * QUERIES * D, sizeof *b->exact);
+        b->out = kept_calloc(QUERIES * D, sizeof *b->out);
+        b->page = kept_aligned(64, kept_page_bytes((int)D));
+        b->packed = kept_aligned(64, kept_page_bytes((int)D));
+    }
+    return b && ok && b->key && b->turned && b->row && b->prob && b->exact && b->out && b->page &&
+                   b->packed
+               ? KEPT_OK
+               : kept_fail(err, KEPT_NOMEM, "no memory for what heads lose");
+}
+
+/* Keys and values of the head, its full pages in that form (KEPT_F16: as they are). */
+static void store(const bits *b, const kept_view *v, const kept_view_head *h, int codec)
+{
+    const int D = v->head_size;
+    const kept_packed to = {.at = b->packed, .c = {(uint8_t)codec, (uint8_t)codec}, .head_size = D};
+    memcpy(b->key, h->key, (size_t)h->n * (size_t)D * sizeof *b->key);
+    for (int at = 0; at < h->n; at += P64) {
+        const int m = h->n - at < P64 ? h->n - at : P64;
+        const float *value = h->value + (size_t)at * (size_t)D;
+        if (m == P64 && codec != KEPT_F16) {
+            for (int i = 0; i < P64; i++)
+                v->kern->put(b->page, D, i, h->key + (size_t)(at + i) * (size_t)D,
+                             value + (size_t)i * (size_t)D);
+            kept_codec_pack(to, b->page);
+            kept_codec_read(to, 0, P64, b->key + (size_t)at * (size_t)D, b->row);
+            value = b->row;
+        }
+        for (int i = 0; i < m; i++)
+            for (int d = 0; d < D; d++)
+                b->turned[(size_t)d * (size_t)h->n + (size_t)(at + i)] = value[i * D + d];
+    }
+}
+
+/* Logits become the causal softmax of the query at position pos. */
+static void soft_max(const kept_view_head *h, int32_t pos, float scale, float *x)
+{
+    double sum = 0;
+    float top = -INFINITY;
+    int seen = 0;
+    for (; seen < h->n && h->pos[seen] <= pos; seen++)
+        top = fmaxf(top, x[seen] *= scale);
+    for (int i = 0; i < seen; i++)
+        sum += x[i] = expf(x[i] - top);
+    for (int i = 0; i < h->n; i++)
+        x[i] = i < seen ? (float)(x[i] / sum) : 0;
+}
+
+/* Outputs of the recent queries of query head g over what is stored, [n_recent][D] into out. */
+static void attend(const bits *b, const kept_view *v, const kept_view_head *h, int g, float *out)
+{
+    const size_t D = (size_t)v->head_size, n = (size_t)h->n;
+    for (int t = 0; t < v->n_recent; t++) /* rows of a query head lie apart */
+        memcpy(b->row + (size_t)t * D, h->query + ((size_t)t * (size_t)v->group + (size_t)g) * D,
+               D * sizeof *b->row);
+    kept_dots(v, v->n_recent, h->n, v->head_size, b->row, b->key, b->prob, h->n);
+    for (int t = 0; t < v->n_recent; t++)
+        soft_max(h, v->next_pos - v->n_recent + t, v->attn_scale, b->prob + (size_t)t * n);
+    kept_dots(v, v->n_recent, v->head_size, h->n, b->prob, b->turned, out, v->head_size);
+}
+
+static void see(void *ctx, const kept_view *v, int head)
+{
+    const bits *b = ctx;
+    const kept_view_head *h = &v->heads[head];
+    const size_t D = (size_t)v->head_size, m = (size_t)v->n_recent * D;
+    const size_t kv = (size_t)v->layer * (size_t)v->n_heads + (size_t)head;
+    const size_t all = (size_t)v->n_layers * (size_t)v->n_heads;
+    store(b, v, h, KEPT_F16);
+    for (int g = 0; g < v->group; g++) {
+        float *exact = b->exact + (size_t)g * QUERIES * D;
+        attend(b, v, h, g, exact);
+        for (size_t i = 0; i < m; i++)
+            b->all[b->held][v->layer] += (double)exact[i] * (double)exact[i];
+    }
+    for (int f = 0; f < N_FORMS; f++) {
+        double lost = 0;
+        store(b, v, h, form[f]);
+        for (int g = 0; g < v->group; g++) {
+            const float *exact = b->exact + (size_t)g * QUERIES * D;
+            attend(b, v, h, g, b->out);
+            for (size_t i = 0; i < m; i++)
+                lost += pow((double)exact[i] - (double)b->out[i], 2);
+        }
+        b->lost[b->held][(size_t)f * all + kv] += lost;
+    }
+}
+
+static kept_status document(kept_train_job *j, int i, bool held, const int32_t *tokens,
+                            kept_error *err)
+{
+    bits *b = j->own;
+    kept_seq *seq;
+    (void)i;
+    b->held = held;
+    kept_status st = kept_train_seq(j, &seq, err);
+    if (st)
+        return st;
+    st = kept_train_feed(j, seq, tokens, j->length, err);
+    if (!st)
+        st = kept_train_tick(j, 0.5, err);
+    if (!st)
+        st = kept_train_look(j, seq, true, see, b, err);
+    kept_seq_free(seq);
+    return st;
+}
+
+static kept_status finish(kept_train_job *j, kept_trained *out, kept_error *err)
+{
+    const bits *b = j->own;
+    const size_t all = n_kv(j);
+    float *x = kept_calloc(2 * all + 1, sizeof *x), *y = x ? x + all : NULL;
+    int32_t *work = kept_calloc(4 * all + 1, sizeof *work);
+    kept_status st = x && work ? KEPT_OK : kept_fail(err, KEPT_NOMEM, "no memory for heads");
+    for (size_t f = 0; f < N_FORMS && !st; f++) {
+        const char *name = kept_codec_get(form[f])->name;
+        double mean = 0;
+        char key[40];
+        for (size_t h = 0; h < all; h++) {
+            const double whole = b->all[0][h / (size_t)j->n_heads];
+            const double held = b->all[1][h / (size_t)j->n_heads];
+            x[h] = whole > 0 ? (float)(b->lost[0][f * all + h] / whole) : 0;
+            y[h] = held > 0 ? (float)(b->lost[1][f * all + h] / held) : 0;
+            mean += x[h] / (double)j->n_layers; /* heads of a layer add up */
+        }
+        st = kept_trained_put(out, name, x, all, err);
+        snprintf(key, sizeof key, "lost-%s", name);
+        if (!st)
+            st = kept_train_note(out, err, key, "%.6f", mean);
+        snprintf(key, sizeof key, "held-out-spearman-%s", name);
+        if (!st)
+            st = kept_train_note(out, err, key, "%.4f", kept_fit_spearman(x, y, (int)all, work));
+    }
+    free(x);
+    free(work);
+    return st;
+}
+
+const kept_trainer kept_trainer_bits = {
+    .kind = {.name = "bits",
+             .calibrates = true,
+             .reads_text = true,
+             .summary = "how much of a layer's output each KV head loses in q8, rot4, rot3, rot2",
+             .paper = "",
+             .deviations = "",
+             .n_tokens = 4096,
+             .length = 1024},
+    .n_held = 2,
+    .eyes = &eyes,
+    .open = open_bits,
+    .document = document,
+    .finish = finish,
+    .close = close_bits,
+};
