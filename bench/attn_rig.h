@@ -131,7 +131,8 @@ static void fill_pages(const struct setup *s, struct ours *o)
     uint8_t *f16 = big(kept_page_bytes(s->D));
 
     for (int i = 0; i < np * HEADS; i++) {
-        kept_packed page = {o->pool + (size_t)o->pages[i] * o->page, o->codec, s->D, NULL};
+        kept_packed page = {
+            .at = o->pool + (size_t)o->pages[i] * o->page, .c = o->codec, .head_size = s->D};
 
         for (size_t j = 0; j < KEPT_PAGE_SLOTS; j++) {
             size_t at = ((size_t)(i % np) * KEPT_PAGE_SLOTS + j) * HEADS * D + (size_t)(i / np) * D;

@@ -33,9 +33,9 @@ static double key_kl(int codec)
             k[d] = d % 40 == 7 ? 8 + 2 * gauss() : gauss();
         kept_kern_get("ref")->put(f16, 128, s, k, v);
     }
-    kept_codec_pack((kept_packed){page, c, 128, NULL}, f16);
-    kept_codec_read((kept_packed){f16, {KEPT_F16, KEPT_F16}, 128, NULL}, 0, 64, was, NULL);
-    kept_codec_read((kept_packed){page, c, 128, NULL}, 0, 64, is, NULL);
+    kept_codec_pack((kept_packed){.at = page, .c = c, .head_size = 128}, f16);
+    kept_codec_read((kept_packed){.at = f16, .head_size = 128}, 0, 64, was, NULL);
+    kept_codec_read((kept_packed){.at = page, .c = c, .head_size = 128}, 0, 64, is, NULL);
     for (int q = 0; q < 50; q++) {
         double a[64], b[64], sum_a = 0, sum_b = 0;
 
@@ -59,9 +59,9 @@ static double key_kl(int codec)
 
 static void relations(void)
 {
-    double kl[KEPT_N_CODECS];
+    double kl[KEPT_N_PLAIN];
 
-    for (int i = KEPT_Q8; i < KEPT_N_CODECS; i++) {
+    for (int i = KEPT_Q8; i < KEPT_N_PLAIN; i++) {
         kl[i] = key_kl(i);
         printf("# keys with outlier channels: %s KL %.2g\n", kept_codec_get(i)->name, kl[i]);
     }

@@ -88,7 +88,7 @@ static void test_errors(void)
     check_error("full+chunks", 5, "takes no schedule such as 'chunks'");
     check_error("full+q9", 5, "did you mean 'q8'?");
     check_error("full+store(k=q9)", 13, "unknown choice of option 'k' 'q9'");
-    check_error("full+store(v=chan4)", 13, "unknown choice of option 'v' 'chan4'");
+    check_error("full+store(v=chan4)", 5, "chan4 is for keys; for values use tok4 or tok2");
     check_error("full+q8+q4", 8, "sets the codec, which 'q8' at character 5 set already");
     check_error("snapkv+kivi2@128", 7, "would be packed; use residual=0");
     check_error("snapkv+kivi2+slot@512", 7, "use the position original, or k=rot2");

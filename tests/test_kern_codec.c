@@ -179,7 +179,7 @@ static void check_read(kept_packed p)
 static void packing(void)
 {
     for (int i = 0; i < N_SIZES; i++)
-        for (int codec = 0; codec < KEPT_N_CODECS; codec++)
+        for (int codec = 0; codec < KEPT_N_PLAIN; codec++)
             for (int kind = 0; kind < N_KINDS; kind++) {
                 int D = sizes[i];
                 kept_codecs c = {(uint8_t)codec, (uint8_t)(codec < KEPT_CHAN4    ? codec
@@ -197,7 +197,7 @@ static void packing(void)
                 bytes = kept_codec_page_bytes(c, D);
                 CHECK(bytes % 64 == 0);
                 uint8_t *f16 = new_page(kept_page_bytes(D)), *page = new_page(bytes);
-                kept_packed p = {page, c, D, NULL};
+                kept_packed p = {.at = page, .c = c, .head_size = D};
                 int before = test_failed;
 
                 test_failed = 0;
@@ -221,12 +221,12 @@ static void packing(void)
 /* Bits per number, scales included, at head size 128: 16-bit scales per 128, 32 or (twice) 32. */
 static void sizes_of_pages(void)
 {
-    static const double want[KEPT_N_CODECS] = {16, 16, 8.125, 4.125, 4.5, 4.125, 3.125, 2.125, 5, 3,
-                                               5, 3,
-                                               /* and a byte a channel of each page, in lines */
-                                               12.125, 8.0625, 4.0625};
+    static const double want[KEPT_N_PLAIN] = {16, 16, 8.125, 4.125, 4.5, 4.125, 3.125, 2.125, 5, 3,
+                                              5, 3,
+                                              /* and a byte a channel of each page, in lines */
+                                              12.125, 8.0625, 4.0625};
 
-    for (int codec = 0; codec < KEPT_N_CODECS; codec++)
+    for (int codec = 0; codec < KEPT_N_PLAIN; codec++)
         CHECK_NEAR((double)kept_codec_half_bytes(codec, false, 128) * 8 / (64 * 128), want[codec],
                    1e-9);
     CHECK_INT(kept_codec_page_bytes((kept_codecs){0, 0}, 128), kept_page_bytes(128));
@@ -237,7 +237,7 @@ static void sizes_of_pages(void)
 static void rows(void)
 {
     for (int i = 0; i < N_SIZES; i++)
-        for (int codec = 0; codec < KEPT_N_CODECS; codec++) {
+        for (int codec = 0; codec < KEPT_N_PLAIN; codec++) {
             int D = sizes[i];
             const bool thin = codec >= KEPT_THIN75;
             kept_codecs c = {(uint8_t)codec, (uint8_t)(thin ? KEPT_Q8 : codec)};
@@ -255,7 +255,7 @@ static void rows(void)
             b = new_page(kept_codec_page_bytes(c, D));
             CHECK(kept_codec_has_rows(c));
             fill_f16(f16, D, GAUSS);
-            kept_codec_pack((kept_packed){a, c, D, NULL}, f16);
+            kept_codec_pack((kept_packed){.at = a, .c = c, .head_size = D}, f16);
             /* writing every row is packing the page */
             memset(b, 0, kept_codec_page_bytes(c, D));
             if (thin) /* which channels a page holds was decided when it was packed */
@@ -263,18 +263,18 @@ static void rows(void)
                        (size_t)kept_codec_channels(codec, D));
             for (int s = 63; s >= 0; s--) {
                 kept_kern_get("ref")->get(f16, D, s, 1, k, v);
-                kept_codec_put((kept_packed){b, c, D, NULL}, s, k, v);
+                kept_codec_put((kept_packed){.at = b, .c = c, .head_size = D}, s, k, v);
             }
             CHECK(!memcmp(a, b, kept_codec_page_bytes(c, D)));
             /* reversing by moves is reversing */
             for (int s = 0; s < 64; s++)
-                kept_codec_move((kept_packed){b, c, D, NULL}, s, (kept_packed){a, c, D, NULL},
-                                63 - s);
+                kept_codec_move((kept_packed){.at = b, .c = c, .head_size = D}, s,
+                                (kept_packed){.at = a, .c = c, .head_size = D}, 63 - s);
             for (int half = 0; half < 2; half++) {
-                kept_codec_read((kept_packed){a, c, D, NULL}, 0, 64, half ? NULL : all,
-                                half ? all : NULL);
-                kept_codec_read((kept_packed){b, c, D, NULL}, 0, 64, half ? NULL : moved,
-                                half ? moved : NULL);
+                kept_codec_read((kept_packed){.at = a, .c = c, .head_size = D}, 0, 64,
+                                half ? NULL : all, half ? all : NULL);
+                kept_codec_read((kept_packed){.at = b, .c = c, .head_size = D}, 0, 64,
+                                half ? NULL : moved, half ? moved : NULL);
                 for (int s = 0; s < 64; s++)
                     CHECK(!memcmp(all + s * D, moved + (63 - s) * D, (size_t)D * 4));
             }
@@ -320,7 +320,7 @@ static struct problem make(int D, int G, int nq, const kept_codecs *codecs, int 
                 k[d] = x.q[d] * 0.5f, v[d] = gauss();
             kept_kern_get("ref")->put(f16, D, 17, k, v);
         }
-        kept_codec_pack((kept_packed){page, codecs[i], D, NULL}, f16);
+        kept_codec_pack((kept_packed){.at = page, .c = codecs[i], .head_size = D}, f16);
         read_half(page, codecs[i], false, D, x.k + (size_t)(i * 64 * D));
         read_half(page, codecs[i], true, D, x.v + (size_t)(i * 64 * D));
         at += kept_codec_page_bytes(codecs[i], D);
@@ -466,7 +466,7 @@ static void attention(void)
     static const int groups[] = {1, 4, 7, 2, 3, 16, 5};
 
     for (int i = 0, turn = 0; i < N_SIZES; i++)
-        for (int k = 0; k < KEPT_N_CODECS; k++) {
+        for (int k = 0; k < KEPT_N_PLAIN; k++) {
             const int v = k >= KEPT_THIN75 ? KEPT_F16 : k >= KEPT_CHAN4 ? k - 2 : k;
             const kept_codecs c = {(uint8_t)k, (uint8_t)v}, f = {0, 0};
             const kept_codecs odd = {(uint8_t)k, (uint8_t)(v == KEPT_Q8 ? KEPT_ROT3 : KEPT_Q8)};
@@ -493,7 +493,7 @@ static void given_channels(void)
     for (int i = 0; i < N; i++)
         list[i] = (uint8_t)(2 * i + (i > 9));
     fill_f16(f16, D, GAUSS);
-    kept_codec_pack((kept_packed){page, c, D, list}, f16);
+    kept_codec_pack((kept_packed){.at = page, .c = c, .head_size = D, .channels = list}, f16);
     CHECK(!memcmp(kept_codec_channels_of(page, c.k, D), list, N));
     read_half(f16, (kept_codecs){0, 0}, false, D, was);
     read_half(page, c, false, D, is);

@@ -3,6 +3,8 @@
  */
 #include "cache/private.h"
 
+#include "kern/lowrank.h"
+
 static uint64_t kv_bytes(const kept_cache *c)
 {
     return c->held_bytes;
@@ -11,7 +13,24 @@ static uint64_t kv_bytes(const kept_cache *c)
 static uint64_t meta_bytes(const kept_cache *c)
 {
     return c->held_pages * KEPT_POS_BYTES + c->held_blocks * KEPT_BLOCK_BYTES + c->own_bytes +
-           c->extra_meta;
+           c->extra_meta + c->low_bytes;
+}
+
+void kept_cache_note_form(kept_cache *c, kept_codecs form)
+{
+    const size_t D = (size_t)c->pool->head_size, heads = (size_t)(c->n_layers * c->n_heads);
+    size_t bytes = 0;
+    c->packed |= !kept_codec_is_f16(form);
+    if (!kept_codec_has_basis(form))
+        return;
+    for (int v = 0; v < 2; v++) {
+        const int codec = v ? form.v : form.k;
+        if (kept_codec_get(codec)->basis)
+            bytes += heads * (size_t)kept_codec_channels(codec, (int)D) * D * sizeof(float);
+    }
+    if (kept_codec_get(form.k)->basis)
+        bytes += kept_turns_bytes(c->pool->low[0].turns);
+    c->low_bytes = bytes > c->low_bytes ? bytes : c->low_bytes;
 }
 
 uint64_t kept_cache_bytes(const kept_cache *c)
@@ -36,6 +55,8 @@ void kept_cache_inherit_account(kept_cache *c, const kept_cache *src)
         c->pool->page_bytes + KEPT_POS_BYTES + (uint64_t)c->n_planes * KEPT_BLOCK_BYTES;
     c->n_evicted = src->n_evicted;
     c->packed = src->packed;
+    c->low_bytes = src->low_bytes;
+    c->joint = src->joint;
     c->peak_pages = src->peak_pages;
     c->page_steps = src->page_steps;
     c->n_ticks = src->n_ticks;
@@ -88,11 +109,13 @@ void kept_cache_walk(const kept_cache *c, uint64_t *kv, uint64_t *meta)
             continue;
         }
         pages++;
-        *kv += kept_pool_bytes_of(c->pool, c->lists[i]);
+        const size_t cell = i / ((size_t)c->cap * (size_t)c->n_lists);
+        *kv += kept_cache_bytes_of(c, (int)cell / c->n_heads, c->lists[i]);
     }
     const size_t n_notes = n * (size_t)c->n_notes * (size_t)c->cap;
     for (size_t i = 0; i < n_notes; i++)
         blocks += c->notes[i] >= 0;
     *meta = n_notes * sizeof(int32_t) + pages * KEPT_POS_BYTES + blocks * KEPT_BLOCK_BYTES +
-            sizeof *c + n * sizeof(cache_head) + n_entries * sizeof(int32_t) + c->extra_meta;
+            sizeof *c + n * sizeof(cache_head) + n_entries * sizeof(int32_t) + c->extra_meta +
+            c->low_bytes;
 }

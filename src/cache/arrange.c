@@ -85,7 +85,7 @@ kept_status kept_cache_arrange(kept_cache *c, int layer, int head, const int32_t
         return KEPT_FULL;
     for (int i = 0; i < n_pages; i++) {
         if (todo[i] && pool->refs[x.pages[i]] > 1)
-            x.pages[i] = kept_cache_private_page(c, x.pages[i]);
+            kept_cache_own_page(c, layer, head, i);
         if (todo[i])
             kept_cache_spoil_note(c, layer, head, i);
     }

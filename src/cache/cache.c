@@ -6,6 +6,8 @@
  */
 #include "cache/private.h"
 
+#include "kern/lowrank.h"
+
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
@@ -58,7 +60,7 @@ void kept_cache_trim(kept_cache *c, int layer, int head, int n_pages)
             if (l) {
                 kept_pool_drop_block(c->pool, ids[i]);
             } else {
-                c->held_bytes -= kept_pool_bytes_of(c->pool, ids[i]);
+                c->held_bytes -= kept_cache_bytes_of(c, layer, ids[i]);
                 kept_pool_drop_page(c->pool, ids[i]);
             }
             ids[i] = -1;
@@ -96,7 +98,7 @@ static void fork_head(kept_cache *c, const kept_cache *src, int layer, int head,
     for (int i = 0; i < n_pages; i++) {
         copy[i] = pages[i];
         c->pool->refs[pages[i]]++;
-        c->held_bytes += kept_pool_bytes_of(c->pool, pages[i]);
+        c->held_bytes += kept_cache_bytes_of(c, layer, pages[i]);
     }
     for (int p = 0; p < c->n_planes; p++) {
         int32_t *blocks = kept_cache_list(c, layer, head, 1 + p);
@@ -143,6 +145,18 @@ kept_status kept_cache_fork(kept_cache *src, int n_planes, const int *planes, ke
     kept_cache_inherit_account(c, src);
     *out = c;
     return KEPT_OK;
+}
+
+const kept_low *kept_cache_low(const kept_cache *c, int layer, int head)
+{
+    return c->pool->low ? &c->pool->low[layer * c->n_heads + head] : NULL;
+}
+
+kept_packed kept_cache_page(const kept_cache *c, int layer, int head, int i)
+{
+    kept_packed p = kept_pool_get_page(c->pool, kept_cache_list(c, layer, head, 0)[i]);
+    p.low = kept_cache_low(c, layer, head);
+    return p;
 }
 
 int kept_cache_n(const kept_cache *c, int layer, int head)
@@ -226,9 +240,10 @@ size_t kept_cache_reserve_cost(const kept_cache *c, int layer, int n)
 
 static const kept_codecs f16 = {KEPT_F16, KEPT_F16};
 
-int32_t kept_cache_private_page(kept_cache *c, int32_t id)
+void kept_cache_own_page(kept_cache *c, int layer, int head, int i)
 {
     kept_pool *p = c->pool;
+    int32_t *at = &kept_cache_list(c, layer, head, 0)[i], id = *at;
     const int32_t to = kept_pool_take_page(p, f16);
     assert(to >= 0);
     memcpy(p->pos + (size_t)to * KEPT_PAGE_SLOTS, p->pos + (size_t)id * KEPT_PAGE_SLOTS,
@@ -237,15 +252,14 @@ int32_t kept_cache_private_page(kept_cache *c, int32_t id)
     if (kept_codec_is_f16(p->form[id]))
         memcpy(kept_pool_page(p, to), kept_pool_page(p, id), p->page_bytes);
     else
-        kept_codec_unpack(kept_pool_page(p, to), kept_pool_get_page(p, id));
-    c->held_bytes += p->page_bytes - kept_pool_bytes_of(p, id);
+        kept_codec_unpack(kept_pool_page(p, to), kept_cache_page(c, layer, head, i));
+    c->held_bytes += p->page_bytes - kept_cache_bytes_of(c, layer, id);
     kept_pool_drop_page(p, id);
-    return to;
+    *at = to;
 }
 
-void kept_cache_move_row(kept_cache *c, int32_t to, int dst, int32_t from, int src)
+void kept_cache_move_row(kept_cache *c, kept_packed a, int dst, kept_packed b, int src)
 {
-    const kept_packed a = kept_pool_get_page(c->pool, to), b = kept_pool_get_page(c->pool, from);
     float k[KEPT_MAX_HEAD_SIZE], v[KEPT_MAX_HEAD_SIZE];
     if (a.c.k == b.c.k && a.c.v == b.c.v) {
         if (kept_codec_is_f16(a.c))
@@ -276,7 +290,7 @@ kept_status kept_cache_reserve(kept_cache *c, int layer, int head, int n)
     const int first = h->n / KEPT_PAGE_SLOTS, used = h->n % KEPT_PAGE_SLOTS;
     int32_t *pages = kept_cache_list(c, layer, head, 0);
     if (copy)
-        pages[first] = kept_cache_private_page(c, pages[first]);
+        kept_cache_own_page(c, layer, head, first);
     kept_cache_trim(c, layer, head, want);
     for (int i = h->n_pages; i < want; i++) {
         pages[i] = kept_pool_take_page(c->pool, f16);
@@ -380,7 +394,8 @@ void kept_cache_read(const kept_cache *c, int layer, int head, int32_t *pos, flo
         if ((k || v) && kept_codec_is_f16(p->form[id]))
             c->kern->get(kept_pool_page(p, id), d, 0, m, to_k, to_v);
         else if (k || v)
-            kept_codec_read(kept_pool_get_page(p, id), 0, m, to_k, to_v);
+            kept_codec_read(kept_cache_page(c, layer, head, at / KEPT_PAGE_SLOTS), 0, m, to_k,
+                            to_v);
     }
 }
 
@@ -389,16 +404,17 @@ kept_status kept_cache_set_row(kept_cache *c, int layer, int head, int slot, con
 {
     kept_pool *p = c->pool;
     assert(slot >= 0 && slot < kept_cache_n(c, layer, head));
-    int32_t *id = &kept_cache_list(c, layer, head, 0)[slot / KEPT_PAGE_SLOTS];
+    const int at = slot / KEPT_PAGE_SLOTS;
+    int32_t *id = &kept_cache_list(c, layer, head, 0)[at];
     kept_cache_spoil_note(c, layer, head, slot / KEPT_PAGE_SLOTS);
     if (p->refs[*id] > 1 || !kept_codec_has_rows(p->form[*id])) {
         if (!kept_pool_free_pages(p))
             return KEPT_FULL;
-        *id = kept_cache_private_page(c, *id);
+        kept_cache_own_page(c, layer, head, at);
         kept_cache_note_peak(c);
     }
     if (!kept_codec_is_f16(p->form[*id])) {
-        kept_codec_put(kept_pool_get_page(p, *id), slot % KEPT_PAGE_SLOTS, k, v);
+        kept_codec_put(kept_cache_page(c, layer, head, at), slot % KEPT_PAGE_SLOTS, k, v);
         return KEPT_OK;
     }
     /* What stays is rounded already, so reading and writing it again changes no bit. */

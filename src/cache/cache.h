@@ -14,6 +14,10 @@
  * once more between forms; a page with scales per channel is unpacked to F16 when slots leave it,
  * to be packed again when it is full. The last page, if partly full, is always F16.
  *
+ * Joint pages hold one head of a group of layers once (codec.h): each of its layers has the page in
+ * its list, with a reference. Nothing writes to them; a slot that leaves one layer makes an F16
+ * copy of that layer's part.
+ *
  * Notes. A cache that is read sparsely has a note on the keys of every full page (notes.c), which
  * moves with the page and becomes stale when its keys change.
  *
@@ -36,7 +40,11 @@ kept_status kept_pool_new(int head_size, size_t n_pages, size_t n_blocks, kept_p
 void kept_pool_free(kept_pool *p);           /* every cache of it must be gone */
 uint8_t *kept_pool_base(const kept_pool *p); /* every page lies behind it, at its place */
 kept_packed kept_pool_get_page(const kept_pool *p, int32_t id); /* where it is, in which form */
-int32_t *kept_pool_pos(const kept_pool *p);            /* [page id][64] positions of every page */
+int32_t *kept_pool_pos(const kept_pool *p); /* [page id][64] positions of every page */
+/* Lends the directions of every head, [n_layers * n_heads], for pages whose codec has a basis. They
+ * outlive the pool, or are replaced while no such page is there. */
+void kept_pool_set_low(kept_pool *p, const kept_low *low);
+bool kept_pool_has_low(const kept_pool *p);
 float *kept_pool_block(const kept_pool *p, int32_t b); /* [64] state block b */
 void kept_pool_get_account(const kept_pool *p, kept_pool_account *out);
 size_t kept_pool_free_pages(const kept_pool *p);
@@ -56,6 +64,10 @@ void kept_cache_free(kept_cache *c); /* every page and block goes back to the po
 kept_status kept_cache_fork(kept_cache *src, int n_planes, const int *planes, kept_cache **out,
                             kept_error *err);
 
+/* Page i of a head, as the head reads it. */
+kept_packed kept_cache_page(const kept_cache *c, int layer, int head, int i);
+/* Directions of a head; NULL: none were lent. */
+const kept_low *kept_cache_low(const kept_cache *c, int layer, int head);
 int kept_cache_n(const kept_cache *c, int layer, int head);                /* live slots */
 const int32_t *kept_cache_pages(const kept_cache *c, int layer, int head); /* [ceil(n/64)] */
 kept_codecs kept_cache_form(const kept_cache *c, int layer, int head, int page);
@@ -92,6 +104,13 @@ kept_status kept_cache_retain(kept_cache *c, int layer, int head, const uint8_t 
  * room for the next packed page; the pages before it are packed. */
 kept_status kept_cache_pack(kept_cache *c, int layer, int head, kept_codecs form, int skip,
                             const float *weight);
+
+/* The same for a form of joint pages: the pages of the group of layers that `layer`, a multiple of
+ * the form's layers, is the first of; the last group of a model may have fewer of them. One page
+ * takes the place of the group's pages, each of which loses its own; its bytes count in equal parts
+ * for its layers. Layers that do not hold the same positions there stay as they are. */
+kept_status kept_cache_pack_joint(kept_cache *c, int layer, int head, kept_codecs form, int skip);
+bool kept_cache_is_joint(const kept_cache *c); /* it may have such pages */
 
 /* Full page `page` of a head gets that form, whose rows can move, if both of its halves take fewer
  * bytes in it than now, or if it is F16; else it stays: what was rounded regains nothing in a wider

@@ -79,11 +79,10 @@ void kept_cache_refresh_notes(kept_cache *c, int layer, int head, int n_pages, k
 {
     const int d = c->pool->head_size;
     float *key = scratch, *note = scratch + (size_t)KEPT_PAGE_SLOTS * (size_t)d;
-    const int32_t *pages = kept_cache_list(c, layer, head, 0);
     for (int i = 0; i < n_pages; i++) {
         if (!is_stale(*kept_cache_note(c, layer, head, i, 0)))
             continue;
-        const kept_packed p = kept_pool_get_page(c->pool, pages[i]);
+        const kept_packed p = kept_cache_page(c, layer, head, i);
         if (kept_codec_is_f16(p.c))
             c->kern->get(p.at, d, 0, KEPT_PAGE_SLOTS, key, NULL);
         else

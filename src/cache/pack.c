@@ -8,23 +8,30 @@
 #include <string.h>
 
 /* A page of that form in place of page id, which loses one reference, or -1. In a pool without room
- * for both, a page that nobody shares goes before its packed copy comes. */
-static int32_t pack_page(kept_pool *p, int32_t id, kept_codecs form, const uint8_t *channels)
+ * for both, a page that nobody shares goes before its packed copy comes. with: what packing needs
+ * besides the page. */
+static int32_t pack_page(kept_pool *p, int32_t id, kept_codecs form, const kept_packed *with)
 {
     int32_t pos[KEPT_PAGE_SLOTS], to = kept_pool_take_page(p, form);
     const bool first = to < 0;
     if (first && (p->refs[id] > 1 || !kept_pool_has_place(p, form)))
         return -1;
-    const kept_packed packed = {first ? p->scratch : kept_pool_page(p, to), form, p->head_size,
-                                channels};
+    memcpy(pos, p->pos + (size_t)id * KEPT_PAGE_SLOTS, KEPT_POS_BYTES);
+    const kept_packed packed = {.at = first ? p->scratch : kept_pool_page(p, to),
+                                .c = form,
+                                .head_size = p->head_size,
+                                .channels = with->channels,
+                                .low = with->low,
+                                .pos = pos};
     const uint8_t *from = kept_pool_page(p, id);
     if (!kept_codec_is_f16(p->form[id])) {
         uint8_t *wide = p->scratch + p->page_bytes;
-        kept_codec_unpack(wide, kept_pool_get_page(p, id));
+        kept_packed now = kept_pool_get_page(p, id);
+        now.low = with->low;
+        kept_codec_unpack(wide, now);
         from = wide;
     }
     kept_codec_pack(packed, from);
-    memcpy(pos, p->pos + (size_t)id * KEPT_PAGE_SLOTS, KEPT_POS_BYTES);
     kept_pool_drop_page(p, id);
     if (first) {
         to = kept_pool_take_page(p, form);
@@ -67,15 +74,16 @@ static bool replace_page(kept_cache *c, int layer, int head, int i, kept_codecs 
 {
     kept_pool *p = c->pool;
     int32_t *id = &kept_cache_list(c, layer, head, 0)[i];
-    const size_t before = kept_pool_bytes_of(p, *id);
-    const int32_t to = pack_page(p, *id, form, channels);
+    const size_t before = kept_cache_bytes_of(c, layer, *id);
+    const kept_packed with = {.channels = channels, .low = kept_cache_low(c, layer, head)};
+    const int32_t to = pack_page(p, *id, form, &with);
     if (to < 0)
         return false;
     c->held_bytes += kept_pool_bytes_of(p, to);
+    kept_cache_note_form(c, form);
     kept_cache_note_peak(c); /* for a moment there were both */
     c->held_bytes -= before;
     *id = to;
-    c->packed = true;
     kept_cache_spoil_note(c, layer, head, i);
     return true;
 }
@@ -87,7 +95,7 @@ kept_status kept_cache_pack(kept_cache *c, int layer, int head, kept_codecs form
     int32_t *ids = kept_cache_list(c, layer, head, 0);
     const int full = kept_cache_n(c, layer, head) / KEPT_PAGE_SLOTS, n = full - skip;
     uint8_t channels[KEPT_MAX_HEAD_SIZE];
-    if (n > 0 && kept_codec_get(form.k)->quarters)
+    if (n > 0 && kept_codec_is_thin(form.k))
         choose_channels(c, ids, full, form, weight, channels);
     for (int i = 0; i < n && !kept_codec_is_f16(form); i++) {
         if (!kept_codec_is_f16(p->form[ids[i]]))
@@ -105,7 +113,7 @@ kept_status kept_cache_narrow(kept_cache *c, int layer, int head, int page, kept
     const kept_codecs now = p->form[id];
     const int D = p->head_size;
     assert(page < kept_cache_n(c, layer, head) / KEPT_PAGE_SLOTS);
-    assert(!kept_codec_get(form.k)->quarters);
+    assert(!kept_codec_is_thin(form.k) && kept_codec_layers(form) == 1);
     const bool narrower =
         kept_codec_half_bytes(form.k, false, D) < kept_codec_half_bytes(now.k, false, D) &&
         kept_codec_half_bytes(form.v, true, D) < kept_codec_half_bytes(now.v, true, D);

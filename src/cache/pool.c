@@ -138,6 +138,16 @@ uint8_t *kept_pool_base(const kept_pool *p)
     return p->map;
 }
 
+void kept_pool_set_low(kept_pool *p, const kept_low *low)
+{
+    p->low = low;
+}
+
+bool kept_pool_has_low(const kept_pool *p)
+{
+    return p->low != NULL;
+}
+
 int32_t *kept_pool_pos(const kept_pool *p)
 {
     return p->pos;
@@ -157,7 +167,10 @@ size_t kept_pool_free_pages(const kept_pool *p)
 
 kept_packed kept_pool_get_page(const kept_pool *p, int32_t id)
 {
-    return (kept_packed){kept_pool_page(p, id), p->form[id], p->head_size, NULL};
+    return (kept_packed){.at = kept_pool_page(p, id),
+                         .c = p->form[id],
+                         .head_size = p->head_size,
+                         .pos = p->pos + (size_t)id * KEPT_PAGE_SLOTS};
 }
 
 size_t kept_pool_free_blocks(const kept_pool *p)

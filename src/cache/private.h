@@ -64,6 +64,7 @@ struct kept_pool {
     uint8_t *scratch;      /* two F16 pages */
     pool_huge *huge;
     size_t n_caches;
+    const kept_low *low; /* lent: directions of every head, or NULL */
 };
 
 typedef struct cache_head {
@@ -85,7 +86,8 @@ struct kept_cache {
     uint64_t held_bytes; /* of the pages */
     int n_notes;         /* blocks of a page's note, 0: none */
     int32_t *notes;      /* [n_layers * n_heads][n_notes][cap] their ids, or NULL */
-    bool packed;         /* a page was ever packed */
+    bool packed, joint;  /* a page ever was, or was joint */
+    size_t low_bytes;    /* of the directions that its pages are read with */
     uint64_t extra_meta, peak_bytes, n_evicted;
     double byte_steps;
     /* History in pages and tokens, from which a fork with other planes gets its own. */
@@ -127,6 +129,19 @@ static inline size_t kept_pool_bytes_of(const kept_pool *p, int32_t id)
     return kept_codec_page_bytes(p->form[id], p->head_size);
 }
 
+/* Layers of the group that `layer` is in, of a form of joint pages. */
+static inline int kept_cache_group(const kept_cache *c, int layer, kept_codecs form)
+{
+    const int g = kept_codec_layers(form), left = c->n_layers - layer / g * g;
+    return left < g ? left : g;
+}
+
+/* Bytes that page id counts in one of its layers. */
+static inline size_t kept_cache_bytes_of(const kept_cache *c, int layer, int32_t id)
+{
+    return kept_pool_bytes_of(c->pool, id) / (size_t)kept_cache_group(c, layer, c->pool->form[id]);
+}
+
 /* A page with one reference, contents undefined, or -1. Lowest unused id first at the start. */
 int32_t kept_pool_take_page(kept_pool *p, kept_codecs form);
 void kept_pool_drop_page(kept_pool *p, int32_t id); /* one reference less */
@@ -136,17 +151,20 @@ bool kept_pool_has_place(kept_pool *p, kept_codecs form);
 int32_t kept_pool_take_block(kept_pool *p);
 void kept_pool_drop_block(kept_pool *p, int32_t id);
 
-/* A private F16 copy of page id, which loses one reference; the cache's bytes are adjusted. There
- * must be a free page. A packed page is unpacked. */
-int32_t kept_cache_private_page(kept_cache *c, int32_t id);
+/* Page i of a head becomes a private F16 copy; the page it was loses one reference, and the cache's
+ * bytes are adjusted. There must be a free page. A packed page is unpacked. */
+void kept_cache_own_page(kept_cache *c, int layer, int head, int i);
 /* Gives back the pages and blocks of a head from its n_pages'th on. */
 void kept_cache_trim(kept_cache *c, int layer, int head, int n_pages);
-/* Slot src of page `from` becomes slot dst of page `to`, whatever their forms. */
-void kept_cache_move_row(kept_cache *c, int32_t to, int dst, int32_t from, int src);
+/* Slot src of one page of a head becomes slot dst of another, whatever their forms. The position is
+ * there already. */
+void kept_cache_move_row(kept_cache *c, kept_packed to, int dst, kept_packed from, int src);
 /* Pages [from, to) of a head get notes, stale ones, or give theirs back. The blocks are there. */
 void kept_cache_take_notes(kept_cache *c, int layer, int head, int from, int to);
 void kept_cache_drop_notes(kept_cache *c, int layer, int head, int from, int to);
 void kept_cache_spoil_note(kept_cache *c, int layer, int head, int page); /* its keys change */
+/* A page of that form is there: its directions are held, counted once. */
+void kept_cache_note_form(kept_cache *c, kept_codecs form);
 void kept_cache_note_peak(kept_cache *c); /* after anything that grows the bytes held */
 void kept_cache_inherit_account(kept_cache *c, const kept_cache *src); /* c: a new fork of src */
 uint64_t kept_cache_bytes(const kept_cache *c);                        /* kv + meta now */

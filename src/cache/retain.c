@@ -137,10 +137,11 @@ static void move_slot(const plan *r, int to, int dst, int from, int src)
 {
     kept_pool *p = r->c->pool;
     const int32_t *pages = kept_cache_list(r->c, r->layer, r->head, 0);
-    kept_cache_move_row(r->c, pages[to], dst, pages[from], src);
-    kept_cache_spoil_note(r->c, r->layer, r->head, to);
     p->pos[(size_t)pages[to] * KEPT_PAGE_SLOTS + (size_t)dst] =
         p->pos[(size_t)pages[from] * KEPT_PAGE_SLOTS + (size_t)src];
+    kept_cache_move_row(r->c, kept_cache_page(r->c, r->layer, r->head, to), dst,
+                        kept_cache_page(r->c, r->layer, r->head, from), src);
+    kept_cache_spoil_note(r->c, r->layer, r->head, to);
     for (int i = 1; i <= r->c->n_planes; i++) {
         const int32_t *blocks = kept_cache_list(r->c, r->layer, r->head, i);
         kept_pool_block(p, blocks[to])[dst] = kept_pool_block(p, blocks[from])[src];
@@ -210,7 +211,7 @@ kept_status kept_cache_retain(kept_cache *c, int layer, int head, const uint8_t 
     int32_t *pages = kept_cache_list(c, layer, head, 0);
     for (int i = 0; r.n_copies && i < r.n_stay; i++)
         if (must_copy(&r, i, pages[i]))
-            pages[i] = kept_cache_private_page(c, pages[i]);
+            kept_cache_own_page(c, layer, head, i);
     if (r.n_stay)
         fill_holes(&r);
     kept_cache_trim(c, layer, head, r.n_stay);

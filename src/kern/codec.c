@@ -6,120 +6,27 @@
 
 #include "kern/codec_words.h"
 #include "kern/impl.h"
+#include "kern/lowrank.h"
 
 #include <math.h>
 #include <string.h>
 
 #define P64 KEPT_PAGE_SLOTS
 
-#define S1(b, i) ((b) >> (i)&1 ? -1.0f : 1.0f)
-#define S(b)     S1(b, 0), S1(b, 1), S1(b, 2), S1(b, 3), S1(b, 4), S1(b, 5), S1(b, 6), S1(b, 7)
-const float kept_codec_signs[256] = {
-    S(0xeb), S(0x3a), S(0x30), S(0x07), S(0xc9), S(0xc7), S(0xb8), S(0x1d),
-    S(0x77), S(0xb7), S(0x31), S(0xfd), S(0x61), S(0xf7), S(0x89), S(0xb8),
-    S(0x17), S(0x3f), S(0x74), S(0xd2), S(0xd6), S(0xd7), S(0xad), S(0x54),
-    S(0x2c), S(0xaa), S(0x72), S(0x63), S(0xd9), S(0x0f), S(0x49), S(0x5d),
-};
-#undef S
-#undef S1
-
-/* Lloyd-Max levels of a unit Gaussian (Max 1960), in 1/63 of the largest: .453 1.510, .245 .756
- * 1.344 2.152, .128 .388 .657 .942 1.256 1.618 2.069 2.733. Kernels read all 16 places. */
-static const int8_t lloyd2[16] = {-63, -19, 19, 63};
-static const int8_t lloyd3[16] = {-63, -39, -22, -7, 7, 22, 39, 63};
-static const int8_t lloyd4[16] = {-63, -48, -37, -29, -22, -15, -9, -3,
-                                  3,   9,   15,  22,  29,  37,  48, 63};
-static const int8_t even4[16] = {-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7};
-static const int8_t plain4[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-
-static const kept_codec_info infos[KEPT_N_CODECS] = {
-    [KEPT_F16] = {"f16", 16, false, false, false, false, NULL, 0},
-    [KEPT_BF16] = {"bf16", 16, false, false, false, false, NULL, 0},
-    [KEPT_Q8] = {"q8", 8, false, false, false, false, NULL, 0},
-    [KEPT_Q4] = {"q4", 4, true, false, false, false, even4, 0},
-    [KEPT_Q4G] = {"q4g", 4, false, true, false, false, even4, 0},
-    [KEPT_ROT4] = {"rot4", 4, true, false, false, false, lloyd4, 0},
-    [KEPT_ROT3] = {"rot3", 3, true, false, false, false, lloyd3, 0},
-    [KEPT_ROT2] = {"rot2", 2, true, false, false, false, lloyd2, 0},
-    [KEPT_TOK4] = {"tok4", 4, false, true, true, false, plain4, 0},
-    [KEPT_TOK2] = {"tok2", 2, false, true, true, false, plain4, 0},
-    [KEPT_CHAN4] = {"chan4", 4, false, false, true, true, plain4, 0},
-    [KEPT_CHAN2] = {"chan2", 2, false, false, true, true, plain4, 0},
-    [KEPT_THIN75] = {"thin75", 16, false, false, false, false, NULL, 3},
-    [KEPT_THIN50] = {"thin50", 16, false, false, false, false, NULL, 2},
-    [KEPT_THIN25] = {"thin25", 16, false, false, false, false, NULL, 1},
-};
 /* The largest Lloyd-Max level in units of the standard deviation. */
 static const float lloyd_top[5] = {0, 0, 1.510f, 2.152f, 2.733f};
 
-const kept_codec_info *kept_codec_get(int codec)
-{
-    return &infos[codec];
-}
-
-bool kept_codec_fits(kept_codecs c, int head_size, const char **why)
-{
-    const char *said = NULL;
-
-    if (head_size < 16 || head_size > KEPT_MAX_HEAD_SIZE || head_size % 16)
-        said = "the head size is not a multiple of 16 up to 256";
-    else if (infos[c.v].channel)
-        said = "scales per channel are for keys";
-    else if (infos[c.v].quarters)
-        said = "channels are dropped of keys";
-    else if (kept_codec_channels(c.k, head_size) % 16)
-        said = "that part of the head size is not a multiple of 16";
-    else if ((infos[c.k].grouped || infos[c.v].grouped) && head_size % 32)
-        said = "groups of 32 channels do not fill the head size";
-    if (why)
-        *why = said;
-    return !said;
-}
-
 static bool is_float(int codec)
 {
-    return infos[codec].bits == 16;
-}
-
-int kept_codec_channels(int codec, int head_size)
-{
-    const int quarters = infos[codec].quarters;
-
-    return quarters ? head_size * quarters / 4 : head_size;
-}
-
-const uint8_t *kept_codec_channels_of(const uint8_t *half, int codec, int head_size)
-{
-    return half + (size_t)(2 * P64) * (size_t)kept_codec_channels(codec, head_size);
+    return kept_codec_infos[codec].bits == 16;
 }
 
 static size_t n_scales(int codec, int head_size)
 {
-    const kept_codec_info *f = &infos[codec];
+    const kept_codec_info *f = &kept_codec_infos[codec];
     size_t n = f->channel ? 2 * (size_t)head_size : f->grouped ? 2 * (size_t)head_size : P64;
 
     return is_float(codec) ? 0 : f->zero ? 2 * n : n;
-}
-
-size_t kept_codec_half_bytes(int codec, bool v, int head_size)
-{
-    int n = kept_codec_channels(codec, head_size);
-    size_t codes = kept_words_bytes(infos[codec].bits, v, n);
-
-    if (infos[codec].quarters)
-        codes += (size_t)n;
-    return (codes + 2 * n_scales(codec, head_size) + 63) / 64 * 64;
-}
-
-size_t kept_codec_page_bytes(kept_codecs c, int head_size)
-{
-    return kept_codec_half_bytes(c.k, false, head_size) +
-           kept_codec_half_bytes(c.v, true, head_size);
-}
-
-bool kept_codec_has_rows(kept_codecs c)
-{
-    return !infos[c.k].channel;
 }
 
 /* ---- small things --------------------------------------------------------------------------- */
@@ -256,7 +163,7 @@ static uint16_t encode_lloyd(const float *x, int n, const kept_codec_info *f, ui
 /* Codes of one row and its scales, which lie in column `slot` of sc. x is destroyed. */
 static void encode_row(int codec, int D, float *x, uint8_t *code, uint16_t *sc)
 {
-    const kept_codec_info *f = &infos[codec];
+    const kept_codec_info *f = &kept_codec_infos[codec];
     int top = (1 << (f->bits - 1)) - 1, groups = D / 32;
 
     for (int d = 0; d < D; d++)
@@ -274,7 +181,7 @@ static void encode_row(int codec, int D, float *x, uint8_t *code, uint16_t *sc)
     } else if (f->grouped) {
         for (int g = 0; g < groups; g++)
             sc[g * P64] = encode_even(x + 32 * g, 32, top, 8, code + 32 * g);
-    } else if (f->level && f->level != even4) {
+    } else if (f->level && f->level != kept_codec_even4) {
         *sc = encode_lloyd(x, D, f, code);
     } else {
         *sc = encode_even(x, D, top, f->level ? 8 : 0, code);
@@ -284,7 +191,7 @@ static void encode_row(int codec, int D, float *x, uint8_t *code, uint16_t *sc)
 /* Values of one row, still turned. */
 static void decode_row(int codec, int D, const uint8_t *code, const uint16_t *sc, float *x)
 {
-    const kept_codec_info *f = &infos[codec];
+    const kept_codec_info *f = &kept_codec_infos[codec];
     int n = f->grouped ? 32 : D;
 
     for (int at = 0, g = 0; at < D; at += n, g++) {
@@ -299,7 +206,7 @@ static void decode_row(int codec, int D, const uint8_t *code, const uint16_t *sc
 
 static void encode_channels(int codec, int D, float *x, uint8_t *code, uint16_t *sc)
 {
-    int top = (1 << infos[codec].bits) - 1;
+    int top = (1 << kept_codec_infos[codec].bits) - 1;
 
     for (int i = 0; i < P64 * D; i++)
         x[i] = bounded(x[i]);
@@ -342,7 +249,7 @@ static size_t element(bool v, int D, int s, int d)
 
 static uint16_t *scales_of(uint8_t *half, int codec, bool v, int D)
 {
-    return (uint16_t *)(void *)(half + kept_words_bytes(infos[codec].bits, v, D));
+    return (uint16_t *)(void *)(half + kept_words_bytes(kept_codec_infos[codec].bits, v, D));
 }
 
 /* x[64][D] of a half, still turned. */
@@ -367,10 +274,10 @@ static void decode_half(const uint8_t *half, int codec, bool v, int D, float *x)
             }
         return;
     }
-    kept_words_load(code, half, infos[codec].bits, v, D);
-    if (infos[codec].channel)
+    kept_words_load(code, half, kept_codec_infos[codec].bits, v, D);
+    if (kept_codec_infos[codec].channel)
         decode_channels(D, code, sc, x);
-    for (int s = 0; s < P64 && !infos[codec].channel; s++)
+    for (int s = 0; s < P64 && !kept_codec_infos[codec].channel; s++)
         decode_row(codec, D, code + s * D, sc + s, x + s * D);
 }
 
@@ -380,11 +287,11 @@ static void encode_half(uint8_t *half, int codec, bool v, int D, float *x)
     uint8_t code[P64 * KEPT_MAX_HEAD_SIZE];
     uint16_t *sc = scales_of(half, codec, v, D);
 
-    if (infos[codec].channel)
+    if (kept_codec_infos[codec].channel)
         encode_channels(codec, D, x, code, sc);
-    for (int s = 0; s < P64 && !infos[codec].channel; s++)
+    for (int s = 0; s < P64 && !kept_codec_infos[codec].channel; s++)
         encode_row(codec, D, x + s * D, code + s * D, sc + s);
-    kept_words_store(half, code, infos[codec].bits, v, D);
+    kept_words_store(half, code, kept_codec_infos[codec].bits, v, D);
 }
 
 /* One number as the float codecs store it. */
@@ -442,6 +349,51 @@ static void encode_floats(uint8_t *half, int codec, bool v, int D, const float *
             to[element(v, n, s, d)] = float_bits(codec, x[s * D + (at ? at[d] : d)]);
 }
 
+/* A half from x[64][D] of each of n layers, which are destroyed. */
+static void pack_half(kept_packed to, bool v, int n, const kept_low *const *low, float *x)
+{
+    float c[P64 * KEPT_MAX_HEAD_SIZE];
+    int codec = v ? to.c.v : to.c.k, D = to.head_size;
+    uint8_t *at = to.at + (v ? kept_codec_half_bytes(to.c.k, false, D) : 0);
+
+    if (kept_codec_infos[codec].basis) {
+        const int r = kept_codec_channels(codec, D);
+
+        memset(c, 0, (size_t)(P64 * r) * sizeof *c);
+        for (int i = 0; i < n; i++)
+            kept_low_project(low[i], codec, v, to.pos, D, x + (size_t)i * (size_t)(P64 * D), c);
+        codec = kept_codec_infos[codec].inner;
+        D = r;
+        x = c;
+    }
+    if (is_float(codec))
+        encode_floats(at, codec, v, D, x, to.channels);
+    else
+        encode_half(at, codec, v, D, x);
+}
+
+/* Values and keys that are no numbers would be everywhere once they are projected. */
+static void bound_all(float *x, int n)
+{
+    for (int i = 0; i < n; i++)
+        x[i] = bounded(x[i]);
+}
+
+void kept_codec_pack_joint(kept_packed to, int n, const kept_low *const *low,
+                           const uint8_t *const *f16)
+{
+    float x[KEPT_JOINT_LAYERS * P64 * KEPT_MAX_HEAD_SIZE];
+    const int D = to.head_size;
+
+    for (int v = 0; v < 2; v++) {
+        for (int i = 0; i < n; i++)
+            decode_half(f16[i] + (v ? kept_page_bytes(D) / 2 : 0), KEPT_F16, v, D,
+                        x + (size_t)i * (size_t)(P64 * D));
+        bound_all(x, n * P64 * D);
+        pack_half(to, v, n, low, x);
+    }
+}
+
 void kept_codec_pack(kept_packed to, const uint8_t *f16)
 {
     float x[P64 * KEPT_MAX_HEAD_SIZE];
@@ -449,27 +401,34 @@ void kept_codec_pack(kept_packed to, const uint8_t *f16)
     size_t half = kept_page_bytes(D) / 2;
 
     for (int v = 0; v < 2; v++) {
-        int codec = v ? to.c.v : to.c.k;
-        uint8_t *at = to.at + (v ? kept_codec_half_bytes(to.c.k, false, D) : 0);
+        const int codec = v ? to.c.v : to.c.k;
 
         if (codec == KEPT_F16) {
-            memcpy(at, f16 + (v ? half : 0), half);
+            memcpy(to.at + (v ? kept_codec_half_bytes(to.c.k, false, D) : 0), f16 + (v ? half : 0),
+                   half);
             continue;
         }
         decode_half(f16 + (v ? half : 0), KEPT_F16, v, D, x);
-        if (is_float(codec))
-            encode_floats(at, codec, v, D, x, to.channels);
-        else
-            encode_half(at, codec, v, D, x);
+        if (kept_codec_infos[codec].basis)
+            bound_all(x, P64 * D);
+        pack_half(to, v, 1, &to.low, x);
     }
 }
 
 static void read_half(kept_packed p, bool v, float *x)
 {
     int codec = v ? p.c.v : p.c.k, D = p.head_size;
+    const uint8_t *at = p.at + (v ? kept_codec_half_bytes(p.c.k, false, D) : 0);
 
-    decode_half(p.at + (v ? kept_codec_half_bytes(p.c.k, false, D) : 0), codec, v, D, x);
-    for (int s = 0; s < P64 && infos[codec].rotated; s++)
+    if (kept_codec_infos[codec].basis) {
+        float c[P64 * KEPT_MAX_HEAD_SIZE];
+
+        decode_half(at, kept_codec_infos[codec].inner, v, kept_codec_channels(codec, D), c);
+        kept_low_expand(p.low, codec, v, p.pos, D, c, x);
+        return;
+    }
+    decode_half(at, codec, v, D, x);
+    for (int s = 0; s < P64 && kept_codec_infos[codec].rotated; s++)
         kept_codec_turn(x + s * D, D, true);
 }
 
@@ -520,6 +479,12 @@ static void put_half(uint8_t *half, int codec, bool v, const kept_packed *p, int
     int D = p->head_size;
 
     memcpy(x, from, (size_t)D * sizeof *x);
+    if (kept_codec_infos[codec].basis) {
+        bound_all(x, D);
+        kept_low_project_row(p->low, codec, v, p->pos ? p->pos[slot] : 0, D, x);
+        D = kept_codec_channels(codec, D);
+        codec = kept_codec_infos[codec].inner;
+    }
     if (is_float(codec)) {
         uint16_t *to = (uint16_t *)(void *)half;
         const int n = kept_codec_channels(codec, D);
@@ -530,7 +495,7 @@ static void put_half(uint8_t *half, int codec, bool v, const kept_packed *p, int
         return;
     }
     encode_row(codec, D, x, code, scales_of(half, codec, v, D) + slot);
-    kept_words_put(half, code, infos[codec].bits, v, D, slot);
+    kept_words_put(half, code, kept_codec_infos[codec].bits, v, D, slot);
 }
 
 void kept_codec_put(kept_packed p, int slot, const float *k, const float *v)
@@ -547,6 +512,11 @@ static void move_half(uint8_t *to, int dst, const uint8_t *from, int src, int co
     uint16_t *st = scales_of(to, codec, v, D);
     const uint16_t *sf = scales_of((uint8_t *)(uintptr_t)from, codec, v, D);
 
+    if (kept_codec_infos[codec].basis) {
+        move_half(to, dst, from, src, kept_codec_infos[codec].inner, v,
+                  kept_codec_channels(codec, D));
+        return;
+    }
     if (is_float(codec)) {
         const int n = kept_codec_channels(codec, D);
 
@@ -555,8 +525,8 @@ static void move_half(uint8_t *to, int dst, const uint8_t *from, int src, int co
                 ((const uint16_t *)(const void *)from)[element(v, n, src, d)];
         return;
     }
-    kept_words_get(code, from, infos[codec].bits, v, D, src);
-    kept_words_put(to, code, infos[codec].bits, v, D, dst);
+    kept_words_get(code, from, kept_codec_infos[codec].bits, v, D, src);
+    kept_words_put(to, code, kept_codec_infos[codec].bits, v, D, dst);
     for (size_t i = 0; i < n_scales(codec, D); i += P64)
         st[i + (size_t)dst] = sf[i + (size_t)src];
 }

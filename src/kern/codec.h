@@ -65,8 +65,38 @@ typedef enum kept_codec {
     KEPT_THIN75,
     KEPT_THIN50,
     KEPT_THIN25,
-    KEPT_N_CODECS
+    KEPT_PAIR100, /* from here on a page is read with directions that lie beside it */
+    KEPT_PAIR75,
+    KEPT_PAIR50,
+    KEPT_PAIR25,
+    KEPT_QUAD100,
+    KEPT_QUAD75,
+    KEPT_QUAD50,
+    KEPT_QUAD25,
+    KEPT_FLAT75,
+    KEPT_FLAT50,
+    KEPT_FLAT25,
+    KEPT_LOW100,
+    KEPT_LOW75,
+    KEPT_LOW50,
+    KEPT_LOW25,
+    KEPT_LOW75Q8,
+    KEPT_LOW50Q8,
+    KEPT_LOW25Q8,
+    KEPT_N_CODECS,
+    KEPT_N_PLAIN = KEPT_PAIR100 /* codecs that need the page alone */
 } kept_codec;
+
+/* Which directions a codec's coefficients refer to: lowrank.h. */
+typedef enum kept_basis {
+    KEPT_NO_BASIS,
+    KEPT_BASIS_LOW,
+    KEPT_BASIS_FLAT,
+    KEPT_BASIS_PAIR,
+    KEPT_BASIS_QUAD,
+    KEPT_N_BASES
+} kept_basis;
+typedef struct kept_low kept_low;
 
 /* The forms of one page. {KEPT_F16, KEPT_F16} is an unpacked page. */
 typedef struct kept_codecs {
@@ -80,17 +110,38 @@ typedef struct kept_codec_info {
     bool channel;                /* scales per channel of 32 slots: K only, rows cannot move */
     const int8_t
         *level;       /* [16], 2^bits in use; NULL: the code is its own signed byte, or a float */
-    uint8_t quarters; /* of the channels that are held; 0: all. K only, rows move between pages of
-                         the same channels */
+    uint8_t quarters; /* of the channels or directions that are held; 0: all */
+    uint8_t basis;    /* kept_basis; NO_BASIS with quarters: channels, K only, rows move between
+                         pages of the same channels */
+    uint8_t inner;    /* codec of the coefficients */
 } kept_codec_info;
 
-const kept_codec_info *kept_codec_get(int codec);
+extern const kept_codec_info kept_codec_infos[KEPT_N_CODECS];
+static inline const kept_codec_info *kept_codec_get(int codec)
+{
+    return &kept_codec_infos[codec];
+}
+/* Some channels are left out. */
+static inline bool kept_codec_is_thin(int codec)
+{
+    return kept_codec_infos[codec].quarters && !kept_codec_infos[codec].basis;
+}
+static inline bool kept_codec_has_basis(kept_codecs c)
+{
+    return kept_codec_infos[c.k].basis || kept_codec_infos[c.v].basis;
+}
+/* Layers that a page belongs to. */
+static inline int kept_codec_layers(kept_codecs c)
+{
+    const int basis = kept_codec_infos[c.k].basis;
+    return basis == KEPT_BASIS_PAIR ? 2 : basis == KEPT_BASIS_QUAD ? 4 : 1;
+}
 /* Can a page of head size D have this form? why: what is wrong (static), if not. */
 bool kept_codec_fits(kept_codecs c, int head_size, const char **why);
 /* Bytes of a page, a multiple of 64, and of its K half. */
 size_t kept_codec_page_bytes(kept_codecs c, int head_size);
 size_t kept_codec_half_bytes(int codec, bool v, int head_size);
-/* Channels that a half holds. */
+/* Channels, or coefficients, that a half holds of a slot. */
 int kept_codec_channels(int codec, int head_size);
 /* Rows of such a page can be written and moved one by one. */
 bool kept_codec_has_rows(kept_codecs c);
@@ -107,6 +158,10 @@ typedef struct kept_packed {
     /* For packing a thin K: [kept_codec_channels] the channels that stay, ascending; NULL: those
      * with the largest sum of squares in the page, the lower one among equals. */
     const uint8_t *channels;
+    /* Of a codec with a basis: the directions of the head that reads, and the positions [64] of the
+     * slots; pos is needed for keys alone. */
+    const kept_low *low;
+    const int32_t *pos;
 } kept_packed;
 
 /* The n of D channels with the largest sum, the lower one among equals, ascending. */
@@ -116,6 +171,10 @@ const uint8_t *kept_codec_channels_of(const uint8_t *half, int codec, int head_s
 
 /* Packs a full F16 page; infinities become 65504, NaN 0. They do not overlap. */
 void kept_codec_pack(kept_packed to, const uint8_t *f16);
+/* A joint page from the F16 pages of its n layers, low [n] their directions (to.low is not read).
+ */
+void kept_codec_pack_joint(kept_packed to, int n, const kept_low *const *low,
+                           const uint8_t *const *f16);
 /* The page's values, rounded to F16, as an F16 page. */
 void kept_codec_unpack(uint8_t *f16, kept_packed from);
 /* Reads n slots from slot0 as floats, k [n][D] and v [n][D] (either may be NULL). */
@@ -128,7 +187,8 @@ void kept_codec_move(kept_packed to, int dst, kept_packed from, int src);
 
 /* ---- for kernels ---------------------------------------------------------------------------- */
 
-/* A half as floats in the element order of an F16 page half, still rotated where the codec is. */
+/* A half as floats in the element order of an F16 page half, still rotated where the codec is; a
+ * codec without a basis. */
 void kept_codec_widen(float *to, const uint8_t *half, int codec, bool v, int head_size);
 /* Signs of the rotation, [256]: 1 or -1. */
 extern const float kept_codec_signs[256];

@@ -15,6 +15,9 @@ static inline float kept_bf16_to_f32(uint16_t h)
     return f;
 }
 
+/* Levels of codes that are spread evenly: codec_info.c. */
+extern const int8_t kept_codec_even4[16];
+
 /* Bytes of the codes of a half. bits: 2, 3, 4, 8, or 16: plain elements. */
 size_t kept_words_bytes(int bits, bool v, int head_size);
 void kept_words_store(uint8_t *half, const uint8_t *code, int bits, bool v, int head_size);

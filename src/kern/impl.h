@@ -56,6 +56,17 @@ static inline kept_codecs kept_tile_codec(const kept_attn_tile *a, int i)
     return a->codec ? a->codec[i] : (kept_codecs){KEPT_F16, KEPT_F16};
 }
 
+/* Page i of the tile. */
+static inline kept_packed kept_tile_packed(const kept_attn_tile *a, int i)
+{
+    return (kept_packed){.at =
+                             (uint8_t *)(uintptr_t)(a->pool + (size_t)a->pages[i] * a->page_bytes),
+                         .c = kept_tile_codec(a, i),
+                         .head_size = a->head_size,
+                         .low = a->low,
+                         .pos = a->slot_pos ? a->slot_pos[i] : NULL};
+}
+
 /* Query t sees a position iff it is greater than this; INT32_MIN stands for every position. */
 static inline int32_t kept_tile_horizon(const kept_attn_tile *a, int t)
 {

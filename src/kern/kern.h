@@ -63,6 +63,10 @@ typedef struct kept_attn_tile {
     /* [n_pages] -> [64] what is added to the scores of a page's slots, in base 2 and finite: a slot
      * that stands for c tokens has log2(c). NULL: nothing, at no cost. */
     const float *const *bias;
+    /* Where a page's codec has a basis: the head's directions, and [n_pages] -> [64] the positions
+     * of a page's slots. Else not read. */
+    const kept_low *low;
+    const int32_t *const *slot_pos;
     float *m, *l; /* out [rows] running maximum (base 2; -INFINITY: nothing visible), sum */
     float *acc;   /* out [rows][D] sum of 2^(s-m) * v */
     kept_f16 *p;  /* out [n_pages][rows][64] 2^(s - p_max), or NULL */

@@ -2,6 +2,7 @@
  * the plain reading of kern.h. A page is widened to float once per tile, then read row by row.
  * Nothing is reassociated, so a row's bits depend on that row alone. */
 #include "kern/impl.h"
+#include "kern/lowrank.h"
 
 #include <math.h>
 #include <string.h>
@@ -138,6 +139,19 @@ static void ref_turn(float *x, int n, int D, int codec, bool *turned)
     *turned = want;
 }
 
+/* A half of page i as floats. */
+static void ref_widen(float *to, const kept_attn_tile *a, int i, bool v)
+{
+    const uint8_t *page = a->pool + (size_t)a->pages[i] * a->page_bytes;
+    const kept_codecs c = kept_tile_codec(a, i);
+    const int D = a->head_size, codec = v ? c.v : c.k;
+
+    if (kept_codec_get(codec)->basis)
+        kept_low_widen(kept_tile_packed(a, i), v, to);
+    else
+        kept_codec_widen(to, page + (v ? kept_codec_half_bytes(c.k, false, D) : 0), codec, v, D);
+}
+
 static void ref_attend(const kept_attn_tile *tile)
 {
     float wide[KEPT_PAGE_SLOTS * KEPT_MAX_HEAD_SIZE], s[KEPT_TILE_ROWS][KEPT_PAGE_SLOTS];
@@ -160,17 +174,16 @@ static void ref_attend(const kept_attn_tile *tile)
     turned_tile.q_stride_g = (size_t)D;
     memset(a->acc, 0, (size_t)rows * (size_t)D * sizeof *a->acc);
     for (int i = 0; i < a->n_pages; i++) {
-        const uint8_t *page = a->pool + (size_t)a->pages[i] * a->page_bytes;
         kept_codecs c = kept_tile_codec(a, i);
 
         ref_turn(q, rows, D, c.k, &q_turned);
         ref_turn(a->acc, rows, D, c.v, &acc_turned);
-        kept_codec_widen(wide, page, c.k, false, D);
+        ref_widen(wide, a, i, false);
         for (int r = 0; r < rows; r++)
             row_scores(a, i, r, wide, s[r]);
         for (int r = 0; r < rows; r++)
             row_weights(a, r, s[r]);
-        kept_codec_widen(wide, page + kept_codec_half_bytes(c.k, false, D), c.v, true, D);
+        ref_widen(wide, a, i, true);
         for (int r = 0; r < rows; r++)
             row_values(a, r, s[r], wide, kept_tile_seen(a, i, r / a->group));
         for (int r = 0; a->p && r < rows; r++) {

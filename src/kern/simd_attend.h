@@ -15,6 +15,8 @@
 #ifndef KERN_SIMD_ATTEND_H
 #define KERN_SIMD_ATTEND_H
 
+#include "kern/lowrank.h"
+
 #include <string.h>
 
 #define FEW      (2 * ROWS) /* up to here pages are widened on the fly */
@@ -405,6 +407,8 @@ INLINE void widen_any(float *to, const kept_attn_tile *a, int i, bool v, struct 
             (v ? kept_codec_half_bytes(c.k, false, D) : 0);
     if (codec == KEPT_F16)
         widen_half(to, h, D);
+    else if (kept_codec_get(codec)->basis)
+        kept_low_widen_avx2(kept_tile_packed(a, i), v, to);
     else
         kept_codec_widen(to, h->at, codec, v, D);
     h->at = to;

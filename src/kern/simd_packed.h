@@ -191,14 +191,18 @@ static values_fn *const packed_values[KEPT_N_CODECS] = {
     [KEPT_TOK4] = values_tok4, [KEPT_TOK2] = values_tok2,
 };
 
-/* A half of page i; its codes end where its scales begin. */
+/* A half of page i, of coefficients where it has a basis; its codes end where its scales begin. */
 static struct packed open_packed(const kept_attn_tile *a, int i, bool v)
 {
     kept_codecs c = kept_tile_codec(a, i);
-    int D = a->head_size, codec = v ? c.v : c.k, bits;
-    size_t at = v ? kept_codec_half_bytes(c.k, false, D) : 0;
+    int codec = v ? c.v : c.k, bits;
+    int D = kept_codec_is_thin(codec) ? a->head_size : kept_codec_channels(codec, a->head_size);
+    size_t at = v ? kept_codec_half_bytes(c.k, false, a->head_size) : 0;
     const uint8_t *page = a->pool + (size_t)a->pages[i] * a->page_bytes, *next = a->next;
     struct packed h = {.at = page + at, .D = D, .info = kept_codec_get(codec)};
+
+    if (h.info->basis)
+        h.info = kept_codec_get(h.info->inner);
 
     if (i + 1 < a->n_pages)
         next = a->pool + (size_t)a->pages[i + 1] * a->page_bytes;
@@ -215,6 +219,8 @@ struct queries {
     bool has_turned;
     int key; /* of ints: which queries, rounded how; -1: nothing */
     struct ints ints;
+    float *flat; /* [rows][Q_STRIDE] along the directions of flat_codec; 0: nothing */
+    int flat_codec;
 };
 
 static const float *queries_for(struct queries *x, int n, int D, int codec)
@@ -253,6 +259,8 @@ static void thin_scores(const struct packed *k, int codec, int n, const float *q
         qk_few(n - r < ROWS ? n - r : ROWS, &h, kept, some + r * Q_STRIDE, s + r * P64);
 }
 
+#include "kern/simd_lowrank.h"
+
 /* Scores of all rows against page i. */
 static void page_scores(const kept_attn_tile *a, int i, struct queries *x, struct rows *rows,
                         float *wide)
@@ -264,7 +272,9 @@ static void page_scores(const kept_attn_tile *a, int i, struct queries *x, struc
     for (int r = 0; r < n && packed_scores[codec]; r += PK_ROWS)
         packed_scores[codec](n - r < PK_ROWS ? n - r : PK_ROWS, &k, &x->ints, r,
                              q + (size_t)r * Q_STRIDE, rows->s + r * P64);
-    if (kept_codec_get(codec)->quarters) {
+    if (kept_codec_get(codec)->basis == KEPT_BASIS_FLAT) {
+        flat_scores(a, &k, codec, x, rows);
+    } else if (kept_codec_is_thin(codec)) {
         thin_scores(&k, codec, n, q, rows->s);
     } else if (!packed_scores[codec]) {
         struct half h = {k.at, (const kept_f16 *)(const void *)(k.at + k.ahead)};
@@ -299,19 +309,32 @@ static void attend_packed(const kept_attn_tile *a)
 {
     ALIGNED float q[MAX_ROWS * Q_STRIDE], turned_q[MAX_ROWS * Q_STRIDE], s[MAX_ROWS * P64];
     ALIGNED float sum[MAX_ROWS * W], wide[P64 * KEPT_MAX_HEAD_SIZE];
+    ALIGNED float flat_q[MAX_ROWS * Q_STRIDE], low[MAX_ROWS * KEPT_MAX_HEAD_SIZE];
     struct rows rows = {q, s, sum, a->group};
-    struct queries x = {.q = q, .turned = turned_q, .key = -1};
+    struct queries x = {.q = q, .turned = turned_q, .key = -1, .flat = flat_q};
+    struct sums sums = {.acc = low};
     bool turned = kept_codec_get(kept_tile_codec(a, 0).v)->rotated; /* zeros are both */
 
     begin_rows(a, &rows);
     for (int i = 0; i < a->n_pages; i++) {
         page_scores(a, i, &x, &rows, wide);
-        for (int r = 0; r < rows.n; r++)
+        for (int r = 0; r < rows.n; r++) {
+            const float was = a->m[r];
+
             weigh_row(a, i, r, &rows);
+            rescale_sums(a, &sums, r, was);
+        }
+        if (kept_codec_get(kept_tile_codec(a, i).v)->basis) {
+            if (sums.codec && sums.codec != kept_tile_codec(a, i).v)
+                turn_outputs(a, rows.n, KEPT_F16, &turned); /* sums are folded into them */
+            sum_values(a, i, &rows, &sums);
+            continue;
+        }
         turn_outputs(a, rows.n, kept_tile_codec(a, i).v, &turned);
         page_values(a, i, &rows, wide);
     }
     turn_outputs(a, rows.n, KEPT_F16, &turned);
+    fold_sums(a, &sums, rows.n);
     end_rows(a, &rows);
 }
 

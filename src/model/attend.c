@@ -108,6 +108,7 @@ typedef struct tile {
     kept_attn_tile a;
     int32_t place[KEPT_SEG_PAGES];
     const float *bias[KEPT_SEG_PAGES];
+    const int32_t *slot_pos[KEPT_SEG_PAGES];
     kept_codecs form[KEPT_SEG_PAGES];
 } tile;
 
@@ -120,6 +121,7 @@ static void place_pages(const kept_engine *e, tile *x, const int32_t *ids)
         const kept_packed page = kept_pool_get_page(e->pool, ids[i]);
         x->place[i] = (int32_t)((page.at - base) / 64);
         x->form[i] = page.c;
+        x->slot_pos[i] = page.pos;
         packed |= !kept_codec_is_f16(page.c);
     }
     x->a.pool = base;
@@ -177,6 +179,8 @@ static bool tile_at(const head_ref *r, int t0, int n_q, int seg, tile *x)
     for (int p = 0; p < t->n_pages; p++)
         ids[p] = all_ids[place_of(r, page + p)];
     place_pages(e, x, ids);
+    t->low = kept_cache_low(r->job->seq->cache, r->layer, r->h);
+    t->slot_pos = x->slot_pos;
     place_biases(r, x, page);
     if (info->windowed[r->layer]) {
         int32_t *pos = e->pos_scratch + (size_t)r->ith * KEPT_SEG_PAGES * KEPT_PAGE_SLOTS;

@@ -159,6 +159,7 @@ void kept_engine_free(kept_engine *e)
     if (e->threadpool)
         e->threadpool_free(e->threadpool);
     kept_pool_free(e->pool);
+    kept_directions_free(e->directions);
     kept_work_free(e);
     kept_evict_work_free(e->evict_work);
     kept_record_engine_free(e);
@@ -191,6 +192,10 @@ kept_status kept_engine_add_trained(kept_engine *e, const kept_trained *t, kept_
         i++;
     if (i == KEPT_MAX_TRAINED)
         return kept_fail(err, KEPT_ARGUMENT, "more than %d trained files", KEPT_MAX_TRAINED);
+    if (!strcmp(kept_trained_kind(t), "basis"))
+        st = kept_directions_set(e, t, err);
+    if (st)
+        return st;
     e->trained[i] = t;
     e->n_trained += i == e->n_trained;
     return KEPT_OK;

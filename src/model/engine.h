@@ -35,6 +35,7 @@ typedef struct kept_stats {
 
 typedef struct kept_control kept_control;
 typedef struct kept_sharing kept_sharing;
+typedef struct kept_directions kept_directions;
 
 struct kept_seq {
     kept_engine *engine;
@@ -181,6 +182,7 @@ struct kept_engine {
     int32_t *pack_work;   /* [max_tokens + KEPT_PAGE_SLOTS] of who packs */
     const kept_trained *trained[KEPT_MAX_TRAINED]; /* lent by kept_engine_add_trained */
     int n_trained;
+    kept_directions *directions; /* of a trained file "basis", or NULL */
     /* hidden.c */
     kept_hidden_fn *tap;
     void *tap_ctx;
@@ -333,6 +335,13 @@ int64_t kept_control_slots(const kept_seq *s);
 kept_status kept_local_new(kept_engine *e, const kept_capture *cap, kept_error *err);
 /* Inside the attend node, on every thread: q after rotation. */
 void kept_record_local(kept_engine *e, int layer, const struct ggml_tensor *q, int ith, int nth);
+
+/* ---- directions.c ---- */
+/* Lends the pool what a trained file "basis" says. ARGUMENT: sequences still read with another. */
+kept_status kept_directions_set(kept_engine *e, const kept_trained *t, kept_error *err);
+void kept_directions_free(kept_directions *x);
+/* Tells the directions of one file from those of another; 0: there are none. */
+uint64_t kept_directions_mark(const kept_engine *e);
 
 /* ---- each.c ---- */
 /* Prepares kept_engine_each: a graph of one node that every thread works on. */

@@ -162,6 +162,10 @@ static kept_status save_page(kept_io *x, const kept_seq *s, const spot *at)
     kept_codecs form = kept_pool_get_page(s->engine->pool, id).c;
     const size_t n = kept_cache_save_page(s->cache, at->layer, at->h, at->page, at->buf);
     IO(form);
+    if (kept_codec_has_basis(form)) {
+        uint64_t mark = kept_directions_mark(s->engine);
+        IO(mark);
+    }
     if (at->lossy)
         blank(s, at);
     if (kept_codec_is_f16(form))
@@ -176,7 +180,7 @@ static kept_status save_page(kept_io *x, const kept_seq *s, const spot *at)
 /* A page may hold anything but channels that are not there. */
 static bool channels_are_sound(kept_codecs form, const uint8_t *page, int d)
 {
-    const int n = kept_codec_get(form.k)->quarters ? kept_codec_channels(form.k, d) : 0;
+    const int n = kept_codec_is_thin(form.k) ? kept_codec_channels(form.k, d) : 0;
     const uint8_t *c = n ? kept_codec_channels_of(page, form.k, d) : NULL;
     for (int i = 0; i < n; i++)
         if (c[i] >= d || (i && c[i] <= c[i - 1]))
@@ -194,6 +198,12 @@ static kept_status load_page(kept_io *x, kept_seq *s, const spot *at)
     if (form.k >= KEPT_N_CODECS || form.v >= KEPT_N_CODECS || !kept_codec_fits(form, d, &why) ||
         (at->live < KEPT_PAGE_SLOTS && !kept_codec_is_f16(form)))
         return KEPT_FORMAT;
+    if (kept_codec_has_basis(form)) {
+        uint64_t mark = 0;
+        IO(mark);
+        if (mark != kept_directions_mark(s->engine))
+            return KEPT_ARGUMENT;
+    }
     const size_t n = kept_codec_page_bytes(form, d), f16 = kept_page_bytes(d);
     if (n > f16)
         return KEPT_FORMAT;
@@ -282,6 +292,10 @@ kept_status kept_seq_park(kept_seq *s, void **data, size_t *n, kept_error *err)
         return kept_fail(err, KEPT_UNSUPPORTED,
                          "a fork that has biases of its source's merges and merges nothing itself "
                          "cannot be parked; fork it under the source's strategy");
+    if (kept_cache_is_joint(s->cache))
+        return kept_fail(err, KEPT_UNSUPPORTED,
+                         "a sequence with pages of several layers cannot be parked; store k=low50, "
+                         "or q8");
     for (int l = 0; l < e->model->info.n_layers; l++) /* what a failed pass had reserved */
         for (int h = 0; h < e->model->info.n_kv_heads; h++)
             (void)kept_cache_reserve(s->cache, l, h, 0);
@@ -382,6 +396,10 @@ static kept_status fill(kept_io *x, kept_seq *s, const head *h, kept_error *err)
         return kept_fail(err, st,
                          st == KEPT_FULL ? "the page pool has no room for the sequence"
                                          : "no memory for a parked sequence");
+    if (st == KEPT_ARGUMENT)
+        return kept_fail(err, st,
+                         "the sequence's pages lie along other directions than this engine's; lend "
+                         "it the trained file 'basis' that they were packed with");
     return st || x->failed || x->at != x->n ? kept_park_damaged(err) : KEPT_OK;
 }
 

@@ -235,8 +235,11 @@ kept_status kept_form_check(const kept_strategy *s, kept_error *err)
         return check_graded(s, err);
     if (!kept_form_is(s, &kept_part_store))
         return KEPT_OK;
+    const kept_status low = kept_form_check_low(s, err);
+    if (low)
+        return low;
     const kept_codec_info *k = kept_codec_get((int)o[KEPT_STORE_K]);
-    if (k->quarters && kept_strategy_moves_keys(s))
+    if (kept_codec_is_thin((int)o[KEPT_STORE_K]) && kept_strategy_moves_keys(s))
         return kept_fail(err, KEPT_ARGUMENT,
                          "'%s' turns channels of keys in pairs, and keys stored as %s have lost "
                          "some of them; use the position original, or k=q8",
@@ -422,7 +425,7 @@ uint64_t kept_strategy_bytes(const kept_strategy *s, int n_layers, int n_heads, 
         if (kept_form_is(s, &kept_part_calibrated))
             mean += (double)(n / P64) * kept_form_mean_bytes(s, head_size);
         for (int k = 0; k < 3 && !kept_form_is(s, &kept_part_calibrated); k++)
-            sum += (uint64_t)r.pages[k] * kept_codec_page_bytes(r.form[k], head_size);
+            sum += (uint64_t)r.pages[k] * kept_form_page_bytes(r.form[k], l, n_layers, head_size);
         sum += n % P64 ? f16 : 0;
     }
     return sum + (uint64_t)mean;

@@ -12,7 +12,7 @@
 int kept_form_recent(const kept_strategy *s)
 {
     const int k = (int)s->option[KEPT_AXIS_CODEC][KEPT_STORE_K];
-    return kept_form_is(s, &kept_part_store) && kept_codec_get(k)->quarters ? THIN_WINDOW : 0;
+    return kept_form_is(s, &kept_part_store) && kept_codec_is_thin(k) ? THIN_WINDOW : 0;
 }
 
 /* What a channel of the keys of a head weighs (ThinK eq. 5: a channel's part of the scores is at
@@ -46,12 +46,26 @@ typedef struct packer {
     size_t bytes[5];
 } packer;
 
+/* Pages of a group of layers, when its last one is at hand. A group with windowed layers is none.
+ */
+static kept_status pack_shared(const kept_packing *p, int l, int h, kept_codecs form, int skip)
+{
+    const int g = kept_codec_layers(form), first = l / g * g;
+    const int last = (first + g < p->n_layers ? first + g : p->n_layers) - 1;
+    for (int k = first; p->windowed && k <= last; k++)
+        if (p->windowed[k])
+            return KEPT_OK;
+    return l == last ? kept_cache_pack_joint(p->cache, first, h, form, skip) : KEPT_OK;
+}
+
 static kept_status pack_stored(packer *x, int l, int h)
 {
     const kept_packing *p = x->p;
     const kept_codecs form = kept_strategy_form(x->s, x->at, x->n_layers);
-    const bool thin = kept_codec_get(form.k)->quarters != 0;
+    const bool thin = kept_codec_is_thin(form.k);
     float weight[KEPT_MAX_HEAD_SIZE];
+    if (kept_codec_layers(form) > 1)
+        return pack_shared(p, l, h, form, kept_strategy_residual(x->s));
     if (thin && p->recent && x->n_recent < 0)
         x->recent = p->recent(p->ctx, &x->n_recent);
     if (thin && x->recent)
@@ -187,8 +201,9 @@ kept_status kept_strategy_pack(const kept_strategy *s, const kept_packing *p)
     packer x = {.s = s, .p = p, .n_recent = -1};
     kept_status (*pack)(packer *, int, int) = kept_form_is(s, &kept_part_aged) ? pack_aged
                                               : kept_form_grades(s)            ? pack_graded
-                                              : kept_codec_trained(s)          ? pack_calibrated
-                                                                               : pack_stored;
+                                              : kept_form_is(s, &kept_part_calibrated)
+                                                  ? pack_calibrated
+                                                  : pack_stored;
     for (int l = 0; l < p->n_layers; l++)
         x.n_layers += !(p->windowed && p->windowed[l]);
     for (int l = 0; l < p->to; l++) {

@@ -14,17 +14,17 @@ const kept_part kept_part_f16 = {
     .deviations = "",
 };
 
-/* In the order of kept_codec; scales per channel are for keys. */
-static const char *const key_codecs[] = {"f16",    "bf16",   "q8",     "q4",   "q4g",   "rot4",
-                                         "rot3",   "rot2",   "tok4",   "tok2", "chan4", "chan2",
-                                         "thin75", "thin50", "thin25", NULL};
-static const char *const value_codecs[] = {"f16",  "bf16", "q8",   "q4",   "q4g", "rot4",
-                                           "rot3", "rot2", "tok4", "tok2", NULL};
+/* In the order of kept_codec; some are for keys alone. */
+static const char *const codecs[] = {
+    "f16",    "bf16",    "q8",     "q4",      "q4g",     "rot4",    "rot3",    "rot2",   "tok4",
+    "tok2",   "chan4",   "chan2",  "thin75",  "thin50",  "thin25",  "pair100", "pair75", "pair50",
+    "pair25", "quad100", "quad75", "quad50",  "quad25",  "flat75",  "flat50",  "flat25", "low100",
+    "low75",  "low50",   "low25",  "low75q8", "low50q8", "low25q8", NULL};
 static const char *const edge_codecs[] = {"f16", "q8", NULL};
 
 static const kept_option store_options[] = {
-    {"k", KEPT_Q8, KEPT_F16, KEPT_THIN25, true, key_codecs, "what keys are stored as"},
-    {"v", KEPT_Q8, KEPT_F16, KEPT_TOK2, true, value_codecs,
+    {"k", KEPT_Q8, KEPT_F16, KEPT_N_CODECS - 1, true, codecs, "what keys are stored as"},
+    {"v", KEPT_Q8, KEPT_F16, KEPT_N_CODECS - 1, true, codecs,
      "what values are stored as; like keys if it is not said"},
     {"residual", 0, 0, ANY_POSITION, true, NULL,
      "newest slots of a head that stay f16, in whole pages; the page that fills does anyhow"},
@@ -40,7 +40,9 @@ static double store_fallback(const double *o, int i)
         return store_options[i].value;
     if (k == KEPT_CHAN4 || k == KEPT_CHAN2)
         return k == KEPT_CHAN4 ? KEPT_TOK4 : KEPT_TOK2;
-    return k > KEPT_TOK2 ? KEPT_F16 : k;
+    if (k >= KEPT_FLAT75 && k <= KEPT_FLAT25)
+        return KEPT_LOW75 + k - KEPT_FLAT75;
+    return kept_codec_is_thin(k) ? KEPT_F16 : k;
 }
 
 const kept_part kept_part_store = {
@@ -49,7 +51,7 @@ const kept_part kept_part_store = {
     .name = "store",
     .summary = "full pages are packed, keys and values each in a form of their own",
     .paper = "arXiv 2404.00456 (rotation), 2402.02750 (chan, tok), 2504.19874 (rot), "
-             "2407.21018 (thin)",
+             "2407.21018 (thin), 2407.21118 (low), 2503.18893 (pair, quad)",
     .deviations =
         "keys are stored rotated to their positions; a page of 64 slots is packed when it is full "
         "and the prompt is in (schedule chunks: while it is read, so that later chunks attend to "
@@ -204,6 +206,31 @@ THINK(think50, "think50", "half of the channels of keys, those that queries use 
 THINK(think25, "think25", "a quarter of the channels of keys, those that queries use most",
       "store(k=thin25)");
 #undef THINK
+#define PALU_DIFFERS                                                                               \
+    "of every KV head by itself, with the same rank for all of them; directions of keys and "      \
+    "values on a calibration text (kept calibrate basis), not of the weights"
+#define PALU(share, q8, says)                                                                      \
+    RECIPE(palu##share##q8, "palu" #share #q8, says, "store(k=low" #share #q8 ")",                 \
+           "arXiv 2407.21118 (Palu)", PALU_DIFFERS)
+PALU(75, , "three quarters of the directions of keys and values, keys made again on read");
+PALU(50, , "half of the directions of keys and values, keys made again on read");
+PALU(25, , "a quarter of the directions of keys and values, keys made again on read");
+PALU(50, q8, "half of the directions of keys and values, 8 bits each");
+#undef PALU
+#undef PALU_DIFFERS
+#define XKV(id, form, says)                                                                        \
+    RECIPE(id, #id, says, "store(k=" form ")", "arXiv 2503.18893 (xKV)",                           \
+           "directions of a calibration text (kept calibrate basis), not of the prompt; of every " \
+           "KV head by itself; groups of two and four layers; the same rank for keys and values")
+XKV(xkv50, "pair100", "two layers share pages: as many coefficients as one layer has channels");
+XKV(xkv25, "quad100", "four layers share pages: as many coefficients as one layer has channels");
+XKV(xkv12, "quad50", "four layers share pages: half as many coefficients as one has channels");
+#undef XKV
+RECIPE(shadowkv, "shadowkv", "half of the directions of keys, and pages read by their mean key",
+       "store(k=low50,v=f16)+landmarks(share=0.125)", "arXiv 2410.21465 (ShadowKV)",
+       "values stay where they are (the paper: in host memory); directions of a calibration text, "
+       "half of the head size where the paper has rank 160 of all heads together; pages of 64 "
+       "slots (chunks of 8); no chunks set aside as outliers");
 #undef RECIPE
 
 static const kept_option kivi_options[] = {

@@ -157,6 +157,14 @@
     X(think75)                                                                                     \
     X(think50)                                                                                     \
     X(think25)                                                                                     \
+    X(palu75)                                                                                      \
+    X(palu50)                                                                                      \
+    X(palu25)                                                                                      \
+    X(palu50q8)                                                                                    \
+    X(xkv50)                                                                                       \
+    X(xkv25)                                                                                       \
+    X(xkv12)                                                                                       \
+    X(shadowkv)                                                                                    \
     X(kivi4)                                                                                       \
     X(kivi2)                                                                                       \
     X(aging)                                                                                       \

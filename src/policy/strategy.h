@@ -149,6 +149,12 @@ typedef struct kept_rungs {
 kept_rungs kept_form_rungs(const kept_strategy *s, int l, int n_layers, int n);
 /* ARGUMENT: the codec and another part, or the budget, exclude each other. */
 kept_status kept_form_check(const kept_strategy *s, kept_error *err);
+/* The same of coefficients along directions, and of pages of several layers. */
+kept_status kept_form_check_low(const kept_strategy *s, kept_error *err);
+/* Kind of trained file that packed pages are read with; NULL: none. */
+const char *kept_form_trained(const kept_strategy *s);
+/* Bytes of a packed page of the l-th of n_layers layers, its part of one that it shares. */
+size_t kept_form_page_bytes(kept_codecs form, int l, int n_layers, int head_size);
 /* UNSUPPORTED: heads of that size cannot be stored so. */
 kept_status kept_strategy_fits(const kept_strategy *s, int head_size, kept_error *err);
 /* ARGUMENT: of n_tokens the budget holds no more than what stays F16 anyhow. */

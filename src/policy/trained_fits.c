@@ -30,6 +30,13 @@ static const struct {
     {"ranker", "w1", "lhwf", 0},
     {"ranker", "w2", "lhw", 0},
     {"ranker", "b2", "lh", 0},
+    {"basis", "k", "lhdd", 0},
+    {"basis", "v", "lhdd", 0},
+    {"basis", "flat", "lhdd", 0},
+    {"basis", "k2", "lhdd", 0},
+    {"basis", "v2", "lhdd", 0},
+    {"basis", "k4", "lhdd", 0},
+    {"basis", "v4", "lhdd", 0},
 };
 
 /* Floats of a shape, without the letter left out. */
