@@ -34,6 +34,7 @@ static void test_spellings(void)
 {
     check_spelling("full+f16", "full", "full");
     check_spelling("full+q8", "full+store", "full+store(k=q8,v=q8,residual=0,edge=0,edge-as=f16)");
+    check_spelling("full+k4v3", "full+store(k=chan4,v=rot3)", NULL);
     check_spelling("chunks+full+kivi2", "full+chunks+store(k=chan2,residual=128)", NULL);
     check_spelling("q4+snapkv@25%", "snapkv+store(k=q4)@25%", NULL);
     check_spelling("full+aged(new=rot4)", "full+aged(new=rot4)",

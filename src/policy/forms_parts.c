@@ -254,6 +254,15 @@ const kept_recipe kept_recipe_kivi2 = {
     KIVI,
 };
 
+const kept_recipe kept_recipe_k4v3 = {
+    .name = "k4v3",
+    .summary = "keys in 4 bits, scales per channel; values in 3 after a rotation, levels of a "
+               "Gaussian",
+    .spec = "store(k=chan4,v=rot3)",
+    .paper = "",
+    .deviations = "",
+};
+
 const kept_recipe kept_recipe_aging = {
     .name = "aging",
     .summary = "f16, then q8, then q4, then gone, as tokens grow old",

@@ -167,6 +167,7 @@
     X(shadowkv)                                                                                    \
     X(kivi4)                                                                                       \
     X(kivi2)                                                                                       \
+    X(k4v3)                                                                                        \
     X(aging)                                                                                       \
     X(rdkv)                                                                                        \
     X(kvtc)
