@@ -54,7 +54,7 @@ ifeq ($(shell uname -m),x86_64)
 ISA_AVX2 := -mavx2 -mfma -mf16c -mbmi2 $(if $(findstring clang,$(CC)),,-fno-tree-reassoc)
 ISA_AVX512 := $(ISA_AVX2) -mavx512f -mavx512bw -mavx512dq -mavx512vl
 ISA = $(if $(findstring kern/avx512,$<),$(ISA_AVX512),$(if $(findstring kern/avx2,$<),$(ISA_AVX2))) \
-      $(if $(findstring avx2vnni,$<),-mavxvnni,$(if $(findstring avx512vnni,$<),-mavx512vnni))
+      $(if $(findstring avx2vnni,$<),-mavxvnni,$(if $(findstring avx512vnni,$<),-mavx512vnni)) $(if $(findstring kern/,$<),$(KERN_SAN))
 endif
 
 GEN := $(addprefix $(BUILD)/gen/,models.inc presets.inc page.inc)
@@ -106,7 +106,7 @@ tests: $(TESTS)
 ## bench      time the kernels and the engine on this machine
 bench: $(BUILD)/kept $(BENCHES)
 	@scripts/bench.sh
-## suite      the long evaluation: every strategy, several budgets and tasks
+## suite      the long evaluation: all models against libllama, the standing study
 suite: setup all tests
 	@scripts/suite.sh
 ## methods    measure every method and rewrite the table of docs/strategies.md (half an hour)

@@ -285,7 +285,7 @@ int main(int argc, char **argv)
                     .threads = 2,
                     .rounds = 3},
               .text = getenv("KEPT_TEXT"),
-              .codec = "rot4",
+              .codec = "k4v3",
               .kl_context = 2048};
     read_args(&m, argc, argv);
     if (!m.s.path || !m.text) {

@@ -214,6 +214,22 @@ static void thin_evidence_is_refused(void)
     todo = json_array_get(json_object_get(a, "todo"), 0);
     CHECK(strstr(text(todo, "command"), "--length 100000") != NULL);
     json_decref(a);
+    /* Never a length that the model was not made for; nothing where all of it was measured. */
+    json_t *model = json_object_get(doc, "model");
+    json_object_set_new(model, "n_ctx_train", json_integer(8192));
+    a = advise(&o);
+    todo = json_array_get(json_object_get(a, "todo"), 0);
+    CHECK(strstr(text(todo, "command"), "--length 8192") != NULL);
+    CHECK(strstr(text(todo, "why"), "made for 8192") != NULL);
+    json_decref(a);
+    json_object_set_new(model, "n_ctx_train", json_integer(4096));
+    a = advise(&o);
+    CHECK_STR(text(a, "verdict"), "thin");
+    todo = json_array_get(json_object_get(a, "todo"), 0);
+    CHECK(json_is_null(json_object_get(todo, "command")));
+    CHECK(strstr(text(todo, "why"), "--context 4096") != NULL);
+    json_decref(a);
+    json_object_del(model, "n_ctx_train");
     json_decref(doc);
     doc = make(400, 1, all_bad); /* every strategy is worse: the full cache is the advice */
     o = ask(doc, 0.02);
@@ -226,6 +242,26 @@ static void thin_evidence_is_refused(void)
     static const double zero[] = {0, 0};
     o.weight = zero;
     CHECK_INT(kept_advise(&o, &none, &err), KEPT_ARGUMENT);
+    json_decref(doc);
+}
+
+static void what_is_not_judged_is_named(void)
+{
+    json_t *doc = make(400, 1, scores);
+    kept_advise_options o = ask(doc, 0.02);
+    kept_error err;
+    CHECK_INT(kept_gate_parse("-2pt, slope by turn -1pt, TPOT p99 40ms, phase of the moon", true,
+                              &o.gate, &err),
+              KEPT_OK);
+    json_t *a = advise(&o);
+    const json_t *list = json_object_get(json_object_get(a, "asked"), "not_judged");
+    CHECK_INT(json_array_size(list), 3);
+    CHECK_STR(text(json_array_get(list, 0), "clause"), "slope by turn -1pt");
+    CHECK_STR(text(json_array_get(list, 0), "judged_by"), "kept study show --columns turns");
+    CHECK_STR(text(json_array_get(list, 1), "clause"), "TPOT p99 40ms");
+    CHECK(strstr(text(json_array_get(list, 1), "judged_by"), "--columns speed"));
+    CHECK_STR(text(json_array_get(list, 2), "judged_by"), "nothing of kept");
+    json_decref(a);
     json_decref(doc);
 }
 
@@ -289,6 +325,7 @@ int main(void)
     RUN(the_smallest_that_holds);
     RUN(memory_filters);
     RUN(thin_evidence_is_refused);
+    RUN(what_is_not_judged_is_named);
     RUN(zero_regressions);
     RUN(gates);
     TEST_END();

@@ -368,10 +368,11 @@ static void cancel_leaves_whole_samples(void)
     CHECK(r != NULL);
     CHECK(calls > 1);
     CHECK(json_is_true(json_object_get(r, "partial")));
-    CHECK_INT(json_array_size(json_object_get(r, "samples")), 1);
+    /* The first sample of each task, for all tasks go on alike. */
+    CHECK_INT(json_array_size(json_object_get(r, "samples")), 2);
     CHECK_INT(number(cell(r, 0, 2), "n"), 1);
-    CHECK_INT(number(cell(r, 1, 2), "n"), 0);
-    CHECK(json_is_null(json_object_get(cell(r, 1, 2), "nll")));
+    CHECK_INT(number(cell(r, 1, 2), "n"), 1);
+    CHECK(json_is_number(json_object_get(cell(r, 1, 2), "nll")));
     json_decref(r);
 }
 

@@ -268,6 +268,32 @@ static void verdicts(void)
     CHECK_INT(c.verdict, KEPT_INCONCLUSIVE);
 }
 
+/* What a verdict still needs as one of 90: with so many samples of the kind the test rejects, with
+ * one less it does not, also where the formula for the power asks for none. */
+static void samples_that_are_missing(void)
+{
+    static double x[3000];
+    const double level = 1 - 0.05 / 90;
+    for (int kind = 0; kind < 2; kind++) {
+        const int n = kind ? 40 : 8; /* all worse; NLL a little worse than the margin */
+        kept_paired p = {.diff = x, .n = n, .bounded = !kind};
+        for (int i = 0; i < 3000; i++)
+            x[i] = kind ? -0.02 + 0.04 * (i % 2 ? 1 : -1) : -1;
+        kept_change c;
+        CHECK_INT(kept_change_of(&p, 0.01, 0.95, &c, NULL), KEPT_OK);
+        const int more = (int)kept_samples_more(&p, &c, 0.01, level);
+        CHECK(more > 0 && n + more < 3000);
+        p.n = n + more;
+        CHECK_INT(kept_change_of(&p, 0.01, level, &c, NULL), KEPT_OK);
+        CHECK(1 - c.p_inferior <= 1 - level);
+        if (kind)
+            continue; /* there 80 % power asks for more than the test */
+        p.n--;
+        CHECK_INT(kept_change_of(&p, 0.01, level, &c, NULL), KEPT_OK);
+        CHECK(fmax(1 - c.p_inferior, c.p / 2) > 1 - level);
+    }
+}
+
 /* Algorithm 1 of Bretz et al. 2009 with its weights and its transition matrix written out (each
  * ladder 1/m of the level, all of a step's share to the next one, of the last one's in equal parts
  * to the heads of the other ladders), adjusted p by bisection over alpha. In Python. */
@@ -318,6 +344,7 @@ int main(void)
     RUN(guarantees);
     RUN(bootstrap_and_clusters);
     RUN(bootstrap_rows);
+    RUN(samples_that_are_missing);
     RUN(verdicts);
     TEST_END();
 }

@@ -169,11 +169,12 @@ static void other_limits(const kept_advise_options *o, const kept_advised *rows,
 
 /* ---- what to run ---------------------------------------------------------------------------- */
 
+/* length < 0: there is no command. */
 static void add_todo(const kept_advise_options *o, json_t *list, const char *why,
                      const kept_advised *a, int task, double more, int length)
 {
     json_t *t = json_object();
-    char *command = kept_advise_command(o, a->name, task, more, length);
+    char *command = length < 0 ? NULL : kept_advise_command(o, a->name, task, more, length);
     json_object_set_new(t, "why", json_string(why));
     json_object_set_new(t, "row", json_string(a->name));
     kept_doc_put(t, "more", more);
@@ -241,6 +242,26 @@ static int longest(const kept_advise_options *o)
     return most > 1 ? (int)most : 1;
 }
 
+/* Clauses of a preset's gate that nothing here judges, and what shows what they ask. */
+static json_t *not_judged(const kept_advise_options *o)
+{
+    static const char *const shows[][2] = {
+        {"slope by turn", "kept study show --columns turns"},
+        {"any tenth of the depth", "the map by length and depth of kept report"},
+        {"TPOT p99", "gaps between tokens, kept study show --columns speed"}};
+    json_t *list = json_array();
+    for (const char *at = o->gate.rest; *at;) {
+        const size_t n = strcspn(at, ",");
+        const char *by = "nothing of kept";
+        for (size_t k = 0; k < sizeof shows / sizeof *shows; k++)
+            if (!strncmp(at, shows[k][0], strlen(shows[k][0])))
+                by = shows[k][1];
+        json_array_append_new(list, json_pack("{s:s%,s:s}", "clause", at, n, "judged_by", by));
+        at += n + strspn(at + n, ", ");
+    }
+    return list;
+}
+
 static void put_asked(const kept_advise_options *o, json_t *doc, int measured)
 {
     static const char *const prefer[] = {"memory", "quality", "speed"};
@@ -255,7 +276,7 @@ static void put_asked(const kept_advise_options *o, json_t *doc, int measured)
     kept_doc_put(asked, "ttft_ms", o->gate.ttft_ms > 0 ? o->gate.ttft_ms : NAN);
     kept_doc_put(asked, "tpot_ms", o->gate.tpot_ms > 0 ? o->gate.tpot_ms : NAN);
     kept_doc_put(asked, "length_ratio", o->gate.length_ratio > 0 ? o->gate.length_ratio : NAN);
-    json_object_set_new(asked, "not_judged", json_string(o->gate.rest));
+    json_object_set_new(asked, "not_judged", not_judged(o));
     json_object_set_new(asked, "memory",
                         o->memory ? json_integer((json_int_t)o->memory) : json_null());
     json_object_set_new(asked, "weights", json_integer((json_int_t)o->weights));
@@ -279,10 +300,30 @@ typedef struct outcome {
     int n, pick;
 } outcome;
 
+/* The length at which more of a context that is out of reach can be measured, and why that one: no
+ * task is longer than what the model was made for. -1: nothing longer can be. */
+static int reachable(const kept_advise_options *o, int measured, char *why, size_t cap)
+{
+    const double n = kept_doc_number(json_object_get(o->doc, "model"), "n_ctx_train");
+    const int trained = n >= 1 && n < INT32_MAX ? (int)n : INT32_MAX;
+    if (measured >= trained)
+        snprintf(why, cap,
+                 "nothing can be measured at %d tokens, the model was made for %d; --context %d "
+                 "asks what is known",
+                 o->context, trained, trained);
+    else if (o->context > trained)
+        snprintf(why, cap, "nothing was measured near %d tokens; the model was made for %d",
+                 o->context, trained);
+    else
+        snprintf(why, cap, "nothing was measured at %d tokens or near it", o->context);
+    return measured >= trained ? -1 : o->context > trained ? trained : o->context;
+}
+
 /* Whether the pick may stand, and what is to run if not; the open row that would take its place. */
-static void conclude(const kept_advise_options *o, const outcome *x, bool far, json_t *doc)
+static void conclude(const kept_advise_options *o, const outcome *x, int measured, json_t *doc)
 {
     json_t *todo = json_array();
+    const bool far = o->context / REACH > measured;
     const kept_advised *pick = x->pick < 0 ? NULL : &x->rows[x->pick];
     const int open = nearest_open(x->rows, x->n, o->prefer);
     const int rival = best(x->rows, x->n, is_promising, -1, o->prefer);
@@ -292,8 +333,8 @@ static void conclude(const kept_advise_options *o, const outcome *x, bool far, j
     const bool thin = far || by_default || (!pick && open >= 0);
     char why[160];
     if (far) {
-        snprintf(why, sizeof why, "nothing was measured at %d tokens or near it", o->context);
-        add_todo(o, todo, why, pick ? pick : &x->rows[x->n - 1], first_task(o), 0, o->context);
+        const int length = reachable(o, measured, why, sizeof why);
+        add_todo(o, todo, why, pick ? pick : &x->rows[x->n - 1], first_task(o), 0, length);
     } else if (thin) {
         open_todo(o, &x->rows[open], x->verdicts, todo);
     }
@@ -328,7 +369,7 @@ kept_status kept_advise(const kept_advise_options *asked, json_t **out, kept_err
         json_object_set_new(*out, "study", json_string(x.name));
         put_asked(&x, *out, measured);
         const outcome found = {rows, verdicts, n, pick};
-        conclude(&x, &found, x.context / REACH > measured, *out);
+        conclude(&x, &found, measured, *out);
         for (int i = 0; i < n; i++)
             json_array_append_new(all, row_json(&x, &rows[i]));
         json_object_set_new(*out, "pick", pick < 0 ? json_null() : row_json(&x, &rows[pick]));

@@ -47,7 +47,8 @@ static void put_task(FILE *out, const json_t *task, int length)
     static const struct {
         const char *reads, *flag;
     } files[] = {{"essay", "haystack"}, {"words", "words"}, {"squad", "squad"},
-                 {"hotpot", "hotpot"},  {"text", "text"},   {"jsonl", "jsonl"}};
+                 {"hotpot", "hotpot"},  {"text", "text"},   {"jsonl", "jsonl"},
+                 {"nolima", "nolima"}};
     static const struct {
         const char *key, *flag;
     } counts[] = {{"n_keys", "keys"},
@@ -62,6 +63,7 @@ static void put_task(FILE *out, const json_t *task, int length)
     for (size_t i = 0; reads && i < sizeof files / sizeof *files; i++)
         if (!strcmp(files[i].reads, reads))
             flag(out, files[i].flag, kept_doc_text(task, "file"));
+    flag(out, "haystack", kept_doc_text(task, "haystack"));
     count(out, "length", length ? length : kept_doc_number(task, "length"));
     for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
         count(out, counts[i].flag, kept_doc_number(task, counts[i].key));

@@ -84,6 +84,42 @@ static void measure_graded(const kept_paired *x, kept_change *c, double margin, 
     c->p_inferior = c->n_clusters > 1 ? graded_inferior(x, c, margin) : NAN;
 }
 
+/* p of the side that the mean speaks for, had there been k times as many samples like these. */
+static double p_at(const kept_paired *x, const kept_change *c, double margin, double k)
+{
+    const double off = c->mean + margin, n = k * c->n, g = k * c->n_clusters;
+    if (are_flips(x, c->n_clusters)) {
+        if (margin >= 1)
+            return 0;
+        const double z = kept_tango_z(k * c->regressions, k * c->improvements, n, -margin);
+        const int b = (int)lround(k * c->regressions), i = (int)lround(k * c->improvements);
+        return off > 0 ? kept_normal_cdf(-z) : fmax(kept_normal_cdf(z), kept_mcnemar(b, i) / 2);
+    }
+    const double se = sqrt(c->variance / k);
+    double p = !(g > 1) ? 1 : se > 0 ? 1 - kept_t_cdf(fabs(off) / se, g - 1) : 0;
+    if (x->bounded && fabs(off) < 1)
+        p = fmax(p, kept_normal_cdf(-fabs(kept_tango_z(0, 0, g, -off))));
+    return p;
+}
+
+/* The fewest samples like these with which the test itself rejects; INFINITY: no number does. */
+static double least_samples(const kept_paired *x, const kept_change *c, double margin, double level)
+{
+    double low = 1, high = 1;
+    while (high < 1e7 && p_at(x, c, margin, high) > 1 - level)
+        high *= 2;
+    if (high >= 1e7)
+        return INFINITY;
+    for (int i = 0; i < 60; i++) {
+        const double mid = (low + high) / 2;
+        if (p_at(x, c, margin, mid) > 1 - level)
+            low = mid;
+        else
+            high = mid;
+    }
+    return ceil(high * x->n - 1e-6);
+}
+
 /* What is known of the spread is at least what one flip up and one down in two samples more say. */
 double kept_samples_more(const kept_paired *x, const kept_change *c, double margin, double level)
 {
@@ -95,7 +131,7 @@ double kept_samples_more(const kept_paired *x, const kept_change *c, double marg
     const double n = ceil(z * z * each / (off * off));
     if (!(off > 0) || !isfinite(n))
         return INFINITY;
-    return fmax(n - x->n, 1);
+    return fmax(fmax(n, least_samples(x, c, margin, level)) - x->n, 1);
 }
 
 /* Counts, mean and its variance. */

@@ -162,6 +162,8 @@ static json_t *tasks_json(const kept_job *j)
         json_object_set_new(o, "file", optional(p->file));
         json_object_set_new(o, "file_sha256",
                             optional(*j->tasks[t].file_sha256 ? j->tasks[t].file_sha256 : NULL));
+        if (p->haystack) /* left out where there is none: older studies go on */
+            json_object_set_new(o, "haystack", text(p->haystack));
         json_object_set_new(o, "key", optional(p->key));
         json_object_set_new(o, "value", optional(p->value));
         json_object_set_new(o, "n_keys", json_integer(p->n_keys));

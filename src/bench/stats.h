@@ -105,7 +105,8 @@ kept_status kept_change_of(const kept_paired *x, double margin, double level, ke
 kept_status kept_changes_of(const kept_paired *x, const double *margin, int n_rows, double level,
                             kept_change *out, kept_error *err);
 
-/* What `more` is, at another level: where a verdict is one of several. */
+/* What `more` is, at another level: where a verdict is one of several. Enough for a power of 80 %,
+ * and for the test to reject if all further samples are like these. */
 double kept_samples_more(const kept_paired *x, const kept_change *c, double margin, double level);
 
 /* ---- many at once, plans, guarantees --------------------------------------------------------- */

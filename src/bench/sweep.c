@@ -1,5 +1,7 @@
-/* sweep: which samples are run. Without a sink all of them, in order. With one, what it does not
- * have yet; what other processes work on is waited for at the end, and taken over should they die.
+/* sweep: which samples are run. Without a sink all of them; with one, what it does not have yet;
+ * what other processes work on is waited for at the end, and taken over should they die. The first
+ * sample of every task comes before the second of any: a run that is stopped early has as many of
+ * each, so that no task's intervals stay wide while others' are narrow. Results list them by task.
  */
 #include "bench/job.h"
 
@@ -15,19 +17,43 @@ static kept_status keep(json_t *samples, json_t *one, kept_error *err)
                : KEPT_OK;
 }
 
-static kept_status sweep_all(kept_job *j, json_t *samples, kept_error *err)
+/* Samples of the task that has most. */
+static int most_samples(const kept_job *j)
+{
+    int n = 0;
+    for (int t = 0; t < j->o->n_tasks; t++)
+        n = n > j->tasks[t].n_samples ? n : j->tasks[t].n_samples;
+    return n;
+}
+
+static kept_status run_round(kept_job *j, int i, json_t *by_task, kept_error *err)
 {
     for (int t = 0; t < j->o->n_tasks; t++) {
-        for (int i = 0; i < j->tasks[t].n_samples; i++) {
-            json_t *one = NULL;
-            kept_status s = kept_run_sample(j, t, i, NULL, &one, err);
-            if (!s)
-                s = keep(samples, one, err);
-            if (s)
-                return s;
-        }
+        json_t *one = NULL;
+        if (i >= j->tasks[t].n_samples)
+            continue;
+        kept_status s = kept_run_sample(j, t, i, NULL, &one, err);
+        if (!s)
+            s = keep(json_array_get(by_task, (size_t)t), one, err);
+        if (s)
+            return s;
     }
     return KEPT_OK;
+}
+
+static kept_status sweep_all(kept_job *j, json_t *samples, kept_error *err)
+{
+    json_t *by_task = json_array();
+    kept_status s = KEPT_OK;
+    for (int t = 0; t < j->o->n_tasks && !s; t++)
+        s = keep(by_task, json_array(), err);
+    for (int i = 0, n = most_samples(j); i < n && !s; i++)
+        s = run_round(j, i, by_task, err);
+    for (int t = 0; t < j->o->n_tasks && by_task; t++)
+        if (json_array_extend(samples, json_array_get(by_task, (size_t)t)) && !s)
+            s = kept_fail(err, KEPT_NOMEM, "out of memory for results");
+    json_decref(by_task);
+    return s;
 }
 
 static json_t *prompts(const kept_job *j)
@@ -80,14 +106,18 @@ static kept_status pass(kept_job *j, sweep *w, kept_error *err)
 {
     const kept_run_sink *sink = j->o->sink;
     const int n_ranks = sink->n_ranks > 1 ? sink->n_ranks : 1;
+    const int most = most_samples(j);
     w->n_run = w->n_busy = 0;
     for (int r = 0; r < n_ranks; r++) {
         const int rank = (sink->rank + r) % n_ranks;
-        for (int t = 0, at = 0; t < j->o->n_tasks; t++)
-            for (int i = 0; i < j->tasks[t].n_samples; i++, at++) {
-                if (w->done[at] || at % n_ranks != rank)
+        for (int i = 0, at = 0; i < most; i++)
+            for (int t = 0; t < j->o->n_tasks; t++) {
+                if (i >= j->tasks[t].n_samples)
                     continue;
-                kept_status s = visit(j, w, t, i, at, err);
+                const int k = at++;
+                if (w->done[k] || k % n_ranks != rank)
+                    continue;
+                kept_status s = visit(j, w, t, i, k, err);
                 if (s)
                     return s;
             }

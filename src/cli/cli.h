@@ -77,6 +77,9 @@ bool kept_args_int(const kept_args *a, const char *name, int64_t min, int64_t ma
 /* A number in [min, max] of flag --name, "pt" or "%" after it or not. False: the message is on
  * stderr. */
 bool kept_args_number(const kept_args *a, const char *name, double min, double max, double *out);
+/* Up to cap such numbers between commas into out, how many into *n. */
+bool kept_args_numbers(const kept_args *a, const char *name, const double range[2], double *out,
+                       int cap, int *n);
 /* "table" or "json" of --format. False: the message is on stderr. */
 bool kept_args_json(const kept_args *a, bool *json);
 

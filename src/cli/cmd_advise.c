@@ -50,16 +50,6 @@ static int usage(const char *what, const char *value)
     return EXIT_ADVISE_USAGE;
 }
 
-static bool number(const kept_args *a, double min, double max, double *out)
-{
-    char *end;
-    *out = strtod(a->value, &end);
-    if (end != a->value && (!*end || !strcmp(end, "%")) && *out >= min && *out <= max)
-        return true;
-    kept_usage("advise", "wanted a number from %g to %g, got '%s'", min, max, a->value);
-    return false;
-}
-
 static bool size(const kept_args *a, uint64_t *out)
 {
     kept_error err;
@@ -120,9 +110,9 @@ static bool take_flag(advise_args *c, kept_args *a, int flag)
         c->gate = a->value;
         return true;
     case NLL:
-        return number(a, 0, 100, &c->nll);
+        return kept_args_number(a, "nll-gate", 0, 100, &c->nll);
     case LEVEL:
-        return number(a, 50.1, 99.999, &c->level);
+        return kept_args_number(a, "level", 50.1, 99.999, &c->level);
     case MEMORY:
         return size(a, &c->memory);
     case WEIGHTS:

@@ -3,8 +3,6 @@
 #include "cli/cli.h"
 
 #include <math.h>
-#include <stdlib.h>
-#include <string.h>
 
 enum { MAX_LIST = 8 };
 
@@ -28,37 +26,13 @@ typedef struct power_args {
     int64_t samples;
 } power_args;
 
-/* Numbers in (min, max) between commas, "pt" or "%" after each or not. False: said so. */
-static bool parse_list(const kept_args *a, const char *name, double min, double max, double *out,
-                       int cap, int *n)
-{
-    const char *text = a->value;
-    *n = 0;
-    while (*text && *n < cap) {
-        char *end;
-        const double x = strtod(text, &end);
-        if (end == text || !(x > min && x < max))
-            break;
-        out[(*n)++] = x;
-        end += !strncmp(end, "pt", 2) ? 2 : *end == '%';
-        if (!*end)
-            return true;
-        if (*end != ',')
-            break;
-        text = end + 1;
-    }
-    kept_usage("power", "--%s wants %s from %g to %g, got '%s'", name,
-               cap > 1 ? "up to 8 numbers" : "a number", min, max, a->value);
-    return false;
-}
-
 /* An exit code, or -1: go on. */
 static int parse(power_args *p, int argc, char **argv)
 {
     static const kept_flag flags[] = {
         {"margin", true}, {"flips", true}, {"level", true}, {"power", true}, {"samples", true}};
+    static const double percent[2] = {0.0001, 100};
     kept_args a = {argc, argv, 1, false, NULL};
-    int one;
     for (int f; (f = kept_args_next(&a, flags, 5)) != KEPT_ARG_END;) {
         if (f == KEPT_ARG_HELP) {
             fputs(help, stdout);
@@ -67,10 +41,11 @@ static int parse(power_args *p, int argc, char **argv)
         if (f == KEPT_ARG_WORD)
             return kept_usage("power", "unexpected argument '%s'", a.value);
         if (f == KEPT_ARG_ERROR ||
-            (f == 0 && !parse_list(&a, "margin", 0, 100, p->margin, MAX_LIST, &p->n_margins)) ||
-            (f == 1 && !parse_list(&a, "flips", 0, 100, p->flips, MAX_LIST, &p->n_flips)) ||
-            (f == 2 && !parse_list(&a, "level", 50, 100, &p->level, 1, &one)) ||
-            (f == 3 && !parse_list(&a, "power", 50, 100, &p->power, 1, &one)) ||
+            (f == 0 &&
+             !kept_args_numbers(&a, "margin", percent, p->margin, MAX_LIST, &p->n_margins)) ||
+            (f == 1 && !kept_args_numbers(&a, "flips", percent, p->flips, MAX_LIST, &p->n_flips)) ||
+            (f == 2 && !kept_args_number(&a, "level", 50.1, 99.999, &p->level)) ||
+            (f == 3 && !kept_args_number(&a, "power", 50.1, 99.999, &p->power)) ||
             (f == 4 && !kept_args_int(&a, "samples", 2, 1000000000, &p->samples)))
             return KEPT_EXIT_USAGE;
     }

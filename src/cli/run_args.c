@@ -123,6 +123,7 @@ static const struct flag_target {
     {TEXT, AT(gate), 0, 0},
     {TEXT, AT(perturb), 0, 0},
     {LIST, AT(pressure), 0, 0},
+    {TEXT, AT(nolima), 0, 0},
 };
 
 static const kept_flag flags[] = {
@@ -136,7 +137,7 @@ static const kept_flag flags[] = {
     {"trained", true},   {"queries", true},       {"digits", true},       {"words", true},
     {"squad", true},     {"hotpot", true},        {"turns", true},        {"ruler-compat", false},
     {"study", true},     {"preset", true},        {"gate", true},         {"perturb", true},
-    {"pressure", true},
+    {"pressure", true},  {"nolima", true},
 };
 enum { N_FLAGS = sizeof flags / sizeof *flags };
 _Static_assert(N_FLAGS <= sizeof((kept_run_args *)0)->from_preset, "room for every flag");

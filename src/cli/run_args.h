@@ -18,7 +18,7 @@ typedef struct kept_run_args {
     kept_list specs;                      /* strategies crossed with budgets */
     kept_list trained;                    /* files */
     const char *model, *jsonl, *text, *haystack, *key, *value, *isa, *dump, *out, *format, *words,
-        *squad, *hotpot, *turns, *study, *preset, *gate, *perturb;
+        *squad, *hotpot, *nolima, *turns, *study, *preset, *gate, *perturb;
     int64_t length, samples, seed, threads, keys, values, queries, digits, score_tokens, chunk,
         speed_samples, speed_steps, max_new;
     uint64_t pool;

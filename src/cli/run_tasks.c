@@ -29,6 +29,7 @@ static const struct input {
     {"words", "words", offsetof(kept_run_args, words)},
     {"squad", "squad", offsetof(kept_run_args, squad)},
     {"hotpot", "hotpot", offsetof(kept_run_args, hotpot)},
+    {"nolima", "nolima", offsetof(kept_run_args, nolima)},
     {"text", "text", offsetof(kept_run_args, text)},
     {"jsonl", "jsonl", offsetof(kept_run_args, jsonl)},
 };
@@ -92,8 +93,10 @@ static int check_task(const kept_run_args *a, const char *name)
 /* A file given is a task asked for. */
 static int complete(kept_run_args *a)
 {
-    bool none = !a->tasks.n, ok = true;
-    if (a->jsonl && !kept_list_has(&a->tasks, "jsonl"))
+    bool none = !a->tasks.n && !a->nolima, ok = true;
+    if (a->nolima && !kept_list_has(&a->tasks, "nolima"))
+        ok = kept_list_add(&a->tasks, "nolima");
+    if (ok && a->jsonl && !kept_list_has(&a->tasks, "jsonl"))
         ok = kept_list_add(&a->tasks, "jsonl");
     if (ok && none && !a->jsonl)
         ok = kept_list_add(&a->tasks, "niah_single");
@@ -147,6 +150,7 @@ int kept_run_tasks_set(kept_run_args *a)
             .n_samples = (int)a->samples,
             .seed = (uint64_t)a->seed,
             .file = file_of(a, input_of(name, &needed)),
+            .haystack = strcmp(name, "nolima") ? NULL : a->haystack,
             .key = niah ? a->key : NULL,
             .value = niah ? a->value : NULL,
             .n_keys = (int)a->keys,

@@ -135,17 +135,40 @@ bool kept_args_int(const kept_args *a, const char *name, int64_t min, int64_t ma
     return true;
 }
 
+bool kept_args_numbers(const kept_args *a, const char *name, const double range[2], double *out,
+                       int cap, int *n)
+{
+    const char *text = a->value;
+    for (*n = 0; *n < cap;) {
+        char *end;
+        const double x = strtod(text, &end);
+        if (end == text || !(x >= range[0] && x <= range[1]))
+            break;
+        out[(*n)++] = x;
+        end += !strncmp(end, "pt", 2) ? 2 : *end == '%';
+        if (!*end)
+            return true;
+        if (*end != ',')
+            break;
+        text = end + 1;
+    }
+    char what[32] = "a number";
+    if (cap > 1)
+        snprintf(what, sizeof what, "up to %d numbers", cap);
+    kept_usage(a->argv[0], "--%s wants %s from %g to %g, got '%s'", name, what, range[0], range[1],
+               a->value);
+    return false;
+}
+
 bool kept_args_number(const kept_args *a, const char *name, double min, double max, double *out)
 {
-    char *end;
-    const double x = strtod(a->value, &end);
-    if (end != a->value && (!*end || !strcmp(end, "pt") || !strcmp(end, "%")) && x >= min &&
-        x <= max) {
-        *out = x;
-        return true;
-    }
-    kept_usage(a->argv[0], "--%s wants a number from %g to %g, got '%s'", name, min, max, a->value);
-    return false;
+    const double range[2] = {min, max};
+    double x;
+    int n;
+    if (!kept_args_numbers(a, name, range, &x, 1, &n))
+        return false;
+    *out = x;
+    return true;
 }
 
 bool kept_args_json(const kept_args *a, bool *json)

@@ -234,6 +234,10 @@ kept_status kept_form_check(const kept_strategy *s, kept_error *err)
     }
     if (kept_form_grades(s))
         return check_graded(s, err);
+    if (kept_form_is(s, &kept_part_searched) && s->budget_kind != KEPT_BUDGET_PERCENT)
+        return kept_fail(err, KEPT_ARGUMENT,
+                         "'searched' looks up how to split a budget in %%; write for example "
+                         "'snapkv+searched@12.5%%'");
     if (!kept_form_is(s, &kept_part_store))
         return KEPT_OK;
     const kept_status low = kept_form_check_low(s, err);

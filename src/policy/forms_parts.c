@@ -180,6 +180,16 @@ const kept_part kept_part_calibrated = {
     .n_options = 2,
 };
 
+const kept_part kept_part_searched = {
+    .abi = KEPT_POLICY_ABI,
+    .axis = KEPT_AXIS_CODEC,
+    .name = "searched",
+    .summary = "splits the budget between eviction and bits as a search on text found best: "
+               "store(k=FORM) with the form of the nearest budget",
+    .paper = "",
+    .deviations = "searched with snapkv, whatever the score",
+};
+
 #define RECIPE(id, named, says, expands, cites, differs)                                           \
     const kept_recipe kept_recipe_##id = {                                                         \
         .name = named, .summary = says, .spec = expands, .paper = cites, .deviations = differs}
@@ -259,6 +269,15 @@ const kept_recipe kept_recipe_kivi2 = {
     .summary = "2 bits, scales per channel for keys and per slot for values",
     .spec = "store(k=chan2,residual=$residual)",
     KIVI,
+};
+
+const kept_recipe kept_recipe_k4v3 = {
+    .name = "k4v3",
+    .summary = "keys in 4 bits, scales per channel; values in 3 after a rotation, levels of a "
+               "Gaussian",
+    .spec = "store(k=chan4,v=rot3)",
+    .paper = "",
+    .deviations = "",
 };
 
 const kept_recipe kept_recipe_aging = {

@@ -98,6 +98,7 @@
     X(ranked)                                                                                      \
     X(waterfill)                                                                                   \
     X(calibrated)                                                                                  \
+    X(searched)                                                                                    \
     X(awake)                                                                                       \
     X(park)
 
@@ -168,6 +169,7 @@
     X(shadowkv)                                                                                    \
     X(kivi4)                                                                                       \
     X(kivi2)                                                                                       \
+    X(k4v3)                                                                                        \
     X(aging)                                                                                       \
     X(rdkv)                                                                                        \
     X(kvtc)

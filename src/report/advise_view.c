@@ -64,8 +64,9 @@ static void print_asked(const json_t *advice, FILE *out)
         fprintf(out, "; answers at most %.0f%% as long",
                 100 * kept_view_number(asked, "length_ratio"));
     fprintf(out, "; of what holds: %s first\n", kept_view_text(asked, "prefer"));
-    if (*kept_view_text(asked, "not_judged"))
-        fprintf(out, "         not judged here: %s\n", kept_view_text(asked, "not_judged"));
+    json_array_foreach(json_object_get(asked, "not_judged"), i, t)
+        fprintf(out, "         not judged: %s (see %s)\n", kept_view_text(t, "clause"),
+                kept_view_text(t, "judged_by"));
 }
 
 static void print_reasons(const json_t *advice, const json_t *row, FILE *out)
@@ -134,7 +135,10 @@ static void print_todo(const json_t *advice, FILE *out)
     if (json_array_size(todo))
         fprintf(out, "\nto run\n");
     json_array_foreach(todo, i, t)
-        fprintf(out, "  %s:\n    %s\n", kept_view_text(t, "why"), kept_view_text(t, "command"));
+    {
+        const char *command = kept_view_text(t, "command");
+        fprintf(out, *command ? "  %s:\n    %s\n" : "  %s%s\n", kept_view_text(t, "why"), command);
+    }
 }
 
 static void print_rows(const json_t *advice, FILE *out)

@@ -102,6 +102,8 @@ kept_status kept_report_compare(const json_t *comparison, FILE *out, int n_flips
     if (json_array_size(rows) > 1)
         fprintf(out, "; %zu verdicts, corrected by Holm%s", json_array_size(rows),
                 kept_view_true(comparison, "ladder") ? " over ladders of budgets" : "");
+    if (json_array_size(rows) > 1)
+        fprintf(out, "\n         more samples: what a verdict takes as one of these, not alone");
     fputc('\n', out);
     json_array_foreach(rows, i, r)
     {

@@ -75,6 +75,10 @@ static char *flags_of(const json_t *task)
         fprintf(f, " --%s ", strcmp(reads, "essay") ? reads : "haystack");
         write_word(f, base_name(file));
     }
+    if (*kept_view_text(task, "haystack")) {
+        fputs(" --haystack ", f);
+        write_word(f, base_name(kept_view_text(task, "haystack")));
+    }
     if (fclose(f)) {
         free(text);
         return NULL;

@@ -234,7 +234,7 @@ kept_status kept_facts_open(kept_task *t, const kept_task_options *o, kept_error
     if (t->period < 1 || t->period > p->n_keys)
         return kept_fail(err, KEPT_ARGUMENT, "task %s: a cycle of %d facts is not 1 to %d",
                          type->name, t->period, p->n_keys);
-    if (t->file && (st = kept_hay_read_essay(t, err)))
+    if (t->file && (st = kept_hay_read_essay(t, t->file, err)))
         return st;
     char what[96];
     int n = snprintf(what, sizeof what, "facts=%d,turns=%d,%s,%s", p->n_keys, p->n_queries,

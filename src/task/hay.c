@@ -134,15 +134,15 @@ kept_status kept_hay_essay(kept_hay *h, const char *essay, size_t len, size_t st
     return st;
 }
 
-kept_status kept_hay_read_essay(kept_task *t, kept_error *err)
+kept_status kept_hay_read_essay(kept_task *t, const char *path, kept_error *err)
 {
     t->needle.hay = KEPT_HAY_ESSAY;
     t->probe = 128; /* words */
-    kept_status st = kept_buf_read_file(t->file, &t->text, err);
+    kept_status st = kept_buf_read_file(path, &t->text, err);
     if (st)
         return st;
     kept_hay_normalise(&t->text);
     if (!t->text.n)
-        return kept_fail(err, KEPT_FORMAT, "%s holds no text", t->file);
+        return kept_fail(err, KEPT_FORMAT, "%s holds no text", path);
     return KEPT_OK;
 }

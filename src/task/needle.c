@@ -282,7 +282,7 @@ kept_status kept_needle_open(kept_task *t, const kept_task_options *o, kept_erro
         return kept_fail(err, KEPT_ARGUMENT, "task %s: cannot ask for %d of %d keys", type->name,
                          p->n_queries, p->n_keys);
     if (t->file && (p->hay == KEPT_HAY_NOISE || p->hay == KEPT_HAY_ESSAY))
-        st = kept_hay_read_essay(t, err);
+        st = kept_hay_read_essay(t, t->file, err);
     if (st)
         return st;
     char what[96];

@@ -8,6 +8,7 @@
  *   needle.c  RULER's needle tasks
  *   ruler.c   RULER's variable tracking and word counting; shuffle.c: its fixed order
  *   qa.c      RULER's questions about documents
+ *   nolima.c  questions without a word of their answer
  *   facts.c   access patterns over one table of facts
  *   reader.c  what other benchmarks' files mean
  *   prompt.c  sample -> text of every turn
@@ -120,6 +121,7 @@ struct kept_task {
     const char **words; /* cwe: [n_words] each ends with NUL or newline */
     int n_words;
     struct kept_qa *qa; /* qa.c */
+    struct kept_nolima *nolima;
     double token_bytes; /* text: bytes of one token, measured */
     size_t last_start;  /* text: latest byte from which a whole window follows */
     size_t *line;       /* jsonl: [n_samples] offsets of lines in text, and of their ends */
@@ -170,12 +172,12 @@ void kept_shuffle(kept_rng *rng, int *order, int n);
 void kept_task_shuffle(const kept_task *t, kept_rng *rng, int *order, int n);
 
 /* Prose in t->text, white space collapsed. FORMAT: there is none. */
-kept_status kept_hay_read_essay(kept_task *t, kept_error *err);
+kept_status kept_hay_read_essay(kept_task *t, const char *path, kept_error *err);
 
 /* ---- tasks ---- */
 kept_status kept_needle_open(kept_task *t, const kept_task_options *o, kept_error *err);
 kept_build_fn kept_needle_build, kept_facts_build, kept_vt_build, kept_cwe_build, kept_fwe_build,
-    kept_qa_build;
+    kept_qa_build, kept_nolima_build;
 kept_status kept_facts_open(kept_task *t, const kept_task_options *o, kept_error *err);
 kept_status kept_vt_open(kept_task *t, const kept_task_options *o, kept_error *err);
 kept_status kept_cwe_open(kept_task *t, const kept_task_options *o, kept_error *err);
@@ -185,6 +187,10 @@ kept_status kept_qa_open(kept_task *t, const kept_task_options *o, kept_error *e
  */
 kept_status kept_qa_read(kept_task *t, const char *text, size_t n, bool squad, kept_error *err);
 void kept_qa_close(kept_task *t);
+kept_status kept_nolima_open(kept_task *t, const kept_task_options *o, kept_error *err);
+/* The needles of a file's text into t->nolima. FORMAT, NOMEM. */
+kept_status kept_nolima_read(kept_task *t, const char *text, size_t n, kept_error *err);
+void kept_nolima_close(kept_task *t);
 kept_status kept_text_open(kept_task *t, const kept_task_options *o, kept_error *err);
 kept_status kept_text_get(kept_task *t, int i, kept_sample *out, kept_error *err);
 kept_status kept_jsonl_open(kept_task *t, const kept_task_options *o, kept_error *err);

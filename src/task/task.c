@@ -35,6 +35,7 @@ static const kept_task_type types[] = {
     {"fwe", SIZED(kept_fwe_open, kept_fwe_build, 256)},
     {"qa_1", .reads = "squad", .needed = true, SIZED(kept_qa_open, kept_qa_build, 4)},
     {"qa_2", .reads = "hotpot", .needed = true, SIZED(kept_qa_open, kept_qa_build, 4)},
+    {"nolima", .reads = "nolima", .needed = true, SIZED(kept_nolima_open, kept_nolima_build, 8)},
     /* the same with noise unless there is an essay */
     {"niah_single", .reads = "essay", NEEDLE(NOISE, WORD, NUMBER, 1, 1, 1)},
     {"niah_multikey", .reads = "essay", NEEDLE(NOISE, WORD, NUMBER, 4, 1, 1)},
@@ -177,6 +178,7 @@ void kept_task_close(kept_task *t)
         return;
     kept_buf_free(&t->text);
     kept_qa_close(t);
+    kept_nolima_close(t);
     free(t->words);
     free(t->file);
     free(t->line);

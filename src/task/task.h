@@ -66,9 +66,10 @@ typedef struct kept_task_options {
     int length;       /* tokens of the whole sample, answer included (jsonl: a limit; 0: model's) */
     int n_samples;    /* >= 1 */
     uint64_t seed;
-    const char *file; /* text: the text; jsonl: the samples; niah: essay haystack (NULL: noise;
-                       * niah_multikey_2 and _3 have none and do not read it); cwe: words; qa_1:
-                       * SQuAD; qa_2: HotpotQA */
+    const char *file;     /* text: the text; jsonl: the samples; niah: essay haystack (NULL: noise;
+                           * niah_multikey_2 and _3 have none and do not read it); cwe: words; qa_1:
+                           * SQuAD; qa_2: HotpotQA; nolima: its needle set */
+    const char *haystack; /* nolima: prose around the needle, NULL: noise */
     const char *key, *value; /* niah: "word" "number" "uuid"; NULL: the task's RULER default */
     int n_keys, n_values, n_queries; /* niah: 0: the task's default */
     int digits;                      /* niah, facts: digits of numbers, 7 to 64 (0: 7) */
