@@ -86,79 +86,92 @@ static void formula(void)
 
 /* ---- attention ------------------------------------------------------------------------------ */
 
+enum { PAGES = 3, GROUP = 3, MOST_Q = 5 };
+static const kept_codecs form[PAGES] = {
+    {KEPT_MINI, KEPT_MINI}, {KEPT_F16, KEPT_F16}, {KEPT_MINI, KEPT_MINI}};
+static float keys[PAGES * P64 * MOST], values[PAGES * P64 * MOST];
+
+/* Pages [PAGES][room] of random vectors, and what they hold for layer 7. */
+static void fill(int D, uint8_t *pool, size_t room)
+{
+    static float a[2][P64 * MOST], b[2][P64 * MOST];
+    uint8_t *two[2];
+    for (int l = 0; l < 2; l++)
+        two[l] = aligned_alloc(64, kept_page_bytes(D));
+    for (int p = 0; p < PAGES; p++) {
+        const kept_packed page = {
+            .at = pool + (size_t)p * room, .c = form[p], .head_size = D, .layer = 7};
+        make(D, a[0], b[0]);
+        make(D, a[1], b[1]);
+        for (int s = 0; s < P64; s++) {
+            kept_kern_get("ref")->put(two[0], D, s, a[0] + s * D, a[1] + s * D);
+            kept_kern_get("ref")->put(two[1], D, s, b[0] + s * D, b[1] + s * D);
+        }
+        if (kept_codec_is_f16(form[p]))
+            memcpy(page.at, two[1], kept_page_bytes(D));
+        else
+            kept_codec_pack_joint(page, 2, (const kept_low *const[2]){NULL, NULL},
+                                  (const uint8_t *const *)two);
+        kept_codec_read(page, 0, P64, keys + p * P64 * D, values + p * P64 * D);
+    }
+    free(two[0]);
+    free(two[1]);
+}
+
+/* n_q queries of a table against them. */
+static void check_attend(const kept_kern *kern, int D, const uint8_t *pool, size_t room, int n_q)
+{
+    static float q[MOST_Q * GROUP * MOST], acc[MOST_Q * GROUP * MOST];
+    float m[MOST_Q * GROUP], l[MOST_Q * GROUP];
+    const int32_t ids[PAGES] = {0, 1, 2};
+    for (int d = 0; d < n_q * GROUP * D; d++)
+        q[d] = (float)uniform();
+    const kept_attn_tile t = {.head_size = D,
+                              .group = GROUP,
+                              .n_q = n_q,
+                              .q = q,
+                              .q_stride_t = (size_t)(GROUP * D),
+                              .q_stride_g = (size_t)D,
+                              .scale = 0.2f,
+                              .pool = pool,
+                              .page_bytes = room,
+                              .pages = ids,
+                              .n_pages = PAGES,
+                              .codec = form,
+                              .visible = PAGES * P64 - n_q + 1,
+                              .layer = 7,
+                              .m = m,
+                              .l = l,
+                              .acc = acc};
+    kern->attend(&t);
+    for (int r = 0; r < n_q * GROUP; r++) {
+        double out[MOST] = {0}, sum = 0;
+        for (int s = 0; s < PAGES * P64 - n_q + 1 + r / GROUP; s++) {
+            double x = 0;
+            for (int d = 0; d < D; d++)
+                x += (double)q[r * D + d] * (double)keys[s * D + d];
+            x = exp2(0.2 * x);
+            sum += x;
+            for (int d = 0; d < D; d++)
+                out[d] += x * (double)values[s * D + d];
+        }
+        for (int d = 0; d < D; d++)
+            CHECK_NEAR(acc[r * D + d] / l[r], out[d] / sum, 1e-4); /* values: up to 10 */
+    }
+}
+
 static void attention(void)
 {
-    enum { PAGES = 3, GROUP = 3 };
     const char *level[5];
     const int n_levels = kept_kern_levels(level, 5), sizes[] = {64, 80, 128};
     for (int i = 0; i < 3; i++) {
-        const int D = sizes[i];
-        const kept_codecs form[PAGES] = {
-            {KEPT_MINI, KEPT_MINI}, {KEPT_F16, KEPT_F16}, {KEPT_MINI, KEPT_MINI}};
-        static float a[2][P64 * MOST], b[2][P64 * MOST], q[5 * GROUP * MOST], acc[5 * GROUP * MOST];
-        static float k[PAGES * P64 * MOST], v[PAGES * P64 * MOST];
-        const size_t room = 2 * kept_slerp_bytes(D), f16 = kept_page_bytes(D);
-        uint8_t *pool = aligned_alloc(64, PAGES * room), *two[2];
-        const int32_t ids[PAGES] = {0, 1, 2};
-        for (int l = 0; l < 2; l++)
-            two[l] = aligned_alloc(64, f16);
-        for (int p = 0; p < PAGES; p++) {
-            const kept_packed page = {
-                .at = pool + (size_t)p * room, .c = form[p], .head_size = D, .layer = 7};
-            make(D, a[0], b[0]);
-            make(D, a[1], b[1]);
-            for (int s = 0; s < P64; s++) {
-                kept_kern_get("ref")->put(two[0], D, s, a[0] + s * D, a[1] + s * D);
-                kept_kern_get("ref")->put(two[1], D, s, b[0] + s * D, b[1] + s * D);
-            }
-            if (kept_codec_is_f16(form[p]))
-                memcpy(page.at, two[1], f16);
-            else
-                kept_codec_pack_joint(page, 2, (const kept_low *const[2]){NULL, NULL},
-                                      (const uint8_t *const *)two);
-            kept_codec_read(page, 0, P64, k + p * P64 * D, v + p * P64 * D);
-        }
+        const size_t room = 2 * kept_slerp_bytes(sizes[i]);
+        uint8_t *pool = aligned_alloc(64, PAGES * room);
+        fill(sizes[i], pool, room);
         for (int n = 0; n < n_levels; n++)
-            for (int n_q = 1; n_q < 6; n_q += 4) {
-                float m[5 * GROUP], l[5 * GROUP];
-                for (int d = 0; d < n_q * GROUP * D; d++)
-                    q[d] = (float)uniform();
-                kept_kern_get(level[n])->attend(&(kept_attn_tile){.head_size = D,
-                                                                  .group = GROUP,
-                                                                  .n_q = n_q,
-                                                                  .q = q,
-                                                                  .q_stride_t = (size_t)(GROUP * D),
-                                                                  .q_stride_g = (size_t)D,
-                                                                  .scale = 0.2f,
-                                                                  .pool = pool,
-                                                                  .page_bytes = room,
-                                                                  .pages = ids,
-                                                                  .n_pages = PAGES,
-                                                                  .codec = form,
-                                                                  .visible = PAGES * P64 - n_q + 1,
-                                                                  .layer = 7,
-                                                                  .m = m,
-                                                                  .l = l,
-                                                                  .acc = acc});
-                for (int r = 0; r < n_q * GROUP; r++) {
-                    double out[MOST] = {0}, sum = 0;
-                    for (int s = 0; s < PAGES * P64 - n_q + 1 + r / GROUP; s++) {
-                        double x = 0;
-                        for (int d = 0; d < D; d++)
-                            x += (double)q[r * D + d] * (double)k[s * D + d];
-                        x = exp2(0.2 * x);
-                        sum += x;
-                        for (int d = 0; d < D; d++)
-                            out[d] += x * (double)v[s * D + d];
-                    }
-                    for (int d = 0; d < D; d++)
-                        CHECK_NEAR(acc[r * D + d] / l[r], out[d] / sum,
-                                   1e-4); /* values: up to 10 */
-                }
-            }
+            for (int n_q = 1; n_q <= MOST_Q; n_q += 4)
+                check_attend(kept_kern_get(level[n]), sizes[i], pool, room, n_q);
         free(pool);
-        free(two[0]);
-        free(two[1]);
     }
 }
 
