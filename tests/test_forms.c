@@ -105,11 +105,61 @@ static void test_errors(void)
     check_error("h2o+balance+waterfill@9%", 12, "takes no controller such as 'balance'");
     check_error("compactor+waterfill(most=q8,least=f16)@9%", 10, "least=f16 has more bits");
     check_error("snapkv+watterfill@9%", 7, "did you mean 'waterfill'?");
+    check_error("full+searched", 5, "write for example 'snapkv+searched@12.5%'");
+    check_error("snapkv+searched@64MiB", 7, "look");
     check_error("full+calibrated(bits=17)", 21, "must be a number in 2..16");
     check_error("full+calibrated(most=q9)", 21, "choice of option 'most' 'q9'");
     check_error("full+aged(new=q9)", 14, "choice of option 'new' 'q9'");
     check_error("full+aegd", 5, "did you mean 'aged'?");
     check_error("q8", 0, "names no score");
+}
+
+/* searched: the form with the least KL at the nearest budget takes its place, in the resolved
+ * spelling too; without a file, or with one of another shape, it is refused. */
+static void test_bind(void)
+{
+    static const float budget[] = {50, 10, 2};
+    static const float kl[3][5] = {{5, 1, 2, 3, 4}, {5, 4, 3, 2, 9}, {9, 8, 7, 6, 5}};
+    static const struct {
+        const char *spec, *says;
+    } row[] = {
+        {"snapkv+searched@60%", "store(k=q8,v=q8,"},
+        {"snapkv+searched@23%", "store(k=q8,v=q8,"},
+        {"snapkv+searched@22%", "store(k=rot3,v=rot3"},
+        {"snapkv+searched@4%", "(k=rot2,v=rot2"},
+        {"snapkv+q4@4%", "store(k=q4,v=q4"},
+        {"adaptive(calm=h2o+searched@50%,tight=h2o+q4@9%)",
+         "drop+store(k=q8,v=q8,residual=0,edge=0,edge-as=f16)+fixed@50%"},
+    };
+    char hex[65] = "";
+    kept_trained *t = NULL, *odd = NULL;
+    kept_error err;
+    memset(hex, 'a', 64);
+    CHECK_INT(kept_trained_new("split", hex, &t, NULL), KEPT_OK);
+    CHECK_INT(kept_trained_new("split", hex, &odd, NULL), KEPT_OK);
+    CHECK_INT(kept_trained_put(t, "budget", budget, 3, NULL), KEPT_OK);
+    CHECK_INT(kept_trained_put(t, "kl", kl[0], 15, NULL), KEPT_OK);
+    CHECK_INT(kept_trained_put(odd, "budget", budget, 3, NULL), KEPT_OK);
+    CHECK_INT(kept_trained_put(odd, "kl", kl[0], 12, NULL), KEPT_OK);
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        kept_strategy *s = NULL, *again = NULL;
+        CHECK_INT(kept_strategy_parse(row[i].spec, &s, NULL), KEPT_OK);
+        const bool open = strstr(row[i].spec, "searched") != NULL;
+        CHECK_INT(kept_strategy_bind(s, odd, &err), open ? KEPT_ARGUMENT : KEPT_OK);
+        CHECK_INT(kept_strategy_bind(s, NULL, &err), open ? KEPT_ARGUMENT : KEPT_OK);
+        CHECK_INT(kept_strategy_bind(s, t, &err), KEPT_OK);
+        CHECK(!open || strstr(kept_strategy_name(s), "searched"));
+        CHECK(strstr(kept_strategy_resolved(s), row[i].says) != NULL);
+        CHECK(!strstr(kept_strategy_resolved(s), "searched"));
+        CHECK_INT(kept_strategy_parse(kept_strategy_resolved(s), &again, NULL), KEPT_OK);
+        if (again)
+            CHECK_STR(kept_strategy_resolved(again), kept_strategy_resolved(s));
+        CHECK(!kept_codec_trained(s));
+        kept_strategy_free(s);
+        kept_strategy_free(again);
+    }
+    kept_trained_free(t);
+    kept_trained_free(odd);
 }
 
 /* What is known only with the model and the prompt. */
@@ -139,6 +189,7 @@ int main(void)
     RUN(test_spellings);
     RUN(test_budgets);
     RUN(test_errors);
+    RUN(test_bind);
     RUN(test_later_errors);
     TEST_END();
 }

@@ -100,17 +100,21 @@ static void stale_checkpoints_are_thrown_away(void)
     }
 }
 
+enum { NEEDED = 7 };
+
 /* The arrays that readers look for; see docs/add-a-strategy.md. */
-static const char *const needed[N_JOBS][5] = {{"alpha"},
-                                              {"score"},
-                                              {"filter"},
-                                              {"mean", "modulus"},
-                                              {"mean", "cov"},
-                                              {"ratio", "keep"},
-                                              {"w1.0", "b1.1"},
-                                              {"w1.0", "b1.1", "w2.0", "b2.1"},
-                                              {"w1", "b1", "w2", "b2"},
-                                              {"q8", "rot4", "rot3", "rot2"}};
+static const char *const needed[N_JOBS][NEEDED + 1] = {{"alpha"},
+                                                       {"score"},
+                                                       {"filter"},
+                                                       {"mean", "modulus"},
+                                                       {"mean", "cov"},
+                                                       {"ratio", "keep"},
+                                                       {"w1.0", "b1.1"},
+                                                       {"w1.0", "b1.1", "w2.0", "b2.1"},
+                                                       {"w1", "b1", "w2", "b2"},
+                                                       {"q8", "rot4", "rot3", "rot2"},
+                                                       {"budget", "kl"},
+                                                       {"k", "v", "flat", "k2", "v2", "k4", "v4"}};
 
 /* t without array `name` (bad 0), with a float too many (1), with one that is not finite (2), of
  * another model (3). */
@@ -121,12 +125,12 @@ static kept_trained *spoil(int i, const kept_trained *t, const char *name, int b
     snprintf(sha, sizeof sha, "%s", kept_trained_model_sha256(t));
     sha[3] = bad == 3 ? (sha[3] == '0' ? '1' : '0') : sha[3];
     CHECK_INT(kept_trained_new(job[i].kind, sha, &u, NULL), KEPT_OK);
-    for (int k = 0; k < 2 * info.n_layers || needed[i][k % 5]; k++) {
+    for (int k = 0; k < 2 * info.n_layers || needed[i][k % NEEDED]; k++) {
         static const char *const each[] = {"w1", "b1", "w2", "b2"};
         bool kvzap = !strcmp(job[i].kind, "kvzap");
         char own[16];
         snprintf(own, sizeof own, "%s.%d", each[k % 4], k / 4);
-        if (kvzap ? k >= 4 * info.n_layers : k >= 5 || !needed[i][k])
+        if (kvzap ? k >= 4 * info.n_layers : k >= NEEDED || !needed[i][k])
             break;
         const char *array = kvzap ? own : needed[i][k];
         size_t n;
@@ -155,7 +159,7 @@ static void files_fit_or_are_refused(void)
         if (!t)
             continue;
         CHECK_INT(kept_engine_add_trained(e, t, &err), KEPT_OK);
-        for (int k = 0; k < 5 && needed[i][k]; k++)
+        for (int k = 0; k < NEEDED && needed[i][k]; k++)
             for (int bad = 0; bad < 4; bad++) {
                 kept_trained *u = spoil(i, t, needed[i][k], bad);
                 err.text[0] = 0;
@@ -378,7 +382,7 @@ static void the_ranker_beats_chance(void)
  * turn into losses of about those proportions, head by head; 8 bits lose next to nothing. */
 static void bits_cost_what_they_should(void)
 {
-    kept_trained *t = load(N_JOBS - 1);
+    kept_trained *t = load(9);
     size_t n;
     const float *q8 = kept_trained_array(t, "q8", &n), *rot4 = kept_trained_array(t, "rot4", &n);
     const float *rot3 = kept_trained_array(t, "rot3", &n),

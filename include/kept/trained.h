@@ -1,7 +1,8 @@
 /* kept/trained.h: trained files, what `kept train` and `kept calibrate` write and strategies read.
  *
  * A file holds named float arrays of one kind ("kvzap", "ranker", "duo", "headkv", "qfilters",
- * "triattention", "expected", "lu-kv", "bits") for one model, and notes on how it was made. Layout:
+ * "triattention", "expected", "lu-kv", "bits",
+ * "split") for one model, and notes on how it was made. Layout:
  * lines of text (the magic and version "kept-trained 1", "kind K", "model SHA256", "note KEY VALUE"
  * and "array NAME N" in any order, then an empty line), the arrays' floats in that order,
  * little-endian IEEE 754 without padding, and the SHA-256 of all of it as 64 hexadecimal digits.
@@ -49,6 +50,13 @@ KEPT_API const float *kept_trained_array(const kept_trained *t, const char *name
 KEPT_API const char *kept_trained_note(const kept_trained *t, const char *key);
 /* The i-th note, in the order of the file, and its key; NULL: there are fewer. */
 KEPT_API const char *kept_trained_note_at(const kept_trained *t, int i, const char **key);
+
+/* Closes what a strategy leaves to a trained file of kind "split" (the codec `searched`): it stores
+ * the form that lost least at the nearest budget, and its resolved spelling says which; the name
+ * stays. Nothing happens to other strategies. Before sequences follow s. ARGUMENT: split is NULL or
+ * of another shape. */
+KEPT_API kept_status kept_strategy_bind(kept_strategy *s, const kept_trained *split,
+                                        kept_error *err);
 
 /* Lends t to e, whose strategies read it from now on; t must outlive e. One of the same kind is
  * replaced. ARGUMENT: of another model (by SHA-256), or arrays that do not fit its shape. */

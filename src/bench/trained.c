@@ -97,6 +97,15 @@ static kept_status find(kept_job *j, const kept_variant *v, const char *kind, ke
                      j->o->model_name ? j->o->model_name : j->o->model_path);
 }
 
+/* NULL: there is none. */
+static const kept_trained *file_of(const kept_job *j, const char *kind)
+{
+    for (int i = 0; i < j->n_trained; i++)
+        if (!strcmp(kept_trained_kind(j->trained[i].file), kind))
+            return j->trained[i].file;
+    return NULL;
+}
+
 kept_status kept_prepare_trained(kept_job *j, kept_error *err)
 {
     kept_status s = KEPT_OK;
@@ -109,6 +118,9 @@ kept_status kept_prepare_trained(kept_job *j, kept_error *err)
                 s = find(j, &j->variants[v], kept_strategy_trained(one, k), err);
         }
     }
+    for (int v = 0; !s && v < j->n_variants; v++)
+        if (j->variants[v].strategy)
+            s = kept_strategy_bind(j->variants[v].strategy, file_of(j, "split"), err);
     return s;
 }
 

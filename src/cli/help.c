@@ -82,6 +82,7 @@ static const char spec_page[] =
     "  full                                  the whole cache\n"
     "  h2o@20%                               heavy hitters, a fifth of the bytes\n"
     "  streaming(sinks=4)@512                first 4 and last 508 tokens\n"
+    "  rdkv@5%                               one budget for eviction and bits per number\n"
     "  snapkv(window=16)+ada+decode(every=8)@64MiB\n"
     "  adaptive(calm=full,tight=snapkv+ada)@25%\n";
 

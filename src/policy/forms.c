@@ -52,7 +52,8 @@ kept_codecs kept_strategy_form(const kept_strategy *s, int l, int n_layers)
     const uint8_t at_edge = edge_codec[(int)o[KEPT_STORE_EDGE_AS]];
     if (l < edge || l >= n_layers - edge)
         return (kept_codecs){at_edge, at_edge};
-    return (kept_codecs){(uint8_t)o[KEPT_STORE_K], (uint8_t)o[KEPT_STORE_V]};
+    return kept_form_at((kept_codecs){(uint8_t)o[KEPT_STORE_K], (uint8_t)o[KEPT_STORE_V]}, l,
+                        n_layers);
 }
 
 int kept_strategy_residual(const kept_strategy *s)
@@ -233,6 +234,10 @@ kept_status kept_form_check(const kept_strategy *s, kept_error *err)
     }
     if (kept_form_grades(s))
         return check_graded(s, err);
+    if (kept_form_is(s, &kept_part_searched) && s->budget_kind != KEPT_BUDGET_PERCENT)
+        return kept_fail(err, KEPT_ARGUMENT,
+                         "'searched' looks up how to split a budget in %%; write for example "
+                         "'snapkv+searched@12.5%%'");
     if (!kept_form_is(s, &kept_part_store))
         return KEPT_OK;
     const kept_status low = kept_form_check_low(s, err);

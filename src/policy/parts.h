@@ -98,6 +98,7 @@
     X(ranked)                                                                                      \
     X(waterfill)                                                                                   \
     X(calibrated)                                                                                  \
+    X(searched)                                                                                    \
     X(awake)                                                                                       \
     X(park)
 
@@ -164,6 +165,7 @@
     X(xkv50)                                                                                       \
     X(xkv25)                                                                                       \
     X(xkv12)                                                                                       \
+    X(minicache)                                                                                   \
     X(shadowkv)                                                                                    \
     X(kivi4)                                                                                       \
     X(kivi2)                                                                                       \

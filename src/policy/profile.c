@@ -164,8 +164,8 @@ void kept_part_profile(const kept_part *part, const double *options, kept_profil
         snprintf(p->state, sizeof p->state, "%d D B a page", 2 * r->note);
         p->cost = "state";
     }
-    if (part == &kept_part_calibrated)
-        add_needs(p, 0, 0, "bits");
+    if (part == &kept_part_calibrated || part == &kept_part_searched)
+        add_needs(p, 0, 0, part == &kept_part_searched ? "split" : "bits");
     if (part == &kept_part_values) {
         bool output = (int)options[KEPT_VALUES_KIND] == KEPT_WEIGHT_OUTPUT;
         add_needs(p, output ? KEPT_NEED_OUTPUT : KEPT_NEED_VALUES, 0, NULL);

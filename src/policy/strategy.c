@@ -84,7 +84,9 @@ const char *kept_allocator_trained(const kept_strategy *s)
 
 const char *kept_codec_trained(const kept_strategy *s)
 {
-    return kept_form_is(s, &kept_part_calibrated) ? "bits" : kept_form_trained(s);
+    return kept_form_is(s, &kept_part_calibrated) ? "bits"
+           : kept_form_is(s, &kept_part_searched) ? "split"
+                                                  : kept_form_trained(s);
 }
 
 int kept_strategy_recent(const kept_strategy *s)

@@ -29,7 +29,7 @@
  *   merge       drop (default: what is dropped is gone), or what kept slots take over from the
  *               dropped ones (kept/merge.h): merging, cam, ...
  *   codec       f16 (default), store(k=q8,v=q8,residual=0,edge=0,edge-as=f16), aged, ranked,
- *               waterfill, calibrated: see forms.c
+ *               waterfill, calibrated, searched: see forms.c
  *   controller  fixed (default), adaptive(calm=SPEC,tight=SPEC), balance: see control.h
  *   read        all (default), quest, landmarks, rocket: pages that a decode step attends to
  * The specs of a controller's states name everything but a controller and a way of reading, which
@@ -131,6 +131,9 @@ int kept_strategy_residual(const kept_strategy *s); /* full pages of a head that
 bool kept_form_is(const kept_strategy *s, const kept_part *codec);
 /* The widths of waterfill, from the narrowest, in the order of its choices. */
 extern const uint8_t kept_water_codec[];
+/* Forms that the codec `searched` chooses from, in the order of a trained file of kind "split". */
+#define KEPT_N_SEARCHED 5
+extern const uint8_t kept_searched_codec[KEPT_N_SEARCHED];
 /* Bytes that a page takes in the mean of all heads; codec calibrated. */
 double kept_form_mean_bytes(const kept_strategy *s, int head_size);
 /* Whether its codec gives pages forms by what their slots scored: forms_grade.c. */
@@ -153,6 +156,10 @@ kept_status kept_form_check(const kept_strategy *s, kept_error *err);
 kept_status kept_form_check_low(const kept_strategy *s, kept_error *err);
 /* Kind of trained file that packed pages are read with; NULL: none. */
 const char *kept_form_trained(const kept_strategy *s);
+/* What a form is in the l-th of n_layers layers: directions are shared by the deeper half, in
+ * pairs.
+ */
+kept_codecs kept_form_at(kept_codecs form, int l, int n_layers);
 /* Bytes of a packed page of the l-th of n_layers layers, its part of one that it shares. */
 size_t kept_form_page_bytes(kept_codecs form, int l, int n_layers, int head_size);
 /* UNSUPPORTED: heads of that size cannot be stored so. */

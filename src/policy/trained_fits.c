@@ -26,6 +26,8 @@ static const struct {
     {"bits", "rot4", "lh", 0},
     {"bits", "rot3", "lh", 0},
     {"bits", "rot2", "lh", 0},
+    {"split", "budget", "r", 'r'},
+    {"split", "kl", "rw", 'w'},
     {"ranker", "b1", "lhw", 'w'},
     {"ranker", "w1", "lhwf", 0},
     {"ranker", "w2", "lhw", 0},

@@ -107,6 +107,7 @@ void kept_fit_rank(kept_fit_ranked *r, int n);
     X(kvzap)                                                                                       \
     X(ranker)                                                                                      \
     X(bits)                                                                                        \
+    X(split)                                                                                       \
     X(basis)
 #define KEPT_DECLARE_TRAINER(id) extern const kept_trainer kept_trainer_##id;
 KEPT_TRAINER_LIST(KEPT_DECLARE_TRAINER)
