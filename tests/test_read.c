@@ -301,7 +301,8 @@ static void values_left_out(void)
 {
     fixture f = fix_new("llama", 3, 64);
     util_run r = start(&f, 2);
-    static const char *const specs[] = {"full", "full+sparse-v(below=60)", "full+sparse-v(below=2)"};
+    static const char *const specs[] = {"full", "full+sparse-v(below=60)",
+                                        "full+sparse-v(below=2)"};
     float *out[3];
     kept_account a[3];
     for (int i = 0; i < 3; i++) {

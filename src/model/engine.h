@@ -164,8 +164,8 @@ struct kept_engine {
     int32_t *reads, *chosen;
     size_t parts_cap, vecs_cap, prob_maxes_cap, probs_cap, reads_cap, chosen_cap; /* elements */
     size_t chosen_stride; /* entries of a cell in chosen */
-    kept_f16 *tile_prob; /* [n_threads][tile_prob_size] */
-    float *tile_buf;     /* [n_threads][tile_buf_size] */
+    kept_f16 *tile_prob;  /* [n_threads][tile_prob_size] */
+    float *tile_buf;      /* [n_threads][tile_buf_size] */
     size_t tile_prob_size, tile_buf_size;
     /* inputs and outputs */
     int32_t *tok_buf, *pos_buf, *out_buf; /* [max_batch] */
