@@ -156,6 +156,7 @@ kept_packed kept_cache_page(const kept_cache *c, int layer, int head, int i)
 {
     kept_packed p = kept_pool_get_page(c->pool, kept_cache_list(c, layer, head, 0)[i]);
     p.low = kept_cache_low(c, layer, head);
+    p.layer = layer;
     return p;
 }
 

@@ -74,7 +74,7 @@ kept_status kept_cache_pack_joint(kept_cache *c, int layer, int head, kept_codec
     const int n = kept_cache_n(c, layer, head) / KEPT_PAGE_SLOTS - skip;
     assert(layer % kept_codec_layers(form) == 0 && g.n <= KEPT_JOINT_LAYERS);
     for (int i = 0; i < n; i++) {
-        if (!can_join(&g, i))
+        if (!can_join(&g, i) || (kept_codec_get(form.k)->slerp && g.n < 2))
             continue;
         const kept_status s = join(&g, i, form);
         if (s)

@@ -4,6 +4,7 @@
 #include "kern/codec_words.h"
 #include "kern/impl.h"
 #include "kern/lowrank.h"
+#include "kern/slerp.h"
 
 #if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
 #include <immintrin.h>
@@ -11,6 +12,11 @@
 #define P64     KEPT_PAGE_SLOTS
 #define INLINE  static inline __attribute__((always_inline))
 #define ALIGNED __attribute__((aligned(64)))
+
+INLINE __m256 wide8(const kept_f16 *p)
+{
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p));
+}
 
 /* nv vectors of channels of two slots: x += sum of coefficient times direction. */
 INLINE void two_slots(int nv, const float *c0, const float *c1, int stride, const float *u, int r,
@@ -145,8 +151,7 @@ void kept_low_widen_avx2(kept_packed p, bool v, float *to)
     const uint8_t *half = p.at + (v ? kept_codec_half_bytes(p.c.k, false, p.head_size) : 0);
 
     for (int i = 0; inner == KEPT_F16 && i < P64 * r; i += 8)
-        _mm256_storeu_ps(c + i, _mm256_cvtph_ps(_mm_loadu_si128(
-                                    (const __m128i *)(const void *)(half + 2 * (size_t)i))));
+        _mm256_storeu_ps(c + i, wide8((const kept_f16 *)(const void *)half + i));
     if (inner != KEPT_F16)
         kept_codec_widen(c, half, inner, v, r);
     if (v)
@@ -155,7 +160,44 @@ void kept_low_widen_avx2(kept_packed p, bool v, float *to)
         keys_of(&p, c, to);
 }
 
+/* Directions times lengths; then the slots that are apart. */
+void kept_slerp_widen_avx2(const uint8_t *half, bool v, int D, int which, float *to)
+{
+    const kept_f16 *from = (const kept_f16 *)(const void *)half, *own = from + P64 * D;
+    const uint8_t *apart = (const uint8_t *)(own + 2 * P64);
+    ALIGNED float length[P64];
+
+    for (int s = 0; s < P64; s += 8)
+        _mm256_store_ps(length + s, wide8(own + which * P64 + s));
+    own = (const kept_f16 *)(const void *)(apart + P64);
+    for (int i = 0; i < P64 * D && !v; i += 8) {
+        const int s = i / (32 * D) * 32 + i % 32;
+
+        _mm256_storeu_ps(to + i, _mm256_mul_ps(wide8(from + i), _mm256_load_ps(length + s)));
+    }
+    for (int c = 0; c < D && v; c += 64)
+        for (int s = 0, w = kept_v_width(D, c); s < P64; s++)
+            for (int d = 0; d < w; d += 8) {
+                const int i = P64 * c + s * w + d;
+
+                _mm256_storeu_ps(to + i, _mm256_mul_ps(wide8(from + i), _mm256_set1_ps(length[s])));
+            }
+    for (int k = 0; k < KEPT_SLERP_APART && which; k++)
+        for (int d = 0; d < D; d++) {
+            const int s = apart[k], c = d / 64 * 64;
+            const size_t i = v ? (size_t)(P64 * c + s * kept_v_width(D, c) + d - c)
+                               : kept_k_at(D, s) + (size_t)d * 32;
+
+            to[i] = kept_f16_to_f32(own[k * D + d]) * length[s];
+        }
+}
+
 #else
+void kept_slerp_widen_avx2(const uint8_t *half, bool v, int D, int which, float *to)
+{
+    kept_slerp_widen(half, v, D, which, to);
+}
+
 void kept_low_widen_avx2(kept_packed p, bool v, float *to)
 {
     kept_low_widen(p, v, to);

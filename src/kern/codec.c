@@ -7,6 +7,7 @@
 #include "kern/codec_words.h"
 #include "kern/impl.h"
 #include "kern/lowrank.h"
+#include "kern/slerp.h"
 
 #include <math.h>
 #include <string.h>
@@ -390,7 +391,10 @@ void kept_codec_pack_joint(kept_packed to, int n, const kept_low *const *low,
             decode_half(f16[i] + (v ? kept_page_bytes(D) / 2 : 0), KEPT_F16, v, D,
                         x + (size_t)i * (size_t)(P64 * D));
         bound_all(x, n * P64 * D);
-        pack_half(to, v, n, low, x);
+        if (kept_codec_infos[to.c.k].slerp)
+            kept_slerp_pack(to.at + (v ? kept_slerp_bytes(D) : 0), v, D, x, x + P64 * D);
+        else
+            pack_half(to, v, n, low, x);
     }
 }
 
@@ -420,6 +424,10 @@ static void read_half(kept_packed p, bool v, float *x)
     int codec = v ? p.c.v : p.c.k, D = p.head_size;
     const uint8_t *at = p.at + (v ? kept_codec_half_bytes(p.c.k, false, D) : 0);
 
+    if (kept_codec_infos[codec].slerp) {
+        kept_slerp_read(at, v, D, p.layer % 2, x);
+        return;
+    }
     if (kept_codec_infos[codec].basis) {
         float c[P64 * KEPT_MAX_HEAD_SIZE];
 

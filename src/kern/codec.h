@@ -73,6 +73,7 @@ typedef enum kept_codec {
     KEPT_QUAD75,
     KEPT_QUAD50,
     KEPT_QUAD25,
+    KEPT_MINI, /* needs no directions, but layers */
     KEPT_FLAT75,
     KEPT_FLAT50,
     KEPT_FLAT25,
@@ -114,6 +115,7 @@ typedef struct kept_codec_info {
     uint8_t basis;    /* kept_basis; NO_BASIS with quarters: channels, K only, rows move between
                          pages of the same channels */
     uint8_t inner;    /* codec of the coefficients */
+    bool slerp;       /* the layers of a pair share directions of their own */
 } kept_codec_info;
 
 extern const kept_codec_info kept_codec_infos[KEPT_N_CODECS];
@@ -134,7 +136,8 @@ static inline bool kept_codec_has_basis(kept_codecs c)
 static inline int kept_codec_layers(kept_codecs c)
 {
     const int basis = kept_codec_infos[c.k].basis;
-    return basis == KEPT_BASIS_PAIR ? 2 : basis == KEPT_BASIS_QUAD ? 4 : 1;
+    const bool pair = basis == KEPT_BASIS_PAIR || kept_codec_infos[c.k].slerp;
+    return pair ? 2 : basis == KEPT_BASIS_QUAD ? 4 : 1;
 }
 /* Can a page of head size D have this form? why: what is wrong (static), if not. */
 bool kept_codec_fits(kept_codecs c, int head_size, const char **why);
@@ -162,6 +165,7 @@ typedef struct kept_packed {
      * slots; pos is needed for keys alone. */
     const kept_low *low;
     const int32_t *pos;
+    int layer; /* of a page of several layers: the one that reads */
 } kept_packed;
 
 /* The n of D channels with the largest sum, the lower one among equals, ascending. */

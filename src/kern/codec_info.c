@@ -1,5 +1,6 @@
 /* codec_info: what the codecs are called, what they consist of and how many bytes they take. */
 #include "kern/codec_words.h"
+#include "kern/slerp.h"
 
 #define P64 KEPT_PAGE_SLOTS
 
@@ -25,24 +26,25 @@ static const int8_t plain4[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 
 
 #define LOW(name, quarters, basis, inner)                                                          \
     {                                                                                              \
-        name, 16, false, false, false, false, NULL, quarters, KEPT_BASIS_##basis, KEPT_##inner     \
+        name, 16, false, false, false, false, NULL, quarters, KEPT_BASIS_##basis, KEPT_##inner,    \
+            false                                                                                  \
     }
 const kept_codec_info kept_codec_infos[KEPT_N_CODECS] = {
-    [KEPT_F16] = {"f16", 16, false, false, false, false, NULL, 0, 0, 0},
-    [KEPT_BF16] = {"bf16", 16, false, false, false, false, NULL, 0, 0, 0},
-    [KEPT_Q8] = {"q8", 8, false, false, false, false, NULL, 0, 0, 0},
-    [KEPT_Q4] = {"q4", 4, true, false, false, false, kept_codec_even4, 0, 0, 0},
-    [KEPT_Q4G] = {"q4g", 4, false, true, false, false, kept_codec_even4, 0, 0, 0},
-    [KEPT_ROT4] = {"rot4", 4, true, false, false, false, lloyd4, 0, 0, 0},
-    [KEPT_ROT3] = {"rot3", 3, true, false, false, false, lloyd3, 0, 0, 0},
-    [KEPT_ROT2] = {"rot2", 2, true, false, false, false, lloyd2, 0, 0, 0},
-    [KEPT_TOK4] = {"tok4", 4, false, true, true, false, plain4, 0, 0, 0},
-    [KEPT_TOK2] = {"tok2", 2, false, true, true, false, plain4, 0, 0, 0},
-    [KEPT_CHAN4] = {"chan4", 4, false, false, true, true, plain4, 0, 0, 0},
-    [KEPT_CHAN2] = {"chan2", 2, false, false, true, true, plain4, 0, 0, 0},
-    [KEPT_THIN75] = {"thin75", 16, false, false, false, false, NULL, 3, 0, 0},
-    [KEPT_THIN50] = {"thin50", 16, false, false, false, false, NULL, 2, 0, 0},
-    [KEPT_THIN25] = {"thin25", 16, false, false, false, false, NULL, 1, 0, 0},
+    [KEPT_F16] = {"f16", 16, false, false, false, false, NULL, 0, 0, 0, false},
+    [KEPT_BF16] = {"bf16", 16, false, false, false, false, NULL, 0, 0, 0, false},
+    [KEPT_Q8] = {"q8", 8, false, false, false, false, NULL, 0, 0, 0, false},
+    [KEPT_Q4] = {"q4", 4, true, false, false, false, kept_codec_even4, 0, 0, 0, false},
+    [KEPT_Q4G] = {"q4g", 4, false, true, false, false, kept_codec_even4, 0, 0, 0, false},
+    [KEPT_ROT4] = {"rot4", 4, true, false, false, false, lloyd4, 0, 0, 0, false},
+    [KEPT_ROT3] = {"rot3", 3, true, false, false, false, lloyd3, 0, 0, 0, false},
+    [KEPT_ROT2] = {"rot2", 2, true, false, false, false, lloyd2, 0, 0, 0, false},
+    [KEPT_TOK4] = {"tok4", 4, false, true, true, false, plain4, 0, 0, 0, false},
+    [KEPT_TOK2] = {"tok2", 2, false, true, true, false, plain4, 0, 0, 0, false},
+    [KEPT_CHAN4] = {"chan4", 4, false, false, true, true, plain4, 0, 0, 0, false},
+    [KEPT_CHAN2] = {"chan2", 2, false, false, true, true, plain4, 0, 0, 0, false},
+    [KEPT_THIN75] = {"thin75", 16, false, false, false, false, NULL, 3, 0, 0, false},
+    [KEPT_THIN50] = {"thin50", 16, false, false, false, false, NULL, 2, 0, 0, false},
+    [KEPT_THIN25] = {"thin25", 16, false, false, false, false, NULL, 1, 0, 0, false},
     [KEPT_LOW100] = LOW("low100", 4, LOW, F16),
     [KEPT_LOW75] = LOW("low75", 3, LOW, F16),
     [KEPT_LOW50] = LOW("low50", 2, LOW, F16),
@@ -50,6 +52,7 @@ const kept_codec_info kept_codec_infos[KEPT_N_CODECS] = {
     [KEPT_LOW75Q8] = LOW("low75q8", 3, LOW, Q8),
     [KEPT_LOW50Q8] = LOW("low50q8", 2, LOW, Q8),
     [KEPT_LOW25Q8] = LOW("low25q8", 1, LOW, Q8),
+    [KEPT_MINI] = {"mini", 16, false, false, false, false, NULL, 0, 0, 0, true},
     [KEPT_FLAT75] = LOW("flat75", 3, FLAT, F16),
     [KEPT_FLAT50] = LOW("flat50", 2, FLAT, F16),
     [KEPT_FLAT25] = LOW("flat25", 1, FLAT, F16),
@@ -76,7 +79,8 @@ bool kept_codec_fits(kept_codecs c, int head_size, const char **why)
         said = "channels are dropped of keys";
     else if (kept_codec_infos[c.v].basis == KEPT_BASIS_FLAT)
         said = "values are not rotated, so low is all there is for them";
-    else if (kept_codec_layers(c) != kept_codec_layers((kept_codecs){c.v, c.v}))
+    else if (kept_codec_layers(c) != kept_codec_layers((kept_codecs){c.v, c.v}) ||
+             kept_codec_infos[c.k].slerp != kept_codec_infos[c.v].slerp)
         said = "a page of several layers holds keys and values of all of them";
     else if (kept_codec_channels(c.k, head_size) % 16 || kept_codec_channels(c.v, head_size) % 16)
         said = "that part of the head size is not a multiple of 16";
@@ -112,6 +116,8 @@ size_t kept_codec_half_bytes(int codec, bool v, int head_size)
     int n = kept_codec_channels(codec, head_size);
     size_t codes = kept_words_bytes(kept_codec_infos[codec].bits, v, n);
 
+    if (kept_codec_infos[codec].slerp)
+        return kept_slerp_bytes(head_size);
     if (kept_codec_infos[codec].basis)
         return kept_codec_half_bytes(kept_codec_infos[codec].inner, v, n);
     if (kept_codec_is_thin(codec))

@@ -64,7 +64,8 @@ static inline kept_packed kept_tile_packed(const kept_attn_tile *a, int i)
                          .c = kept_tile_codec(a, i),
                          .head_size = a->head_size,
                          .low = a->low,
-                         .pos = a->slot_pos ? a->slot_pos[i] : NULL};
+                         .pos = a->slot_pos ? a->slot_pos[i] : NULL,
+                         .layer = a->layer};
 }
 
 /* Query t sees a position iff it is greater than this; INT32_MIN stands for every position. */

@@ -67,6 +67,7 @@ typedef struct kept_attn_tile {
      * of a page's slots. Else not read. */
     const kept_low *low;
     const int32_t *const *slot_pos;
+    int layer;    /* that reads, for pages of several layers */
     float *m, *l; /* out [rows] running maximum (base 2; -INFINITY: nothing visible), sum */
     float *acc;   /* out [rows][D] sum of 2^(s-m) * v */
     kept_f16 *p;  /* out [n_pages][rows][64] 2^(s - p_max), or NULL */

@@ -16,6 +16,7 @@
 #define KERN_SIMD_ATTEND_H
 
 #include "kern/lowrank.h"
+#include "kern/slerp.h"
 
 #include <string.h>
 
@@ -407,6 +408,8 @@ INLINE void widen_any(float *to, const kept_attn_tile *a, int i, bool v, struct 
             (v ? kept_codec_half_bytes(c.k, false, D) : 0);
     if (codec == KEPT_F16)
         widen_half(to, h, D);
+    else if (kept_codec_get(codec)->slerp)
+        kept_slerp_widen_avx2(h->at, v, D, a->layer % 2, to);
     else if (kept_codec_get(codec)->basis)
         kept_low_widen_avx2(kept_tile_packed(a, i), v, to);
     else

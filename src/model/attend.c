@@ -181,6 +181,7 @@ static bool tile_at(const head_ref *r, int t0, int n_q, int seg, tile *x)
     place_pages(e, x, ids);
     t->low = kept_cache_low(r->job->seq->cache, r->layer, r->h);
     t->slot_pos = x->slot_pos;
+    t->layer = r->layer;
     place_biases(r, x, page);
     if (info->windowed[r->layer]) {
         int32_t *pos = e->pos_scratch + (size_t)r->ith * KEPT_SEG_PAGES * KEPT_PAGE_SLOTS;

@@ -52,7 +52,8 @@ kept_codecs kept_strategy_form(const kept_strategy *s, int l, int n_layers)
     const uint8_t at_edge = edge_codec[(int)o[KEPT_STORE_EDGE_AS]];
     if (l < edge || l >= n_layers - edge)
         return (kept_codecs){at_edge, at_edge};
-    return (kept_codecs){(uint8_t)o[KEPT_STORE_K], (uint8_t)o[KEPT_STORE_V]};
+    return kept_form_at((kept_codecs){(uint8_t)o[KEPT_STORE_K], (uint8_t)o[KEPT_STORE_V]}, l,
+                        n_layers);
 }
 
 int kept_strategy_residual(const kept_strategy *s)

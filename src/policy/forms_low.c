@@ -46,7 +46,8 @@ kept_status kept_form_check_low(const kept_strategy *s, kept_error *err)
                          v->channel ? "tok4 or tok2"
                          : v->basis ? "low50"
                                     : "f16");
-    if (kept_codec_layers(form) != kept_codec_layers((kept_codecs){form.v, form.v}))
+    if (kept_codec_layers(form) != kept_codec_layers((kept_codecs){form.v, form.v}) ||
+        k->slerp != v->slerp)
         return kept_fail(err, KEPT_ARGUMENT,
                          "a page of several layers holds keys and values of all of them, and "
                          "k=%s,v=%s is one of each; use v=%s",
@@ -57,6 +58,14 @@ kept_status kept_form_check_low(const kept_strategy *s, kept_error *err)
                          "at their own; use the position original, or k=q8",
                          s->part[KEPT_AXIS_POSITION]->name, k->name);
     return kept_codec_layers(form) > 1 ? check_shared(s, k->name, err) : KEPT_OK;
+}
+
+kept_codecs kept_form_at(kept_codecs form, int l, int n_layers)
+{
+    const int first = (n_layers / 2 + 1) / 2 * 2; /* pairs are (even, odd) */
+    if (kept_codec_get(form.k)->slerp && (l < first || l / 2 * 2 + 1 >= n_layers))
+        return (kept_codecs){KEPT_F16, KEPT_F16};
+    return form;
 }
 
 size_t kept_form_page_bytes(kept_codecs form, int l, int n_layers, int head_size)

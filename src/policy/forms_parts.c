@@ -16,10 +16,10 @@ const kept_part kept_part_f16 = {
 
 /* In the order of kept_codec; some are for keys alone. */
 static const char *const codecs[] = {
-    "f16",    "bf16",    "q8",     "q4",      "q4g",     "rot4",    "rot3",    "rot2",   "tok4",
-    "tok2",   "chan4",   "chan2",  "thin75",  "thin50",  "thin25",  "pair100", "pair75", "pair50",
-    "pair25", "quad100", "quad75", "quad50",  "quad25",  "flat75",  "flat50",  "flat25", "low100",
-    "low75",  "low50",   "low25",  "low75q8", "low50q8", "low25q8", NULL};
+    "f16",    "bf16",    "q8",     "q4",     "q4g",     "rot4",    "rot3",    "rot2",   "tok4",
+    "tok2",   "chan4",   "chan2",  "thin75", "thin50",  "thin25",  "pair100", "pair75", "pair50",
+    "pair25", "quad100", "quad75", "quad50", "quad25",  "mini",    "flat75",  "flat50", "flat25",
+    "low100", "low75",   "low50",  "low25",  "low75q8", "low50q8", "low25q8", NULL};
 static const char *const edge_codecs[] = {"f16", "q8", NULL};
 
 static const kept_option store_options[] = {
@@ -51,7 +51,7 @@ const kept_part kept_part_store = {
     .name = "store",
     .summary = "full pages are packed, keys and values each in a form of their own",
     .paper = "arXiv 2404.00456 (rotation), 2402.02750 (chan, tok), 2504.19874 (rot), "
-             "2407.21018 (thin), 2407.21118 (low), 2503.18893 (pair, quad)",
+             "2407.21018 (thin), 2407.21118 (low), 2503.18893 (pair, quad), 2405.14366 (mini)",
     .deviations =
         "keys are stored rotated to their positions; a page of 64 slots is packed when it is full "
         "and the prompt is in (schedule chunks: while it is read, so that later chunks attend to "
@@ -236,6 +236,13 @@ XKV(xkv50, "pair100", "two layers share pages: as many coefficients as one layer
 XKV(xkv25, "quad100", "four layers share pages: as many coefficients as one layer has channels");
 XKV(xkv12, "quad50", "four layers share pages: half as many coefficients as one has channels");
 #undef XKV
+RECIPE(
+    minicache, "minicache",
+    "deeper half: two layers share the directions of keys and values, each has its lengths",
+    "store(k=mini)", "arXiv 2405.14366 (MiniCache)",
+    "directions of every KV head by itself; the 4 slots of a page whose angles are largest stay "
+    "unmerged (the paper: those within 5 % of the range below the largest); t is 0.6; f16, where "
+    "the paper also has 4 bits");
 RECIPE(shadowkv, "shadowkv", "half of the directions of keys, and pages read by their mean key",
        "store(k=low50,v=f16)+landmarks(share=0.125)", "arXiv 2410.21465 (ShadowKV)",
        "values stay where they are (the paper: in host memory); directions of a calibration text, "

@@ -165,6 +165,7 @@
     X(xkv50)                                                                                       \
     X(xkv25)                                                                                       \
     X(xkv12)                                                                                       \
+    X(minicache)                                                                                   \
     X(shadowkv)                                                                                    \
     X(kivi4)                                                                                       \
     X(kivi2)                                                                                       \

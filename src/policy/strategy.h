@@ -156,6 +156,10 @@ kept_status kept_form_check(const kept_strategy *s, kept_error *err);
 kept_status kept_form_check_low(const kept_strategy *s, kept_error *err);
 /* Kind of trained file that packed pages are read with; NULL: none. */
 const char *kept_form_trained(const kept_strategy *s);
+/* What a form is in the l-th of n_layers layers: directions are shared by the deeper half, in
+ * pairs.
+ */
+kept_codecs kept_form_at(kept_codecs form, int l, int n_layers);
 /* Bytes of a packed page of the l-th of n_layers layers, its part of one that it shares. */
 size_t kept_form_page_bytes(kept_codecs form, int l, int n_layers, int head_size);
 /* UNSUPPORTED: heads of that size cannot be stored so. */

@@ -34,6 +34,9 @@ expect study-import takes_in
 shows() { run 0 study show "$db" --columns paths && grep -q '^  full  *100.0 ' "$work/out"; }
 expect study-show run 0 study show "$db"
 expect study-columns shows
+view() { run 0 study show "$db" --columns "$1" && grep -q "$2" "$work/out"; }
+expect study-models view models 'no task was run on two models'
+expect study-precision view precision 'as f16 and packed'
 expect study-columns-typo says 2 "did you mean 'paths'" show "$db" --columns path
 doctored() {
     sed '0,/"score": 0.0/s//"score": 1.0/' "$work/r.json" >"$work/bad.json" && ! cmp -s "$work/r.json" "$work/bad.json" &&
