@@ -135,6 +135,10 @@ double kept_loss_bound(double sum, int n, bool graded, double delta);
 double kept_samples_needed(double flips, double margin, double level, double power);
 /* Kendall's tau-b of two rankings x[n], y[n]; NaN if one of them ties everything. */
 double kept_kendall(const double *x, const double *y, int n);
+/* Two-sided p of no relation from the exact distribution of discordant pairs (Kendall 1938); NaN
+ * with ties, fewer than two, or more than KEPT_MOST_RANKED. */
+enum { KEPT_MOST_RANKED = 512 };
+double kept_kendall_p(const double *x, const double *y, int n);
 
 /* ---- distributions -------------------------------------------------------------------------- */
 double kept_normal_cdf(double x);

@@ -190,3 +190,46 @@ double kept_kendall(const double *x, const double *y, int n)
         }
     return pairs_x > 0 && pairs_y > 0 ? agree / sqrt(pairs_x * pairs_y) : NAN;
 }
+
+/* Shares of the permutations of n with 0, 1, ... inversions: those of n - 1 are shifted by where
+ * the n-th item is put. share [n * (n - 1) / 2 + 1], room as long. */
+static void inversions(int n, double *share, double *room)
+{
+    int most = 0;
+    share[0] = 1;
+    for (int m = 2; m <= n; m++) {
+        const int was = most;
+        most += m - 1;
+        double window = 0;
+        for (int k = 0; k <= most; k++) {
+            window += k <= was ? share[k] : 0;
+            window -= k - m >= 0 && k - m <= was ? share[k - m] : 0;
+            room[k] = window / m;
+        }
+        for (int k = 0; k <= most; k++)
+            share[k] = room[k];
+    }
+}
+
+double kept_kendall_p(const double *x, const double *y, int n)
+{
+    if (n < 2 || n > KEPT_MOST_RANKED)
+        return NAN;
+    const int most = n * (n - 1) / 2;
+    int against = 0;
+    for (int i = 0; i < n; i++)
+        for (int j = 0; j < i; j++) {
+            if (x[i] == x[j] || y[i] == y[j])
+                return NAN;
+            against += (x[i] > x[j]) != (y[i] > y[j]);
+        }
+    double *share = kept_calloc(2 * ((size_t)most + 1), sizeof *share), sum = 0;
+    if (!share)
+        return NAN;
+    inversions(n, share, share + most + 1);
+    const int few = against < most - against ? against : most - against;
+    for (int k = 0; k <= few; k++)
+        sum += share[k];
+    free(share);
+    return fmin(2 * sum, 1);
+}

@@ -1,6 +1,7 @@
 /* kept study: what a study holds, and its way out and in. */
 #include "bench/decay.h"
 #include "bench/drift.h"
+#include "bench/robust.h"
 #include "bench/verify.h"
 #include "cli/cli.h"
 #include "report/report.h"
@@ -23,7 +24,9 @@ static const char help[] =
     "           tokens (llama.cpp's statistics, key tokens), speed (gaps, roofline), turns, "
     "again,\n"
     "           position (NLL), length (score by length, slope, effective length),\n"
-    "           perturb (what other words for a question change)\n"
+    "           perturb (what other words for a question change), precision (eviction with "
+    "packing\n"
+    "           beyond the sum of both), models (rankings on the models of the study)\n"
     "  import   adds the samples of results; those that are there already stay\n"
     "  check    verifies the whole file, and brings an older schema up to date\n\n"
     "  --format F     json, csv, jsonl, lm-eval [json]\n"
@@ -54,6 +57,36 @@ static int unknown(const char *what, const char *word, const char *const *names,
     return kept_usage("study", "unknown %s '%s'", what, word);
 }
 
+/* Views that are computed from a whole setting and are no columns of its cells. */
+static const struct {
+    const char *name;
+    kept_status (*make)(const json_t *doc, json_t **out, kept_error *err);
+    kept_status (*print)(const json_t *list, FILE *out);
+} views[] = {{"length", kept_decay, kept_report_decay},
+             {"perturb", kept_drift, kept_report_drift},
+             {"precision", kept_precision, kept_report_precision}};
+enum { N_VIEWS = sizeof views / sizeof *views };
+
+static int view_of(const char *columns)
+{
+    for (int i = 0; columns && i < N_VIEWS; i++)
+        if (!strcmp(columns, views[i].name))
+            return i;
+    return -1;
+}
+
+static int unknown_columns(const char *columns)
+{
+    const char *names[32];
+    int n;
+    const char *const *sets = kept_report_column_sets(&n);
+    memcpy(names, sets, (size_t)n * sizeof *names);
+    for (int i = 0; i < N_VIEWS; i++)
+        names[n++] = views[i].name;
+    names[n++] = "models";
+    return unknown("set of columns", columns, names, n);
+}
+
 static int add_word(study_args *s, const char *word)
 {
     if (!s->action)
@@ -72,8 +105,6 @@ static int parse(study_args *s, int argc, char **argv)
 {
     static const kept_flag flags[] = {
         {"format", true}, {"out", true}, {"setting", true}, {"columns", true}};
-    int n_sets;
-    const char *const *sets = kept_report_column_sets(&n_sets);
     kept_args a = {argc, argv, 1, false, NULL};
     int code = -1;
     for (int f; code < 0 && (f = kept_args_next(&a, flags, 4)) != KEPT_ARG_END;) {
@@ -102,8 +133,8 @@ static int parse(study_args *s, int argc, char **argv)
         code = kept_usage("study", "the study's FILE is missing");
     if (code < 0)
         code = unknown("format", s->format, formats, 4);
-    if (code < 0 && s->columns && strcmp(s->columns, "length") && strcmp(s->columns, "perturb"))
-        code = unknown("set of columns", s->columns, sets, n_sets);
+    if (code < 0 && s->columns)
+        code = unknown_columns(s->columns);
     if (code < 0 && !strcmp(s->format, "lm-eval") && !s->out)
         code = kept_usage("study", "--format lm-eval writes a folder: --out FOLDER");
     if (code < 0 && !strcmp(s->action, "import") && !s->n_results)
@@ -165,21 +196,55 @@ static kept_status export(const study_args *a, kept_store *s, kept_error *err)
     return st;
 }
 
+/* The latest setting of every model of the study. */
+static kept_status models_of(kept_store *s, json_t *docs[KEPT_MOST_MODELS], int *n, kept_error *err)
+{
+    json_t *all = NULL, *g, *seen = json_object();
+    kept_status st = kept_store_list(s, &all, err);
+    *n = 0;
+    for (size_t i = json_array_size(all); !st && i-- > 0 && *n < KEPT_MOST_MODELS;) {
+        g = json_array_get(all, i);
+        const char *sha = json_string_value(json_object_get(g, "sha256"));
+        if (!sha || json_object_get(seen, sha))
+            continue;
+        json_object_set_new(seen, sha, json_true());
+        st = kept_store_export(s, json_integer_value(json_object_get(g, "id")), &docs[*n], err);
+        *n += !st;
+    }
+    json_decref(all);
+    json_decref(seen);
+    return st;
+}
+
+static kept_status show_models(kept_store *s, kept_error *err)
+{
+    json_t *docs[KEPT_MOST_MODELS], *list = NULL;
+    int n;
+    kept_status st = models_of(s, docs, &n, err);
+    if (!st)
+        st = kept_scale(docs, n, &list, err);
+    if (!st)
+        (void)kept_report_scale(list, stdout);
+    for (int i = 0; i < n; i++)
+        json_decref(docs[i]);
+    json_decref(list);
+    return st;
+}
+
 static kept_status show(const study_args *a, kept_store *s, kept_error *err)
 {
-    json_t *doc = NULL;
+    const int view = view_of(a->columns);
+    json_t *doc = NULL, *list = NULL;
+    if (a->columns && !strcmp(a->columns, "models"))
+        return show_models(s, err);
     kept_status st = kept_store_export(s, a->setting, &doc, err);
-    const bool length = a->columns && !strcmp(a->columns, "length");
-    if (!st && (length || (a->columns && !strcmp(a->columns, "perturb")))) {
-        json_t *list = NULL;
-        st = length ? kept_decay(doc, &list, err) : kept_drift(doc, &list, err);
-        if (!st)
-            (void)(length ? kept_report_decay(list, stdout) : kept_report_drift(list, stdout));
-        json_decref(list);
-    } else if (!st && a->columns)
+    if (!st && view >= 0 && !(st = views[view].make(doc, &list, err)))
+        (void)views[view].print(list, stdout);
+    else if (!st && a->columns)
         (void)kept_report_columns(doc, a->columns, stdout);
     else if (!st)
         (void)kept_report_table(doc, stdout, NULL);
+    json_decref(list);
     json_decref(doc);
     return st;
 }

@@ -1,10 +1,12 @@
-/* cal_bits: how much every KV head minds each form, for the codec `calibrated`: the squares of what
- * the outputs of its last queries lose when its full pages are stored so, as a part of the squares
- * of the outputs of its layer. One head at a time: the queries are those of the exact cache.
+/* cal_bits: how much the model minds each form of every KV head, for the codec `calibrated`.
+ *
+ * A layer: the KL of a text's last 16th to the full cache when the pages of that layer alone are
+ * stored as rot3. A head: its part of that, by the squares of what the outputs of its last queries
+ * lose in a form, over the exact cache, beside what all heads of the layer lose in rot3.
  */
 #include "train/job.h"
 
-#include "kern/kern.h"
+#include "model/engine.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -26,7 +28,9 @@ static const kept_score eyes = {.part = {.abi = KEPT_POLICY_ABI, .name = "bits"}
 
 typedef struct bits {
     double *lost[2]; /* [N_FORMS][n_layers][n_heads] squares; the second of documents held out */
-    double *all[2];  /* [n_layers] */
+    double *kl[2];   /* [n_layers] sums over documents */
+    double *n[2];    /* [1] documents */
+    float *full;     /* [tail][n_vocab] logits of the full cache */
     bool held;
     float *key, *turned;    /* [n][D], [D][n] of the head as it is stored; n = length */
     float *row;             /* [P64][D] values of a page, or queries */
@@ -34,6 +38,11 @@ typedef struct bits {
     float *exact, *out;     /* [G][QUERIES][D], [QUERIES][D] */
     uint8_t *page, *packed; /* F16 pages */
 } bits;
+
+static int tail(const kept_train_job *j)
+{
+    return j->length / 16;
+}
 
 static size_t n_kv(const kept_train_job *j)
 {
@@ -48,6 +57,7 @@ static void close_bits(kept_train_job *j)
     free(b->key);
     free(b->turned);
     free(b->row);
+    free(b->full);
     free(b->prob);
     free(b->exact);
     free(b->out);
@@ -58,14 +68,15 @@ static void close_bits(kept_train_job *j)
 
 static kept_status open_bits(kept_train_job *j, kept_error *err)
 {
-    static const char *const name[2][2] = {{"lost", "all"}, {"held-lost", "held-all"}};
+    static const char *const name[2][3] = {{"lost", "kl", "n"}, {"held-lost", "held-kl", "held-n"}};
     const size_t n = (size_t)j->length, D = (size_t)j->head_size;
     bool ok = true;
     bits *b = j->own = kept_calloc(1, sizeof *b);
     for (int i = 0; i < 2 && b; i++) {
         b->lost[i] = kept_train_state(j, name[i][0], N_FORMS * n_kv(j), sizeof(double));
-        b->all[i] = kept_train_state(j, name[i][1], (size_t)j->n_layers, sizeof(double));
-        ok = ok && b->lost[i] && b->all[i];
+        b->kl[i] = kept_train_state(j, name[i][1], (size_t)j->n_layers, sizeof(double));
+        b->n[i] = kept_train_state(j, name[i][2], 1, sizeof(double));
+        ok = ok && b->lost[i] && b->kl[i] && b->n[i];
     }
     if (b) {
         b->key = kept_calloc(n * D, sizeof *b->key);
@@ -74,11 +85,12 @@ static kept_status open_bits(kept_train_job *j, kept_error *err)
         b->prob = kept_calloc(QUERIES * n, sizeof *b->prob);
         b->exact = kept_calloc((size_t)j->group * QUERIES * D, sizeof *b->exact);
         b->out = kept_calloc(QUERIES * D, sizeof *b->out);
+        b->full = kept_calloc((size_t)tail(j) * (size_t)j->info->n_vocab, sizeof *b->full);
         b->page = kept_aligned(64, kept_page_bytes((int)D));
         b->packed = kept_aligned(64, kept_page_bytes((int)D));
     }
-    return b && ok && b->key && b->turned && b->row && b->prob && b->exact && b->out && b->page &&
-                   b->packed
+    return b && ok && b->key && b->turned && b->row && b->prob && b->exact && b->out && b->full &&
+                   b->page && b->packed
                ? KEPT_OK
                : kept_fail(err, KEPT_NOMEM, "no memory for what heads lose");
 }
@@ -144,8 +156,6 @@ static void see(void *ctx, const kept_view *v, int head)
     for (int g = 0; g < v->group; g++) {
         float *exact = b->exact + (size_t)g * QUERIES * D;
         attend(b, v, h, g, exact);
-        for (size_t i = 0; i < m; i++)
-            b->all[b->held][v->layer] += (double)exact[i] * (double)exact[i];
     }
     for (int f = 0; f < N_FORMS; f++) {
         double lost = 0;
@@ -160,6 +170,32 @@ static void see(void *ctx, const kept_view *v, int head)
     }
 }
 
+/* The text goes on from base, with a layer in rot3 (-1: the full cache). */
+static kept_status branch(kept_train_job *j, kept_seq *base, int layer, const int32_t *tokens,
+                          kept_error *err)
+{
+    bits *b = j->own;
+    kept_seq *seq = NULL;
+    kept_status st = kept_seq_fork(base, NULL, NULL, j->o->seed, &seq, err);
+    for (int h = 0; h < j->n_heads && layer >= 0 && !st; h++)
+        if (kept_cache_pack(seq->cache, layer, h, (kept_codecs){KEPT_ROT3, KEPT_ROT3}, 0, NULL))
+            st = kept_fail(err, KEPT_FULL, "no room for packed pages");
+    kept_item it = {.seq = seq,
+                    .tokens = tokens + j->length - tail(j),
+                    .n_tokens = tail(j),
+                    .n_logits = tail(j),
+                    .prefill = true};
+    if (!st)
+        st = kept_engine_forward(j->engine, &it, 1, err);
+    const float *logits = st ? NULL : kept_engine_logits(j->engine);
+    if (!st && layer < 0)
+        memcpy(b->full, logits, (size_t)tail(j) * (size_t)j->info->n_vocab * sizeof *logits);
+    else if (!st)
+        b->kl[b->held][layer] += kept_fit_kl(b->full, logits, tail(j), j->info->n_vocab);
+    kept_seq_free(seq);
+    return st;
+}
+
 static kept_status document(kept_train_job *j, int i, bool held, const int32_t *tokens,
                             kept_error *err)
 {
@@ -170,37 +206,57 @@ static kept_status document(kept_train_job *j, int i, bool held, const int32_t *
     kept_status st = kept_train_seq(j, &seq, err);
     if (st)
         return st;
-    st = kept_train_feed(j, seq, tokens, j->length, err);
+    st = kept_train_feed(j, seq, tokens, j->length - tail(j), err);
     if (!st)
-        st = kept_train_tick(j, 0.5, err);
+        st = kept_train_tick(j, 0.3, err);
     if (!st)
         st = kept_train_look(j, seq, true, see, b, err);
+    for (int l = -1; l < j->n_layers && !st; l++) {
+        if (l < 0 || !j->info->windowed[l])
+            st = branch(j, seq, l, tokens, err);
+        if (!st)
+            st = kept_train_tick(j, 0.4 + 0.6 * (l + 1) / (j->n_layers + 1), err);
+    }
+    *b->n[held] += !st;
     kept_seq_free(seq);
     return st;
 }
 
+/* What heads lose in form f, in nats: [n_layers][n_heads] into x. Returns the sum. */
+static double losses(const kept_train_job *j, int side, size_t f, float *x)
+{
+    enum { REFERENCE = 2 }; /* rot3 */
+    const bits *b = j->own;
+    const size_t heads = (size_t)j->n_heads, all = n_kv(j);
+    double sum = 0;
+    for (size_t l = 0; l < (size_t)j->n_layers; l++) {
+        const double kl = b->kl[side][l] / fmax(1, *b->n[side]);
+        double layer = 0;
+        for (size_t h = 0; h < heads; h++)
+            layer += b->lost[side][REFERENCE * all + l * heads + h];
+        for (size_t h = l * heads; h < (l + 1) * heads; h++) {
+            x[h] = layer > 0 ? (float)(kl * b->lost[side][f * all + h] / layer) : 0;
+            sum += x[h];
+        }
+    }
+    return sum;
+}
+
 static kept_status finish(kept_train_job *j, kept_trained *out, kept_error *err)
 {
-    const bits *b = j->own;
     const size_t all = n_kv(j);
     float *x = kept_calloc(2 * all + 1, sizeof *x), *y = x ? x + all : NULL;
     int32_t *work = kept_calloc(4 * all + 1, sizeof *work);
     kept_status st = x && work ? KEPT_OK : kept_fail(err, KEPT_NOMEM, "no memory for heads");
     for (size_t f = 0; f < N_FORMS && !st; f++) {
         const char *name = kept_codec_get(form[f])->name;
-        double mean = 0;
+        const double sum = losses(j, 0, f, x);
         char key[40];
-        for (size_t h = 0; h < all; h++) {
-            const double whole = b->all[0][h / (size_t)j->n_heads];
-            const double held = b->all[1][h / (size_t)j->n_heads];
-            x[h] = whole > 0 ? (float)(b->lost[0][f * all + h] / whole) : 0;
-            y[h] = held > 0 ? (float)(b->lost[1][f * all + h] / held) : 0;
-            mean += x[h] / (double)j->n_layers; /* heads of a layer add up */
-        }
+        losses(j, 1, f, y);
         st = kept_trained_put(out, name, x, all, err);
         snprintf(key, sizeof key, "lost-%s", name);
         if (!st)
-            st = kept_train_note(out, err, key, "%.6f", mean);
+            st = kept_train_note(out, err, key, "%.6f", sum);
         snprintf(key, sizeof key, "held-out-spearman-%s", name);
         if (!st)
             st = kept_train_note(out, err, key, "%.4f", kept_fit_spearman(x, y, (int)all, work));
@@ -214,12 +270,13 @@ const kept_trainer kept_trainer_bits = {
     .kind = {.name = "bits",
              .calibrates = true,
              .reads_text = true,
-             .summary = "how much of a layer's output each KV head loses in q8, rot4, rot3, rot2",
+             .summary = "what the model's output loses with each KV head in q8, rot4, rot3, rot2",
              .paper = "",
              .deviations = "",
              .n_tokens = 4096,
              .length = 1024},
     .n_held = 2,
+    .n_seqs = 2,
     .eyes = &eyes,
     .open = open_bits,
     .document = document,

@@ -77,28 +77,6 @@ static kept_status go_on(kept_train_job *j, kept_seq *seq, const int32_t *tokens
     return st;
 }
 
-static double log_sum(const float *x, int n)
-{
-    double top = x[0], sum = 0;
-    for (int i = 1; i < n; i++)
-        top = fmax(top, x[i]);
-    for (int i = 0; i < n; i++)
-        sum += exp(x[i] - top);
-    return top + log(sum);
-}
-
-/* Mean KL of q to p over the scored tokens, in nats. */
-static double mean_kl(const float *p, const float *q, int n_vocab, int n)
-{
-    double sum = 0;
-    for (int t = 0; t < n; t++, p += n_vocab, q += n_vocab) {
-        const double a = log_sum(p, n_vocab), b = log_sum(q, n_vocab);
-        for (int i = 0; i < n_vocab; i++)
-            sum += exp(p[i] - a) * (p[i] - a - (q[i] - b));
-    }
-    return sum / n;
-}
-
 /* One sequence that goes on from base under a strategy (NULL: full). */
 static kept_status branch(kept_train_job *j, kept_seq *base, const kept_strategy *strategy,
                           const int32_t *tokens, double *kl, kept_error *err)
@@ -113,7 +91,7 @@ static kept_status branch(kept_train_job *j, kept_seq *base, const kept_strategy
     if (!st)
         st = go_on(j, seq, tokens, &logits, err);
     if (!st && strategy)
-        *kl += mean_kl(s->full, logits, j->info->n_vocab, scored(j));
+        *kl += kept_fit_kl(s->full, logits, scored(j), j->info->n_vocab);
     else if (!st)
         memcpy(s->full, logits, n * sizeof *logits);
     kept_seq_free(seq);

@@ -129,3 +129,24 @@ void kept_fit_rank(kept_fit_ranked *r, int n)
     if (n > 0)
         qsort(r, (size_t)n, sizeof *r, by_rank);
 }
+
+static double log_sum(const float *x, int n)
+{
+    double top = x[0], sum = 0;
+    for (int i = 1; i < n; i++)
+        top = fmax(top, x[i]);
+    for (int i = 0; i < n; i++)
+        sum += exp(x[i] - top);
+    return top + log(sum);
+}
+
+double kept_fit_kl(const float *p, const float *q, int n, int n_vocab)
+{
+    double sum = 0;
+    for (int t = 0; t < n; t++, p += n_vocab, q += n_vocab) {
+        const double a = log_sum(p, n_vocab), b = log_sum(q, n_vocab);
+        for (int i = 0; i < n_vocab; i++)
+            sum += exp(p[i] - a) * (p[i] - a - (q[i] - b));
+    }
+    return sum / n;
+}

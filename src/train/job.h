@@ -89,6 +89,8 @@ void kept_fit_adam(float *w, const float *grad, float *m1, float *m2, size_t n, 
 /* Spearman's rank correlation of two rows (mean ranks on ties); work [4 n]. 0 if one is constant.
  */
 double kept_fit_spearman(const float *a, const float *b, int n, int32_t *work);
+/* Mean over n rows of logits [n][n_vocab] of the KL of q's distribution to p's, in nats. */
+double kept_fit_kl(const float *p, const float *q, int n, int n_vocab);
 /* Orders r [n] from the highest score down, the higher `at` first among equals. */
 typedef struct kept_fit_ranked {
     float score;
