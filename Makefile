@@ -99,7 +99,7 @@ demo: setup
 	@scripts/demo.sh
 ## check      set up, build, and run every test
 check: all tests
-	@scripts/setup.sh model text || true
+	@scripts/setup.sh model text readers || true
 	@scripts/check.sh
 ## tests      build the tests without running them
 tests: $(TESTS)

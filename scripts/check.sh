@@ -4,8 +4,8 @@
 # A test is a program $BUILD/tests/test_* or a script tests/test_*.sh or tests/cli/*.sh. It prints
 # "ok NAME" or "FAIL NAME" per case and "skip REASON" for what it could not do here, and exits 0, 1,
 # or 77 for skipped. Arguments: names of tests to run, such as test_kern (default: all).
-# Environment for tests: KEPT (the program), KEPT_SOURCE, KEPT_BUILD, and KEPT_MODEL and KEPT_TEXT if
-# they are there. TEST_TIMEOUT seconds each (300), JOBS at a time (2).
+# Environment for tests: KEPT (the program), KEPT_SOURCE, KEPT_BUILD, and KEPT_MODEL, KEPT_TEXT and
+# KEPT_READERS (a folder of Python packages) if they are there. TEST_TIMEOUT seconds each (300), JOBS at a time (2).
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 . scripts/lib.sh
@@ -15,6 +15,7 @@ KEPT=$KEPT_BUILD/kept
 KEPT_SOURCE=$PWD
 export KEPT KEPT_BUILD KEPT_SOURCE
 if [ -s "$kept_model" ]; then export KEPT_MODEL=${KEPT_MODEL:-$kept_model}; fi
+if [ -d "$kept_readers" ]; then export KEPT_READERS=$kept_readers; fi
 if [ -s "$kept_text" ]; then export KEPT_TEXT=${KEPT_TEXT:-$kept_text}; fi
 # Two tests at a time on two cores: a thread that waits must not spin.
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}

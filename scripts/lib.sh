@@ -7,6 +7,7 @@ kept_default_model=smollm2-135m
 {
     kept_text=$kept_cache/text/kjv.txt
     kept_model=$kept_cache/models/$kept_default_model.gguf
+    kept_readers=$kept_cache/readers/lm-eval-0.4.13
 }
 
 say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }

@@ -7,6 +7,7 @@
 #                                llama          libllama + ggml; writes $BUILD/deps.mk for make
 #                                model          the default model, through $BUILD/kept pull
 #                                text           the public-domain text that the demo reads
+#                                readers        pandas and lm-eval, which read exports in tests
 #                                isa            prints what llama.cpp would be built for, and where
 #
 # Environment: BUILD (build), KEPT_CACHE, KEPT_LLAMA_PREFIX (an installed pair to use),
@@ -29,6 +30,7 @@ llama_min=0.5
 plots_package=vl-convert-python==1.9.0
 plots_sha256=3425bd951a44d478d0505c6b5d1e8d57656b6e9a4da7bfe88a718ce61d76e572
 plots=$kept_cache/plots/${plots_sha256:0:12}.js
+readers_package=lm_eval==0.4.13 # beside kept_readers of lib.sh
 cpuinfo=${KEPT_CPUINFO:-/proc/cpuinfo} # another file: only for tests
 ggml_min=0.25
 
@@ -114,6 +116,29 @@ sys.stdout.buffer.write(v.javascript_bundle().encode())' >"$tmp/js" 2>>"$tmp/log
     }
     mkdir -p "${plots%/*}"
     mv "$tmp/js" "$plots"
+)
+
+# ---- readers --------------------------------------------------------------------------------
+
+# Packages that read what `kept study export` writes: for tests alone. Never fails, and gives up after
+# two minutes: the tests then say what they could not do.
+step_readers() (
+    [ -d "$kept_readers" ] && return
+    { have python3 && have_pip; } || return 0
+    lock readers
+    [ -d "$kept_readers" ] && return
+    tmp=$(mktemp -d "$kept_cache/readers.XXXXXX")
+    trap 'rm -rf "$tmp"' EXIT
+    pip=(timeout 120 python3 -m pip -q --no-input --disable-pip-version-check --retries 1 --timeout 20
+        install --no-cache-dir --only-binary :all: --target "$tmp/p")
+    say "getting pandas and lm-eval (80 MB), for tests of exports"
+    { "${pip[@]}" pandas numpy requests pyyaml jinja2 pytablewriter &&
+        "${pip[@]}" --no-deps $readers_package; } >"$tmp/log" 2>&1 || {
+        say "could not get them with pip; tests of exports skip them ($(tail -n 1 "$tmp/log"))"
+        return 0
+    }
+    mkdir -p "${kept_readers%/*}"
+    mv "$tmp/p" "$kept_readers"
 )
 
 # ---- llama ----------------------------------------------------------------------------------
@@ -352,13 +377,13 @@ step_text() {
     rm -rf "$dir/deb"
 }
 
-[ $# -gt 0 ] || die "usage: scripts/setup.sh packages|lint-packages|plots|llama|model|text|isa..."
+[ $# -gt 0 ] || die "usage: scripts/setup.sh packages|lint-packages|plots|llama|model|text|readers|isa..."
 for step in "$@"; do
     case $step in
     packages) step_packages missing_packages ;;
     lint-packages) step_packages missing_lint_packages ;;
-    plots | llama | model | text) "step_$step" ;;
+    plots | llama | model | text | readers) "step_$step" ;;
     isa) llama_isa && llama_home && llama_options ;;
-    *) die "unknown step $step; there are packages, lint-packages, plots, llama, model, text and isa" ;;
+    *) die "unknown step $step; there are packages, lint-packages, plots, llama, model, text, readers and isa" ;;
     esac
 done

@@ -45,8 +45,8 @@ doctored() {
 expect study-doctored doctored
 command -v python3 >/dev/null || { echo "skip python3 is missing"; finish; }
 others_read() {
-    python3 - "$work" <<'PY'
-import csv, glob, json, math, sys
+    PYTHONPATH=${KEPT_READERS:-} python3 - "$work" <<'PY'
+import csv, glob, json, math, re, sys
 work = sys.argv[1]
 doc = json.load(open(work + "/r.json"))
 lines = [json.loads(x) for x in open(work + "/r.jsonl")]
@@ -82,6 +82,26 @@ except ImportError:
 else:
     frame = pandas.read_json(work + "/r.jsonl", lines=True)
     assert frame.groupby("strategy").score.mean().shape == (3,)
+    for x in glob.glob(work + "/lm/*/samples_*.jsonl"):
+        frame = pandas.read_json(x, lines=True)
+        assert len(frame) == 2 and frame.exact_match.between(0, 1).all()
+try:
+    import lm_eval.utils as harness
+except ImportError:
+    print("skip lm-eval is not here")
+else:
+    for folder in folders:
+        names = glob.glob(folder + "/*")
+        name = harness.get_latest_filename(harness.get_results_filenames(names))
+        results = json.load(open(name))
+        (task, r), = results["results"].items()
+        sample, = harness.get_sample_results_filenames(names)
+        found = harness.get_file_task_name(sample.split("/")[-1])
+        assert re.sub(r"\W|_", "", found) == re.sub(r"\W|_", "", task), (found, task) # a file's name is not the label
+        table = harness.make_table(results)
+        cells = [x.strip() for x in table.splitlines()[2].split("|")]
+        assert cells[1] == task and cells[5] == "exact_match", table
+        assert abs(float(cells[7]) - r["exact_match,none"]) < 1e-4, table
 PY
 }
 others_read >"$work/py" 2>&1
