@@ -2,6 +2,7 @@
  * water-filling of the components' variances promises at the rate that was paid, less what a
  * scalar quantiser loses to that bound; keys are un-rotated first; extremes stay finite. */
 #include "engine_util.h"
+#include "kept/trained.h"
 #include "mkgguf.h"
 #include "model/engine.h"
 #include "test.h"
@@ -370,6 +371,69 @@ static void other_strategies(void)
     }
 }
 
+/* A trained file whose directions are cosines, in an order that `turn` says. */
+static kept_trained *directions(int turn)
+{
+    static const char *const names[] = {"k", "v", "flat", "k2", "v2", "k4", "v4"};
+    static float x[LAYERS * HEADS * D * D];
+    kept_trained *t = NULL;
+    char hex[65];
+    for (int i = 0; i < LAYERS * HEADS * D * D; i++) {
+        const int k = (i / D + turn) % D, d = i % D;
+        x[i] = (float)(cos(acos(-1.0) * (d + 0.5) * k / D) * sqrt((k ? 2.0 : 1.0) / D));
+    }
+    CHECK_INT(kept_model_sha256(model, hex, NULL), KEPT_OK);
+    CHECK_INT(kept_trained_new("basis", hex, &t, NULL), KEPT_OK);
+    for (int i = 0; i < 7; i++)
+        CHECK_INT(kept_trained_put(t, names[i], x, sizeof x / sizeof *x, NULL), KEPT_OK);
+    return t;
+}
+
+/* Components of a trained file are not stored with the sequence, and must be the same again. */
+static void calibrated_components(void)
+{
+    static dump before, after;
+    util_run r = start(), other = start();
+    kept_trained *t = directions(0), *u = directions(1);
+    kept_strategy *st = parse("full+park(bits=6,first=0,last=0,basis=calibrated)");
+    kept_strategy *own = parse("full+park(bits=6,first=0,last=0)");
+    kept_seq *s = NULL;
+    void *data = NULL;
+    size_t n = 0;
+    CHECK_INT(kept_seq_new(r.engine, st, NULL, 1, &s, &r.err), KEPT_ARGUMENT);
+    CHECK(strstr(r.err.text, "calibrate basis"));
+    CHECK_INT(kept_engine_add_trained(r.engine, t, &r.err), KEPT_OK);
+    CHECK_INT(kept_engine_add_trained(other.engine, u, &r.err), KEPT_OK);
+    s = begin(&r, st);
+    take(s, 1, 0, &before);
+    CHECK_INT(kept_seq_park(s, &data, &n, &r.err), KEPT_OK);
+    CHECK_INT(kept_seq_resume(other.engine, st, data, n, &s, &r.err), KEPT_ARGUMENT);
+    CHECK_INT(kept_seq_resume(r.engine, st, data, n, &s, &r.err), KEPT_OK);
+    take(s, 1, 0, &after);
+    const float *x = (const float *)before.x, *y = (const float *)after.x;
+    double square = 0, change[2] = {0};
+    for (int i = 0; i < 2 * N * D; i++) {
+        square += pow(x[i], 2);
+        change[0] += pow((double)x[i] - y[i], 2);
+    }
+    kept_seq_free(s);
+    s = begin(&r, own);
+    (void)rest(&r, own, &s);
+    take(s, 1, 0, &after);
+    for (int i = 0; i < 2 * N * D; i++)
+        change[1] += pow((double)x[i] - y[i], 2);
+    CHECK(change[0] > 0 && change[0] < 0.01 * square);
+    CHECK(change[0] < change[1]); /* bits that bases do not take are worth more here */
+    kept_seq_free(s);
+    free(data);
+    kept_engine_free(r.engine);
+    kept_engine_free(other.engine);
+    kept_strategy_free(st);
+    kept_strategy_free(own);
+    kept_trained_free(t);
+    kept_trained_free(u);
+}
+
 int main(void)
 {
     kept_error err;
@@ -388,6 +452,7 @@ int main(void)
     RUN(keys_are_unrotated);
     RUN(extremes);
     RUN(other_strategies);
+    RUN(calibrated_components);
     unlink(path);
     free(path);
     kept_model_free(model);

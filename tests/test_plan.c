@@ -226,6 +226,15 @@ static void wrong_outer(int n, int head_size, const float *x, size_t stride, flo
     cov[1] += 1;
 }
 
+/* Wrong over packed pages alone, with one query or with several. */
+static int wrong_queries;
+static void wrong_packed(const kept_attn_tile *t)
+{
+    real->attend(t);
+    if (t->codec && (t->n_q > 1) == (wrong_queries > 1))
+        t->acc[1] += wrong_queries > 1 ? 0.01f * t->l[0] : 0.2f * t->l[0];
+}
+
 static void kernels_that_are_wrong(void)
 {
     kept_kerncheck k;
@@ -245,6 +254,16 @@ static void kernels_that_are_wrong(void)
     bad = *real, bad.outer = wrong_outer;
     CHECK_INT(kept_kerncheck_verify(&bad, 64, 7, &k, NULL), KEPT_OK);
     CHECK_STR(k.failed, "outer");
+    k = (kept_kerncheck){.failed = NULL};
+    CHECK_INT(kept_packcheck_verify(real, 80, 7, &k, NULL), KEPT_OK);
+    CHECK(!k.failed && k.packed_error < 2e-5); /* this table rounds no query */
+    for (wrong_queries = 1; wrong_queries < 3; wrong_queries++) {
+        bad = *real, bad.attend = wrong_packed;
+        CHECK_INT(kept_packcheck_verify(&bad, 64, 7, &k, NULL), KEPT_OK);
+        CHECK_STR(k.failed, wrong_queries == 1 ? "attend, packed pages"
+                                               : "attend, packed pages, several queries");
+        k = (kept_kerncheck){.failed = NULL};
+    }
 }
 
 int main(void)

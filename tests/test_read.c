@@ -144,15 +144,28 @@ static double rocket_score(const float *key, const float *q, int d)
 
 enum { MAX, SUM, SOFT };
 
-/* Scores of n pages over the query heads q [group][d]. */
+/* What biases [64] (base 2) add to the score of a page: a bound takes the greatest, a mean key
+ * stands for the mean weight. */
+static double bias_score(page_score *fn, const float *bias, double scale)
+{
+    double most = -INFINITY, sum = 0;
+    for (int i = 0; i < 64; i++) {
+        most = fmax(most, bias[i]);
+        sum += exp2(bias[i]) / 64;
+    }
+    return (fn == mean_score ? log(sum) : most * log(2)) / scale;
+}
+
+/* Scores of n pages over the query heads q [group][d]. bias [n][64], or NULL. */
 static void naive_scores(page_score *fn, int gqa, const float *key, const float *q, int group,
-                         int d, int n, double scale, double *out)
+                         int d, int n, double scale, const float *bias, double *out)
 {
     double x[MAX_PAGES];
     for (int g = 0; g < group; g++) {
         double sum = 0;
         for (int p = 0; p < n; p++) {
-            x[p] = fn(key + (size_t)p * 64 * (size_t)d, q + g * d, d);
+            x[p] = fn(key + (size_t)p * 64 * (size_t)d, q + g * d, d) +
+                   (bias ? bias_score(fn, bias + 64 * p, scale) : 0);
             sum += exp(scale * x[p]);
         }
         for (int p = 0; p < n; p++) {
@@ -179,8 +192,11 @@ static void check_choices(const kept_seq *s, page_score *fn, int gqa, int n_read
         bool read[MAX_PAGES] = {false};
         CHECK(e->work.read[h] != SIZE_MAX);
         kept_cache_read(s->cache, layer, h, NULL, key, NULL);
+        static float bias[N_ALL];
+        if (s->bias_plane >= 0)
+            kept_cache_read_state(s->cache, layer, h, s->bias_plane, bias);
         naive_scores(fn, gqa, key, q + h * group * d, group, d, pages - 1, e->model->attn_scale,
-                     score);
+                     s->bias_plane < 0 ? NULL : bias, score);
         for (int i = 0; i < n_read; i++) {
             CHECK(list[i] < pages && (!i || list[i] > list[i - 1]));
             read[list[i]] = true;
@@ -208,6 +224,8 @@ static void choices_are_the_formulas(void)
         {"full+landmarks(share=0.55)", mean_score, SOFT, 5},
         {"full+landmarks(gqa=max,pages=2)", mean_score, MAX, 2},
         {"full+rocket(share=0.5)", rocket_score, SUM, 4},
+        {"snapkv+summary+quest(share=0.5,skip=0)@98%", quest_score, MAX, 4}, /* biases */
+        {"snapkv+summary+landmarks(share=0.5)@98%", mean_score, SOFT, 4},
     };
     static const int sizes[] = {64, 80, 128};
     const kept_capture recent = {.n_recent = 1};
@@ -217,6 +235,11 @@ static void choices_are_the_formulas(void)
         for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
             kept_strategy *st;
             kept_seq *s = prompted(&r, &f, all[i].spec, &recent, &st);
+            for (int l = 0; l < 2 && s->bias_plane >= 0; l++) /* large ones, which decide */
+                for (int h = 0; h < f.info->n_kv_heads; h++)
+                    for (int t = 0; t < kept_cache_n(s->cache, l, h); t++)
+                        kept_cache_set_state(s->cache, l, h, s->bias_plane, t,
+                                             (float)(t % 97 == h ? 5 + t % 7 : -(t % 3)));
             free(decode(&r, &f, s, 3));
             check_choices(s, all[i].fn, all[i].gqa, all[i].n_read);
             kept_seq_free(s);
@@ -225,6 +248,80 @@ static void choices_are_the_formulas(void)
         kept_engine_free(r.engine);
         fix_end(&f);
     }
+}
+
+/* Layers that do not choose read what the last one chose, as long as a head holds as many pages. */
+static void layers_share_a_choice(void)
+{
+    fixture f = fix_new("llama", 5, 64);
+    util_run r = start(&f, 2);
+    kept_strategy *st[2];
+    kept_seq *s[2];
+    kept_account a[2];
+    const int n_kv = f.info->n_kv_heads;
+    const char *const specs[] = {"full+quest(share=0.5,skip=1,every=3)",
+                                 "full+quest(share=0.5,skip=1)"};
+    for (int i = 0; i < 2; i++) {
+        s[i] = prompted(&r, &f, specs[i], NULL, &st[i]);
+        free(decode(&r, &f, s[i], 1));
+        kept_seq_account(s[i], &a[i]);
+        /* Layer 1 reads all before it in both, so it chooses alike; layer 4 is the next to. */
+        if (i == 0)
+            for (int h = 0; h < n_kv; h++)
+                CHECK_INT(r.engine->work.chosen[h], 4);
+    }
+    /* Notes of 7 pages, judged in layers 1 and 4 in place of 1, 2, 3 and 4. */
+    CHECK_INT(a[1].read_bytes - a[0].read_bytes, (uint64_t)(2 * n_kv * 7 * 256));
+    for (int i = 0; i < 2; i++) {
+        kept_seq_free(s[i]);
+        kept_strategy_free(st[i]);
+    }
+    /* Layer 2 (of 0, 1, 2) has no choice of its own: its list is that of layer 1. */
+    fix_end(&f);
+    kept_engine_free(r.engine);
+    f = fix_new("llama", 3, 64);
+    r = start(&f, 1);
+    s[0] = prompted(&r, &f, "full+quest(share=0.5,skip=1,every=2)", NULL, &st[0]);
+    free(decode(&r, &f, s[0], 1));
+    for (int h = 0; h < n_kv; h++) {
+        const int32_t *list = r.engine->reads + r.engine->work.read[h];
+        const int32_t *known = r.engine->chosen + (size_t)h * r.engine->chosen_stride;
+        CHECK_INT(r.engine->work.chosen[h], 1);
+        CHECK(!memcmp(list, known, 4 * sizeof *list));
+        CHECK_INT(list[3], 7);
+    }
+    kept_seq_free(s[0]);
+    kept_strategy_free(st[0]);
+    kept_engine_free(r.engine);
+    fix_end(&f);
+}
+
+/* Values that nobody weighs: fewer bytes, and nearly the same logits. */
+static void values_left_out(void)
+{
+    fixture f = fix_new("llama", 3, 64);
+    util_run r = start(&f, 2);
+    static const char *const specs[] = {"full", "full+sparse-v(below=60)",
+                                        "full+sparse-v(below=2)"};
+    float *out[3];
+    kept_account a[3];
+    for (int i = 0; i < 3; i++) {
+        kept_strategy *st;
+        kept_seq *s = prompted(&r, &f, specs[i], NULL, &st);
+        out[i] = decode(&r, &f, s, 4);
+        kept_seq_account(s, &a[i]);
+        kept_seq_free(s);
+        kept_strategy_free(st);
+    }
+    const size_t size = 4 * (size_t)r.n_vocab * sizeof *out[0];
+    CHECK(!memcmp(out[0], out[1], size)); /* no page is as idle as that */
+    CHECK_INT(a[0].read_bytes, a[1].read_bytes);
+    CHECK(memcmp(out[0], out[2], size));
+    CHECK(a[2].read_bytes < a[0].read_bytes && a[2].read_bytes >= a[0].read_bytes / 2);
+    for (int i = 0; i < 3; i++)
+        free(out[i]);
+    kept_engine_free(r.engine);
+    fix_end(&f);
 }
 
 /* ---- what is attended to --------------------------------------------------------------------- */
@@ -438,6 +535,8 @@ int main(void)
     RUN(refusals);
     RUN(pick_takes_the_best);
     RUN(choices_are_the_formulas);
+    RUN(layers_share_a_choice);
+    RUN(values_left_out);
     RUN(attends_to_these_alone);
     RUN(bits);
     RUN(accounts);

@@ -213,7 +213,7 @@ static void test_spellings(void)
     check_spelling("streaming(position=original,sinks=8)+decode(every=16)@512",
                    "recency+protect(sinks=8,recent=0)+decode(every=16)@512", NULL);
     check_spelling("quest(pages=8)+full", "full+quest(pages=8)",
-                   "full+quest(share=0.125,pages=8,skip=2,gqa=max)");
+                   "full+quest(share=0.125,pages=8,skip=2,gqa=max,every=1)");
     check_spelling("full+all", "full", "full");
     check_spelling("rocketkv@25%", "snapkv(kernel=63)+rocket(share=0.25)@25%", NULL);
     check_spelling("pyramidkv@12.5%", "snapkv+pyramid@12.5%", NULL);

@@ -13,13 +13,19 @@
 #define KEPT_KERNCHECK_GROUP 4 /* query heads per KV head in verification and timings */
 
 typedef struct kept_kerncheck {
-    const char *failed; /* first function that is wrong: "attend", ..., NULL: all are right */
-    double error;       /* largest attention error relative to the largest |V| */
-    double mass_error;  /* largest mass error relative to the mass of a slot's row sum */
+    const char *failed;   /* first function that is wrong: "attend", ..., NULL: all are right */
+    double error;         /* largest attention error relative to the largest |V| */
+    double mass_error;    /* largest mass error relative to the mass of a slot's row sum */
+    double packed_error;  /* of one query over packed pages, beside what they hold */
+    double widened_error; /* of several */
 } kept_kerncheck;
 
 /* head_size 64, 80, 96, 128 or 256. NOMEM. A wrong result is not a failure: see out->failed. */
 kept_status kept_kerncheck_verify(const kept_kern *kern, int head_size, uint64_t seed,
+                                  kept_kerncheck *out, kept_error *err);
+
+/* The same for packed pages of every form whose rows are the slot's own numbers; adds to *out. */
+kept_status kept_packcheck_verify(const kept_kern *kern, int head_size, uint64_t seed,
                                   kept_kerncheck *out, kept_error *err);
 
 typedef struct kept_kerntime {

@@ -10,6 +10,8 @@
 #include <string.h>
 
 #define PAGE_SLOTS   64
+#define REGION_PAGES 32             /* f16 pages' bytes that pages of one size come in */
+#define PACKED_SIZES 4              /* different sizes of pages of one strategy */
 #define SPARE_SLOTS  2 * PAGE_SLOTS /* per head: a half-used last page, a copied shared page */
 #define MEMORY_SHARE 0.7            /* of the free memory: what the pool may take at most */
 
@@ -274,11 +276,42 @@ static double pages(const kept_job *j, double slots)
     return sum;
 }
 
+/* What a variant holds besides the shared prefix once its prompt is in, in F16 pages; *more: what
+ * it holds on top of that while it evicts and packs, before all pages are as they will be stored.
+ */
+static double own_pages(const kept_job *j, const kept_variant *x, double *more)
+{
+    const kept_model_info *m = j->info;
+    const double heads = (double)m->n_layers * m->n_kv_heads, after = j->max_tokens - j->max_prefix;
+    const kept_strategy *s = x->strategy;
+    *more = 0;
+    /* Who only reads in another way shares all of the prefix; who is parked comes back with pages
+     * of his own. */
+    if (kept_strategy_is_idle(s) && !kept_strategy_rest(s).parks)
+        return pages(j, after + (x->own_prefill ? j->chunk : 0));
+    const int64_t slots =
+        kept_strategy_budget_slots(s, m->n_layers, m->n_kv_heads, m->head_size, j->max_tokens);
+    const double all = pages(j, (double)slots / heads + after + (x->own_prefill ? j->chunk : 0));
+    int n = 0; /* layers that evict: the others stay F16 */
+    for (int l = 0; l < m->n_layers; l++)
+        n += !m->windowed[l];
+    if (s->n_states || !kept_strategy_packs(s) || !n)
+        return all;
+    const double spends = kept_form_spends(s, n, m->n_kv_heads, m->head_size, j->max_tokens);
+    const uint64_t held = (uint64_t)((double)slots * n / m->n_layers);
+    const double bytes =
+        spends > 0 ? spends : (double)kept_strategy_bytes(s, n, m->n_kv_heads, m->head_size, held);
+    /* Pages of a size come in regions, of which one may be nearly empty. */
+    const double stored = bytes / (256.0 * m->head_size) + PACKED_SIZES * REGION_PAGES;
+    const double most = all - pages(j, after);
+    *more = most > stored ? most - stored : 0;
+    return stored < most ? all - most + stored : all;
+}
+
 kept_status kept_prepare_pool(kept_job *j, kept_error *err)
 {
     const kept_model_info *m = j->info;
-    double heads = (double)m->n_layers * m->n_kv_heads;
-    double after = j->max_tokens - j->max_prefix;
+    double after = j->max_tokens - j->max_prefix, most_more = 0;
     /* The shared prefix, the reference's and the floor's own tails, and those of copies. */
     double sum = pages(j, j->max_tokens) + 2 * pages(j, after);
     sum += pages(j, j->max_prefix / 8.0 + after); /* the short context */
@@ -293,16 +326,12 @@ kept_status kept_prepare_pool(kept_job *j, kept_error *err)
                                           j->max_prefix, err);
         if (s)
             return s;
-        /* Who only reads in another way shares all of the prefix; who is parked comes back with
-         * pages of his own. */
-        double budget =
-            kept_strategy_is_idle(x->strategy) && !kept_strategy_rest(x->strategy).parks
-                ? 0
-                : (double)kept_strategy_budget_slots(x->strategy, m->n_layers, m->n_kv_heads,
-                                                     m->head_size, j->max_tokens);
-        sum += pages(j, budget / heads + after + (x->own_prefill ? j->chunk : 0));
+        double more;
+        sum += own_pages(j, x, &more);
+        most_more = more > most_more ? more : most_more; /* one after the other */
         sum += x->whole ? (double)m->n_kv_heads * j->max_tokens / PAGE_SLOTS : 0;
     }
+    sum += most_more;
     double bytes = sum * PAGE_SLOTS * m->head_size * 4.0; /* K and V in f16 */
     double most = (double)kept_free_memory() * MEMORY_SHARE;
     if (j->o->pool_bytes) {

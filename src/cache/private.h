@@ -24,7 +24,7 @@ typedef struct pool_huge {
  * bytes of pages that were packed come back as whole regions for pages of any size. */
 #define REGION_PAGES   32
 #define REGION_WORDS   5  /* bitmap: a 2-bit page is an eighth of an F16 page, less than 320 fit */
-#define MAX_PAGE_SIZES 32 /* different page sizes of one pool */
+#define MAX_PAGE_SIZES 64 /* different page sizes of one pool */
 typedef struct pool_region {
     uint32_t bytes;              /* of its pages, 0: free */
     int32_t used;                /* pages in use */

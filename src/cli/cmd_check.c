@@ -41,6 +41,11 @@ static kept_status check_level(check *c, level *l, kept_error *err)
             if (st)
                 return st;
         }
+        kept_status packed = l->check[i].failed
+                                 ? KEPT_OK
+                                 : kept_packcheck_verify(kern, sizes[i], 1, &l->check[i], err);
+        if (packed)
+            return packed;
         c->wrong |= l->check[i].failed != NULL;
         kept_status st =
             c->quick ? KEPT_OK : kept_kerncheck_time(kern, sizes[i], CACHE_BYTES, &l->time[i], err);
@@ -93,10 +98,10 @@ static kept_status measure(check *c, kept_error *err)
 static void print_table(const check *c)
 {
     char size[32], huge[32];
-    printf("%-8s %5s  %-7s %9s %9s", "level", "head", "result", "error", "mass err");
+    printf("%-8s %5s  %-7s %8s %8s %8s", "level", "head", "result", "error", "mass err", "packed");
     if (!c->quick)
         printf(" %9s %9s %10s", "decode", "+ mass", "prefill");
-    printf("\n%-8s %5s  %-7s %9s %9s", "", "size", "", "(rel.)", "(rel.)");
+    printf("\n%-8s %5s  %-7s %8s %8s %8s", "", "size", "", "(rel.)", "(rel.)", "(rel.)");
     if (!c->quick)
         printf(" %9s %9s %10s", "ns/slot", "ns/slot", "GFLOP/s");
     putchar('\n');
@@ -104,8 +109,8 @@ static void print_table(const check *c)
         for (int i = 0; i < N_SIZES; i++) {
             const kept_kerncheck *k = &c->level[l].check[i];
             const kept_kerntime *t = &c->level[l].time[i];
-            printf("%-8s %5d  %-7s %9.1e %9.1e", c->level[l].name, sizes[i],
-                   k->failed ? "WRONG" : "ok", k->error, k->mass_error);
+            printf("%-8s %5d  %-7s %8.1e %8.1e %8.1e", c->level[l].name, sizes[i],
+                   k->failed ? "WRONG" : "ok", k->error, k->mass_error, k->packed_error);
             if (!c->quick)
                 printf(" %9.2f %9.2f %10.1f", t->decode_ns, t->decode_mass_ns, t->prefill_gflops);
             printf("%s%s\n", k->failed ? "  " : "", k->failed ? k->failed : "");
@@ -119,7 +124,8 @@ static void print_table(const check *c)
            kept_format_bytes(c->pool_bytes, size, sizeof size));
     printf(
         "\nError: against a softmax in double precision, relative to the largest value; mass: to "
-        "the\nslot's mass.");
+        "the\nslot's mass; packed: of one query, in integers, over pages of every codec, to what "
+        "they hold.");
     if (!c->quick)
         printf(" A slot is K and V of one KV head, read for %d query heads, on one\nthread, from "
                "%s of pages; best of several passes.",
@@ -134,6 +140,8 @@ static json_t *level_json(const check *c, const level *l, int i)
     json_t *j = json_pack("{ss si sb so* so* so*}", "level", l->name, "head_size", sizes[i], "ok",
                           k->failed == NULL, "failed", k->failed ? json_string(k->failed) : NULL,
                           "error", json_real(k->error), "mass_error", json_real(k->mass_error));
+    json_object_set_new(j, "packed_error", json_real(k->packed_error));
+    json_object_set_new(j, "widened_error", json_real(k->widened_error));
     if (!c->quick) {
         json_object_set_new(j, "decode_ns", json_real(t->decode_ns));
         json_object_set_new(j, "decode_mass_ns", json_real(t->decode_mass_ns));

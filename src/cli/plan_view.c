@@ -70,7 +70,7 @@ static void print_sizes(const kept_plan_view *v, FILE *out)
             fprintf(out, "%*s", COLUMN, kept_format_decimal(bytes, buf, sizeof buf));
         }
         fputc('\n', out);
-        if (row->kind != KEPT_PLAN_STRATEGY || kept_strategy_is_full(row->strategy))
+        if (row->kind != KEPT_PLAN_STRATEGY || kept_strategy_is_idle(row->strategy))
             continue;
         print_label(out, "  ", "peak, prompts one after another");
         for (int c = 0; c < v->n_contexts; c++) {
@@ -118,12 +118,13 @@ void kept_plan_print(const kept_plan_view *v, FILE *out)
     print_sizes(v, out);
     if (v->has_memory)
         print_fits(v, out);
-    fprintf(out,
-            "\nTokens: K = 1000, Ki = 1024. Bytes: kB = 1000. Strategies ('full' too): 16 bits, in "
-            "pages\nof 64 slots, with positions, state and lists, once the prompt is in (prefill "
-            "chunks of %d);\na strategy that evicts after prefill peaks above the full cache. "
-            "Buffers are not counted.\n",
-            v->chunk);
+    fprintf(
+        out,
+        "\nTokens: K = 1000, Ki = 1024. Bytes: kB = 1000. Strategies ('full' too): 16 bits or what "
+        "a codec\nstores, in pages of 64 slots, with positions, state and lists, once the "
+        "prompt is in (prefill\nchunks of %d); one that evicts or packs after prefill peaks at "
+        "the full cache or above it.\nBuffers are not counted.\n",
+        v->chunk);
 }
 
 /* ---- JSON ---------------------------------------------------------------------------------- */

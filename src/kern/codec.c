@@ -451,11 +451,38 @@ void kept_codec_unpack(uint8_t *f16, kept_packed from)
     }
 }
 
+/* One row of a half that has rows of its own and nothing else. False: of another. */
+static bool read_row(const kept_packed *p, bool v, int slot, float *x)
+{
+    const int codec = v ? p->c.v : p->c.k, D = p->head_size;
+    uint8_t *half = p->at + (v ? kept_codec_half_bytes(p->c.k, false, D) : 0);
+    uint8_t code[KEPT_MAX_HEAD_SIZE];
+
+    if (codec > KEPT_TOK2)
+        return false;
+    for (int d = 0; d < D && is_float(codec); d++) {
+        const uint16_t h = ((const uint16_t *)(const void *)half)[element(v, D, slot, d)];
+
+        x[d] = codec == KEPT_BF16 ? kept_bf16_to_f32(h) : kept_f16_to_f32(h);
+    }
+    if (is_float(codec))
+        return true;
+    kept_words_get(code, half, kept_codec_infos[codec].bits, v, D, slot);
+    decode_row(codec, D, code, scales_of(half, codec, v, D) + slot, x);
+    if (kept_codec_infos[codec].rotated)
+        kept_codec_turn(x, D, true);
+    return true;
+}
+
 void kept_codec_read(kept_packed p, int slot0, int n, float *k, float *v)
 {
     float x[P64 * KEPT_MAX_HEAD_SIZE];
     size_t D = (size_t)p.head_size;
 
+    if (n == 1 && k && read_row(&p, false, slot0, k))
+        k = NULL;
+    if (n == 1 && v && read_row(&p, true, slot0, v))
+        v = NULL;
     if (k) {
         read_half(p, false, x);
         memcpy(k, x + (size_t)slot0 * D, (size_t)n * D * sizeof *x);

@@ -63,6 +63,11 @@ typedef struct kept_attn_tile {
     /* [n_pages] -> [64] what is added to the scores of a page's slots, in base 2 and finite: a slot
      * that stands for c tokens has log2(c). NULL: nothing, at no cost. */
     const float *const *bias;
+    /* A page's V is not read if no row of the tile gives any of its slots more than this share of
+     * the greatest weight that the row has given in this tile so far; what they weigh stays in l.
+     * 0: always read, at no cost. skipped [n_pages]: out, whether it was; needed with skip. */
+    float skip;
+    uint8_t *skipped;
     /* Where a page's codec has a basis: the head's directions, and [n_pages] -> [64] the positions
      * of a page's slots. Else not read. */
     const kept_low *low;

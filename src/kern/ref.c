@@ -114,6 +114,18 @@ static void row_weights(const kept_attn_tile *a, int row, float *s)
     a->l[row] += sum;
 }
 
+/* Whether V of page i can be left out: see kept_attn_tile.skip. */
+static bool is_idle(const kept_attn_tile *a, int i, float s[][KEPT_PAGE_SLOTS])
+{
+    bool idle = a->skip > 0;
+
+    for (int j = 0; j < a->n_q * a->group * KEPT_PAGE_SLOTS && idle; j++)
+        idle = s[j / KEPT_PAGE_SLOTS][j % KEPT_PAGE_SLOTS] <= a->skip;
+    if (a->skip > 0)
+        a->skipped[i] = idle;
+    return idle;
+}
+
 static void row_values(const kept_attn_tile *a, int row, const float *p, const float *v, int seen)
 {
     int D = a->head_size;
@@ -184,7 +196,8 @@ static void ref_attend(const kept_attn_tile *tile)
         for (int r = 0; r < rows; r++)
             row_weights(a, r, s[r]);
         ref_widen(wide, a, i, true);
-        for (int r = 0; r < rows; r++)
+        const bool idle = is_idle(a, i, s);
+        for (int r = 0; r < rows && !idle; r++)
             row_values(a, r, s[r], wide, kept_tile_seen(a, i, r / a->group));
         for (int r = 0; a->p && r < rows; r++) {
             kept_f16 *p = a->p + ((size_t)i * (size_t)rows + (size_t)r) * KEPT_PAGE_SLOTS;

@@ -270,6 +270,19 @@ INLINE void weigh_row(const kept_attn_tile *a, int i, int r, const struct rows *
     }
 }
 
+/* Whether V of page i can be left out: see kept_attn_tile.skip. */
+INLINE bool is_idle(const kept_attn_tile *a, int i, const struct rows *rows)
+{
+    vec m = v_set(0);
+
+    if (!(a->skip > 0))
+        return false;
+    for (int j = 0; j < rows->n * P64; j += W)
+        m = v_max(m, v_load(rows->s + j));
+    a->skipped[i] = v_top(m) <= a->skip;
+    return a->skipped[i];
+}
+
 /* Starts the rows' state and scales their queries. */
 INLINE void begin_rows(const kept_attn_tile *a, const struct rows *rows)
 {
@@ -341,6 +354,8 @@ static void attend_few(const kept_attn_tile *a)
         }
         for (int r = 0; r < rows.n; r++)
             weigh_row(a, i, r, &rows);
+        if (is_idle(a, i, &rows))
+            continue;
         for (int b = 0; b < blocks; b++) {
             int n = row_block(a, i, b, blocks, &r0, &r1);
 
@@ -449,6 +464,8 @@ static void attend_many(const kept_attn_tile *a)
         }
         for (int r = 0; r < rows.n; r++)
             weigh_row(a, i, r, &rows);
+        if (is_idle(a, i, &rows))
+            continue;
         widen_any(wide, a, i, true, &v);
         turn_outputs(a, rows.n, form.v, &turned);
         for (int c = 0; c < D; c += 64) {

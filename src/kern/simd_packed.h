@@ -324,6 +324,8 @@ static void attend_packed(const kept_attn_tile *a)
             weigh_row(a, i, r, &rows);
             rescale_sums(a, &sums, r, was);
         }
+        if (is_idle(a, i, &rows))
+            continue;
         if (kept_codec_get(kept_tile_codec(a, i).v)->basis) {
             if (sums.codec && sums.codec != kept_tile_codec(a, i).v)
                 turn_outputs(a, rows.n, KEPT_F16, &turned); /* sums are folded into them */

@@ -56,6 +56,8 @@ static kept_status need_files(const kept_engine *e, const kept_strategy *s, kept
         st = need_file(e, kept_strategy_name(s), kept_allocator_trained(s), err);
     if (!st && !s->n_states)
         st = need_file(e, kept_strategy_name(s), kept_codec_trained(s), err);
+    if (!st && !s->n_states)
+        st = need_file(e, kept_strategy_name(s), kept_rest_trained(s), err);
     if (!st && !s->n_states && kept_form_is(s, &kept_part_searched))
         st = kept_fail(err, KEPT_ARGUMENT, "'%s' is not bound to its trained file: %s",
                        kept_strategy_name(s), "call kept_strategy_bind before");

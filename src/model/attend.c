@@ -233,10 +233,14 @@ static void attend_segment(const head_ref *r, int seg, const uint8_t *next)
         t->p = e->probs + e->work.prob[r->i] + page * (size_t)k.group * KEPT_PAGE_SLOTS;
         t->p_max = e->prob_maxes + e->work.prob_max[r->i] + page * (size_t)k.group;
     }
+    uint8_t skipped[KEPT_SEG_PAGES] = {0};
+    t->skip = r->job->decodes ? r->job->seq->skip_v : 0;
+    t->skipped = skipped;
     e->kern->attend(t);
     uint64_t bytes = 0;
     for (int p = 0; p < t->n_pages; p++)
-        bytes += kept_codec_page_bytes(x.form[p], k.d);
+        bytes += kept_codec_page_bytes(x.form[p], k.d) -
+                 (skipped[p] ? kept_codec_half_bytes(x.form[p].v, true, k.d) : 0);
     if (r->job->decodes)
         atomic_fetch_add_explicit(&r->job->seq->read_bytes, bytes, memory_order_relaxed);
 }

@@ -44,6 +44,7 @@ struct kept_seq {
         *strategy;               /* in force now: whole, or a state of its controller; NULL: full */
     const kept_strategy *named;  /* what it was made with, as it is written; NULL: full */
     const kept_strategy *read;   /* its part of axis read is in force; NULL: reads all */
+    float skip_v;                /* share of weights below which values are left out; 0: none */
     _Atomic uint64_t read_bytes; /* by decode steps */
     uint64_t n_reads;            /* such steps */
     kept_cache *cache;
@@ -135,6 +136,8 @@ typedef struct kept_layer_work {
     size_t *prob_max; /* [n_jobs*H] float offset */
     size_t *vec;      /* [n_jobs*H] mass vectors (float offset), longer jobs with mass */
     size_t *read;     /* [n_jobs*H] list of the pages it reads; SIZE_MAX: all */
+    int *chosen;      /* [n_jobs*H] layer that chose last in this pass, -1: none did */
+    int *chosen_of;   /* [n_jobs*H] pages that it chose from */
 } kept_layer_work;
 
 struct kept_engine {
@@ -158,10 +161,11 @@ struct kept_engine {
     atomic_int *next_attend, *next_merge; /* [n_layers] unit counters */
     float *parts, *vecs, *prob_maxes;
     kept_f16 *probs;
-    int32_t *reads;
-    size_t parts_cap, vecs_cap, prob_maxes_cap, probs_cap, reads_cap; /* elements */
-    kept_f16 *tile_prob; /* [n_threads][tile_prob_size] */
-    float *tile_buf;     /* [n_threads][tile_buf_size] */
+    int32_t *reads, *chosen;
+    size_t parts_cap, vecs_cap, prob_maxes_cap, probs_cap, reads_cap, chosen_cap; /* elements */
+    size_t chosen_stride; /* entries of a cell in chosen */
+    kept_f16 *tile_prob;  /* [n_threads][tile_prob_size] */
+    float *tile_buf;      /* [n_threads][tile_buf_size] */
     size_t tile_prob_size, tile_buf_size;
     /* inputs and outputs */
     int32_t *tok_buf, *pos_buf, *out_buf; /* [max_batch] */

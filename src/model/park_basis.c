@@ -94,6 +94,22 @@ static void covariance(const kept_lossy *j, kept_half *f, float *x, float *work,
     }
 }
 
+/* The principal components of a covariance, as they are stored and as they are read back. */
+static bool own_basis(kept_half *f, int d, double *axes)
+{
+    if (!kept_eigen_symmetric(d, axes, f->var))
+        return false;
+    for (int c = 0; c < d; c++) {
+        double most = 1e-30;
+        for (int k = 0; k < d; k++)
+            most = fmax(most, fabs(axes[c * d + k]));
+        for (int k = 0; k < d; k++)
+            f->stored[c * d + k] = (int8_t)lrint(127 * axes[c * d + k] / most);
+    }
+    kept_lossy_basis(f, d, d);
+    return true;
+}
+
 void kept_lossy_model(void *arg, int lane, int i)
 {
     kept_lossy *j = arg;
@@ -111,16 +127,10 @@ void kept_lossy_model(void *arg, int lane, int i)
         goto out;
     covariance(j, f, x, (float *)(void *)slot, cov);
     memcpy(axes, cov, (size_t)(d * d) * sizeof *cov);
-    if (!kept_eigen_symmetric(d, axes, f->var))
+    if (f->given)
+        memcpy(f->basis, f->given, (size_t)(d * d) * sizeof *f->basis);
+    else if (!own_basis(f, d, axes))
         goto out;
-    for (int c = 0; c < d; c++) {
-        double most = 1e-30;
-        for (int k = 0; k < d; k++)
-            most = fmax(most, fabs(axes[c * d + k]));
-        for (int k = 0; k < d; k++)
-            f->stored[c * d + k] = (int8_t)lrint(127 * axes[c * d + k] / most);
-    }
-    kept_lossy_basis(f, d, d);
     for (int c = 0; c < d; c++) {
         f->var[c] = 0;
         for (int a = 0; a < d; a++)
@@ -183,13 +193,16 @@ static double allocate(kept_lossy *j, double delta)
         f->step = f->step > 1e-20f ? f->step : 1e-20f;
         f->r = 0;
         bits += 8 * (6 + 2 * j->d);
+        double open = 0; /* bits of components that do not pay, before one that does */
         for (int c = 0; c < j->d; c++) {
             const int at = table_at(sqrt(fmax(f->var[c], 0)) / f->step);
-            const double cost = f->n * (double)j->rates->rate[at] + 8 * j->d + 8;
+            const double cost = f->n * (double)j->rates->rate[at] + (f->given ? 0 : 8 * j->d) + 8;
+            open += cost;
             if (f->n * (double)j->rates->gain[at] <= price * cost)
-                break;
-            f->r++;
-            bits += cost;
+                continue;
+            f->r = c + 1;
+            bits += open;
+            open = 0;
         }
     }
     return bits;

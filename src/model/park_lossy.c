@@ -209,7 +209,8 @@ static void write_half(kept_lossy *j, kept_streams *s, int layer, int h, bool v,
             q[i] = (int32_t)lrintf(z > most ? most : z < -most ? -most : z);
         }
         kept_streams_put(s, KEPT_PARK_TABLE, &class, 1);
-        kept_streams_put(s, KEPT_PARK_TABLE, f->stored + c * d, (size_t)d);
+        if (!f->given)
+            kept_streams_put(s, KEPT_PARK_TABLE, f->stored + c * d, (size_t)d);
         kept_streams_put_row(s, class, q, (size_t)f->n);
     }
 }
@@ -240,6 +241,14 @@ static void write_layer(void *arg, int lane, int layer)
     room_free(&m);
 }
 
+/* Calibrated components of a half: a sequence whose strategy wants them was refused without. */
+static const float *directions_of(const kept_engine *e, size_t head, bool v)
+{
+    const size_t size = (size_t)e->model->info.head_size * (size_t)e->model->info.head_size;
+    size_t n;
+    return kept_trained_array(kept_hidden_file(e, "basis"), v ? "v" : "k", &n) + head * size;
+}
+
 static bool job_begin(kept_lossy *j, kept_seq *s, const kept_rest *r)
 {
     const kept_model_info *info = &s->engine->model->info;
@@ -261,6 +270,8 @@ static bool job_begin(kept_lossy *j, kept_seq *s, const kept_rest *r)
         j->halves[i].mean = at + 2 * d;
         j->halves[i].basis = at + 3 * d;
         j->halves[i].stored = (int8_t *)(void *)(at + 3 * d + d * d);
+        if (r->calibrated)
+            j->halves[i].given = directions_of(s->engine, i / 2, i % 2);
     }
     return true;
 }
@@ -313,6 +324,8 @@ kept_status kept_park_save_lossy(kept_io *x, kept_seq *s, const kept_rest *r)
         write_layers(&j);
     }
     ok &= !j.failed;
+    uint64_t mark = r->calibrated ? kept_directions_mark(s->engine) : 0;
+    kept_io_bytes(x, &mark, sizeof mark);
     for (int l = 0; l < layers && ok; l++) {
         uint64_t n = j.size[l];
         kept_io_bytes(x, &n, sizeof n);
@@ -344,11 +357,15 @@ static bool read_half(kept_lossy *j, kept_streams *s, int layer, int h, bool v, 
         return false;
     for (int c = 0; c < r; c++) {
         kept_streams_get(s, KEPT_PARK_TABLE, &class[c], 1);
-        kept_streams_get(s, KEPT_PARK_TABLE, f->stored + c * d, (size_t)d);
+        if (!f->given)
+            kept_streams_get(s, KEPT_PARK_TABLE, f->stored + c * d, (size_t)d);
         if (class[c] >= KEPT_PARK_CLASSES)
             return false;
     }
-    kept_lossy_basis(f, r, d);
+    if (f->given)
+        memcpy(f->basis, f->given, (size_t)(r * d) * sizeof *f->basis);
+    else
+        kept_lossy_basis(f, r, d);
     for (int i = 0; i < f->n; i++)
         memcpy(x + (size_t)i * (size_t)d, f->mean, (size_t)d * sizeof *x);
     for (int c = 0; c < r; c++) {
@@ -399,6 +416,10 @@ static void read_layer(void *arg, int lane, int layer)
 kept_status kept_park_load_lossy(kept_io *x, kept_seq *s, const kept_rest *r)
 {
     const int layers = s->engine->model->info.n_layers;
+    uint64_t mark = 0;
+    kept_io_bytes(x, &mark, sizeof mark);
+    if (mark != (r->calibrated ? kept_directions_mark(s->engine) : 0))
+        return r->calibrated ? KEPT_ARGUMENT : KEPT_FORMAT;
     kept_lossy j;
     bool ok = job_begin(&j, s, r), sound = true;
     for (int l = 0; l < layers && ok && sound; l++) {

@@ -10,10 +10,11 @@ typedef struct kept_half {
     int n; /* lossy rows; 0: the slots stay as they are */
     int r; /* components held */
     float step, rms;
-    float *mean;    /* [D] */
-    float *basis;   /* [D][D] orthonormal */
-    int8_t *stored; /* [D][D] what basis is made of */
-    double *var;    /* [D] of the components */
+    const float *given; /* [D][D] calibrated components, NULL: the sequence's own are stored */
+    float *mean;        /* [D] */
+    float *basis;       /* [D][D] orthonormal; scratch where they are given */
+    int8_t *stored;     /* [D][D] what basis is made of */
+    double *var;        /* [D] of the components */
 } kept_half;
 
 typedef struct kept_lossy {

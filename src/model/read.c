@@ -8,6 +8,8 @@
 #include <math.h>
 #include <string.h>
 
+#define LN2 0.69314718055994531 /* biases are in base 2 */
+
 kept_status kept_read_new(kept_seq *s, kept_error *err)
 {
     const int d = s->engine->model->info.head_size;
@@ -76,10 +78,26 @@ static void aggregate(float *x, int rows, int n, int gqa, float scale, float *sc
         score[i] = isnan(score[i]) ? -INFINITY : score[i];
 }
 
-/* Scores of the first n pages, by queries q [G][D]. scratch holds x [G][n] first. */
-static void judge_pages(const kept_engine *e, kept_cache *c, const kept_strategy *s, int layer,
-                        int h, const float *q, int n, float *score, float *scratch)
+/* What the biases of a page add to its score: in the units of scores, which are not scaled yet. */
+static float bias_of(const kept_engine *e, const float *bias, bool bounds)
 {
+    double top = -INFINITY, sum = 0;
+    for (int i = 0; i < KEPT_PAGE_SLOTS; i++) {
+        top = bias[i] > top ? bias[i] : top;
+        sum += exp2((double)bias[i]) / KEPT_PAGE_SLOTS;
+    }
+    return (float)((bounds ? top : log2(sum)) * LN2 / (double)e->model->attn_scale);
+}
+
+/* Scores of the first n pages, by queries q [G][D]. scratch holds x [G][n] first. */
+static void judge_pages(const kept_seq *seq, int layer, int h, const float *q, int n, float *score,
+                        float *scratch)
+{
+    const kept_engine *e = seq->engine;
+    kept_cache *c = seq->cache;
+    const kept_strategy *s = seq->read;
+    const int32_t *bias =
+        seq->bias_plane < 0 ? NULL : kept_cache_blocks(c, layer, h, seq->bias_plane);
     const kept_dims k = kept_dims_of(e);
     const kept_read *how = kept_strategy_read(s);
     const double *option = s->option[KEPT_AXIS_READ];
@@ -94,8 +112,9 @@ static void judge_pages(const kept_engine *e, kept_cache *c, const kept_strategy
             e->kern->judge(kept_min(KEPT_NOTE_BLOCK, m - b * KEPT_NOTE_BLOCK),
                            kept_cache_note(c, layer, h, i, b), k.group, w + b * KEPT_NOTE_BLOCK,
                            (size_t)m, out);
+        const float more = bias ? bias_of(e, kept_pool_block(e->pool, bias[i]), how->bounds) : 0.0f;
         for (int g = 0; g < k.group; g++)
-            x[(size_t)g * (size_t)n + (size_t)i] = out[g];
+            x[(size_t)g * (size_t)n + (size_t)i] = out[g] + more;
     }
     aggregate(x, k.group, n, (int)option[KEPT_READ_GQA], e->model->attn_scale, score);
 }
@@ -114,16 +133,27 @@ static void choose(kept_engine *e, int layer, int i, const struct ggml_tensor *q
     if (n_read == pages)
         return;
     int32_t *list = e->reads + e->work.read[i];
+    int32_t *known = e->chosen_stride ? e->chosen + (size_t)i * e->chosen_stride : NULL;
+    /* A head that holds as many pages as in the layer that chose reads the same ones. */
+    if (known && !kept_strategy_chooses(s->read, layer) && e->work.chosen[i] >= 0 &&
+        e->work.chosen_of[i] == pages) {
+        memcpy(list, known, (size_t)n_read * sizeof *list);
+        return;
+    }
     const float *row =
         (const float *)q->data +
         ((size_t)job->tok0 * (size_t)k.n_heads + (size_t)(h * k.group)) * (size_t)k.d;
-    judge_pages(e, s->cache, s->read, layer, h, row, pages - 1, score, work + pages);
+    judge_pages(s, layer, h, row, pages - 1, score, work + pages);
     kept_read_pick(score, pages - 1, n_read - 1, work, list);
     list[n_read - 1] = pages - 1;
-    atomic_fetch_add_explicit(&s->read_bytes,
-                              (uint64_t)(pages - 1) * (uint64_t)(2 * k.d) *
-                                  (uint64_t)kept_strategy_read(s->read)->note,
-                              memory_order_relaxed);
+    if (known) {
+        memcpy(known, list, (size_t)n_read * sizeof *list);
+        e->work.chosen[i] = layer;
+        e->work.chosen_of[i] = pages;
+    }
+    const uint64_t note = (uint64_t)(2 * k.d) * (uint64_t)kept_strategy_read(s->read)->note +
+                          (s->bias_plane < 0 ? 0 : KEPT_PAGE_SLOTS * sizeof(float));
+    atomic_fetch_add_explicit(&s->read_bytes, (uint64_t)(pages - 1) * note, memory_order_relaxed);
 }
 
 void kept_node_select(struct ggml_tensor *dst, int ith, int nth, void *node)

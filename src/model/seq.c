@@ -41,6 +41,7 @@ static kept_seq *seq_alloc(kept_engine *e, const kept_strategy *strategy, const 
     s->whole = s->strategy = strategy && !kept_strategy_is_idle(strategy) ? strategy : NULL;
     s->named = strategy && !kept_strategy_is_plain(strategy) ? strategy : NULL;
     s->read = strategy && kept_strategy_read(strategy)->note ? strategy : NULL;
+    s->skip_v = strategy ? (float)kept_strategy_skips(strategy) : 0;
     s->capture = *cap;
     s->rope_plane = s->strategy && kept_strategy_moves_keys(s->strategy) ? planes++ : -1;
     s->bias_plane = biased || (s->strategy && kept_strategy_biases(s->strategy)) ? planes : -1;

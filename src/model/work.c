@@ -1,5 +1,6 @@
 /* work: lays out the units of a layer, and owns the offsets and scratch that they write to. */
 #include "model/work.h"
+#include "policy/parts.h"
 
 #include <stdlib.h>
 
@@ -94,11 +95,21 @@ kept_status kept_work_prepare(kept_engine *e, kept_error *err)
         atomic_store_explicit(&e->next_merge[l], 0, memory_order_relaxed);
         t = totals_max(t, layout(e, l, NULL));
     }
+    const size_t cells = (size_t)e->n_jobs * (size_t)e->model->info.n_kv_heads;
+    for (size_t i = 0; i < cells; i++)
+        e->work.chosen[i] = -1;
+    e->chosen_stride = 0;
+    for (int j = 0; j < e->n_jobs && t.reads; j++) {
+        const kept_strategy *by = e->jobs[j].seq->read;
+        if (by && by->option[KEPT_AXIS_READ][KEPT_READ_EVERY] > 1)
+            e->chosen_stride = (size_t)kept_pages_of(e->max_tokens) + 1;
+    }
     if (!grow((void **)&e->parts, &e->parts_cap, t.parts, sizeof(float)) ||
         !grow((void **)&e->probs, &e->probs_cap, t.probs, sizeof(kept_f16)) ||
         !grow((void **)&e->prob_maxes, &e->prob_maxes_cap, t.prob_maxes, sizeof(float)) ||
         !grow((void **)&e->vecs, &e->vecs_cap, t.vecs, sizeof(float)) ||
-        !grow((void **)&e->reads, &e->reads_cap, t.reads, sizeof(int32_t)))
+        !grow((void **)&e->reads, &e->reads_cap, t.reads, sizeof(int32_t)) ||
+        !grow((void **)&e->chosen, &e->chosen_cap, cells * e->chosen_stride, sizeof(int32_t)))
         return kept_fail(err, KEPT_NOMEM, "no memory for attention scratch of %d sequences",
                          e->n_jobs);
     return KEPT_OK;
@@ -117,6 +128,8 @@ kept_status kept_work_new(kept_engine *e, kept_error *err)
     w->prob_max = kept_calloc(cells, sizeof *w->prob_max);
     w->vec = kept_calloc(cells, sizeof *w->vec);
     w->read = kept_calloc(cells, sizeof *w->read);
+    w->chosen = kept_calloc(cells, sizeof *w->chosen);
+    w->chosen_of = kept_calloc(cells, sizeof *w->chosen_of);
     e->next_attend = kept_calloc(layers, sizeof *e->next_attend);
     e->next_merge = kept_calloc(layers, sizeof *e->next_merge);
     /* A tile's probabilities and their page maxima, for all pages of the longest sequence. */
@@ -128,8 +141,9 @@ kept_status kept_work_new(kept_engine *e, kept_error *err)
     e->tile_buf = aligned_alloc(64, (size_t)e->n_threads * e->tile_buf_size * sizeof(float));
     e->pos_scratch = kept_calloc((size_t)e->n_threads * KEPT_SEG_PAGES * KEPT_PAGE_SLOTS,
                                  sizeof *e->pos_scratch);
-    if (!w->unit || !w->part || !w->prob || !w->prob_max || !w->vec || !w->read ||
-        !e->next_attend || !e->next_merge || !e->tile_prob || !e->tile_buf || !e->pos_scratch)
+    if (!w->unit || !w->part || !w->prob || !w->prob_max || !w->vec || !w->read || !w->chosen ||
+        !w->chosen_of || !e->next_attend || !e->next_merge || !e->tile_prob || !e->tile_buf ||
+        !e->pos_scratch)
         return kept_fail(err, KEPT_NOMEM, "no memory for attention work space");
     return KEPT_OK;
 }
@@ -137,10 +151,10 @@ kept_status kept_work_new(kept_engine *e, kept_error *err)
 void kept_work_free(kept_engine *e)
 {
     kept_layer_work *w = &e->work;
-    void *all[] = {w->unit,       w->part,        w->prob,       w->prob_max,
-                   w->vec,        e->next_attend, e->next_merge, e->tile_prob,
-                   e->tile_buf,   e->pos_scratch, e->parts,      e->vecs,
-                   e->prob_maxes, e->probs,       w->read,       e->reads};
+    void *all[] = {w->unit,        w->part,       w->prob,       w->prob_max, w->vec,
+                   e->next_attend, e->next_merge, e->tile_prob,  e->tile_buf, e->pos_scratch,
+                   e->parts,       e->vecs,       e->prob_maxes, e->probs,    w->read,
+                   e->reads,       w->chosen,     w->chosen_of,  e->chosen};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         free(all[i]);
 }

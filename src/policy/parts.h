@@ -75,7 +75,8 @@
     X(all)                                                                                         \
     X(quest)                                                                                       \
     X(landmarks)                                                                                   \
-    X(rocket)
+    X(rocket)                                                                                      \
+    X(sparse_v)
 
 /* X(identifier): const kept_part kept_part_IDENTIFIER, in parts.c or forms_parts.c: the axes that
  * the engine itself carries out, so that a part is only a name and its options. */
@@ -231,7 +232,7 @@ enum { KEPT_CALIBRATED_BITS, KEPT_CALIBRATED_MOST };
 enum { KEPT_WATER_MOST, KEPT_WATER_LEAST, KEPT_WATER_POWER };
 enum { KEPT_AGED_TOKENS, KEPT_AGED_PERCENT }; /* choices of in= */
 enum { KEPT_STORE_K, KEPT_STORE_V, KEPT_STORE_RESIDUAL, KEPT_STORE_EDGE, KEPT_STORE_EDGE_AS };
-enum { KEPT_PARK_BITS, KEPT_PARK_KEYS, KEPT_PARK_FIRST, KEPT_PARK_LAST };
+enum { KEPT_PARK_BITS, KEPT_PARK_KEYS, KEPT_PARK_FIRST, KEPT_PARK_LAST, KEPT_PARK_BASIS };
 
 /* The part of an axis that a spec without one gets. NULL: the score must be named. */
 const kept_part *kept_part_default(kept_axis a);

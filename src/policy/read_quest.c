@@ -41,6 +41,7 @@ const kept_read kept_read_quest = {
              .options = options,
              .n_options = KEPT_N_READ_OPTIONS},
     .note = 2,
+    .bounds = true,
     .describe = describe,
     .weigh = weigh,
 };

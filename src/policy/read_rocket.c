@@ -58,6 +58,7 @@ const kept_read kept_read_rocket = {
              .options = options,
              .n_options = N_OPTIONS},
     .note = 2,
+    .bounds = true,
     .describe = describe,
     .weigh = weigh,
 };

@@ -271,6 +271,17 @@ int kept_strategy_note_blocks(const kept_strategy *s, int head_size)
     return (kept_strategy_read(s)->note * head_size + KEPT_NOTE_BLOCK - 1) / KEPT_NOTE_BLOCK;
 }
 
+double kept_strategy_skips(const kept_strategy *s)
+{
+    return kept_strategy_read(s)->skips ? exp2(-s->option[KEPT_AXIS_READ][0]) : 0;
+}
+
+bool kept_strategy_chooses(const kept_strategy *s, int layer)
+{
+    const double *option = s->option[KEPT_AXIS_READ];
+    return (layer - (int)option[KEPT_READ_SKIP]) % (int)option[KEPT_READ_EVERY] == 0;
+}
+
 int kept_strategy_pages_read(const kept_strategy *s, int layer, int n)
 {
     const double *option = s->option[KEPT_AXIS_READ];

@@ -199,12 +199,17 @@ typedef struct kept_rest {
     double bits;     /* a number of K and V; 0: every bit comes back */
     double keys;     /* steps of keys, in those of values */
     int first, last; /* positions that keep every bit all the same */
+    bool calibrated; /* components are those of the trained file "basis" */
 } kept_rest;
 kept_rest kept_strategy_rest(const kept_strategy *s);
 
 /* ---- what a strategy needs and when it acts: of one with states, what any of them does ------ */
 /* Blocks of the note on a page (cache.h) by which s reads; 0: it reads all. */
 int kept_strategy_note_blocks(const kept_strategy *s, int head_size);
+/* Share of the greatest weight below which a decode step of s leaves out values; 0: none. */
+double kept_strategy_skips(const kept_strategy *s);
+/* Whether a layer chooses its pages itself, where it does not read all. */
+bool kept_strategy_chooses(const kept_strategy *s, int layer);
 /* Pages that a decode step of s reads of the n pages of a head of a layer, at most n. */
 int kept_strategy_pages_read(const kept_strategy *s, int layer, int n);
 /* First state plane of captured plane i, or with i = n_planes how many there are: a split one has
@@ -220,17 +225,19 @@ static inline int kept_capture_state(const kept_capture *c, int i, int group)
 kept_status kept_strategy_needs(const kept_strategy *s, kept_capture *cap, kept_error *err);
 /* KEPT_NEED_* of all parts of s together. */
 int kept_strategy_needs_of(const kept_strategy *s);
-/* Kinds of trained files that the score, the allocator and the codec of s read, or NULL. */
+/* Kinds of trained files that score, allocator, codec and rest of s read, or NULL. */
 const char *kept_score_trained(const kept_strategy *s);
 const char *kept_allocator_trained(const kept_strategy *s);
 const char *kept_codec_trained(const kept_strategy *s);
+const char *kept_rest_trained(const kept_strategy *s);
 /* The i-th of the kinds that s reads, NULL where a part reads none. */
-#define KEPT_TRAINED_PARTS 3
+#define KEPT_TRAINED_PARTS 4
 static inline const char *kept_strategy_trained(const kept_strategy *s, int i)
 {
     return i == 0   ? kept_score_trained(s)
            : i == 1 ? kept_allocator_trained(s)
-                    : kept_codec_trained(s);
+           : i == 2 ? kept_codec_trained(s)
+                    : kept_rest_trained(s);
 }
 /* When a strategy evicts; all zero for the full cache. */
 typedef struct kept_when {

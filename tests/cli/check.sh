@@ -15,6 +15,7 @@ j = json.load(open(sys.argv[1]))
 assert j["ok"] and j["levels"] and j["chosen"] in [l["level"] for l in j["levels"]]
 for l in j["levels"]:
     assert l["ok"] and l["error"] < 2e-5 and l["mass_error"] < 2e-3, l
+    assert 0 < l["packed_error"] < 0.006 and l["widened_error"] < 5e-5, l
     assert l["decode_ns"] > 0 and l["decode_mass_ns"] > 0 and l["prefill_gflops"] > 0, l
 assert j["read_bytes_per_s_1"] > 0 and j["read_bytes_per_s_all"] > 0
 assert 0 <= j["huge_bytes"] <= j["pool_bytes"]
