@@ -8,6 +8,8 @@ new=$(mktemp)
 trap 'rm -f "$rows" "$new"' EXIT
 "$1/tests/test_spec" --rows >"$rows"
 awk -v rows="$rows" '
-    /^\| `/ { if (!done) while ((getline line < rows) > 0) print line; done = 1; next }
-    { print }' "$doc" >"$new"
+    table && /^\| `/ { next }
+    { print; table = table && !named ? 0 : table }
+    named { while ((getline line < rows) > 0) print line; named = 0; table = 1 }
+    /^\| name \| axis \|/ { named = 1 }' "$doc" >"$new"
 cmp -s "$new" "$doc" || cp "$new" "$doc"

@@ -305,11 +305,15 @@ static void test_budgets(void)
  * gradings, and pages never get wider than the form they had. */
 static void test_again(void)
 {
-    static const char *const specs[] = {"h2o+waterfill+decode(every=5)@20%",
-                                        "h2o+ranked+decode(every=9)@30%",
-                                        "knorm+waterfill+merging+decode(every=16)@25%",
-                                        "snapkv+ranked+pressure@30%", "rdkv+rerotated+decode@15%"};
-    const double part[] = {0.2, 0.3, 0.25, 1, 0.15};
+    static const char *const specs[] = {
+        "h2o+waterfill+decode(every=5)@20%",
+        "h2o+ranked+decode(every=9)@30%",
+        "knorm+waterfill+merging+decode(every=16)@25%",
+        "snapkv+ranked+pressure@30%",
+        "rdkv+rerotated+decode@15%",
+        "adaptive(signal=entropy,calm=full+aged,tight=h2o+waterfill,every=4)@20%",
+        "adaptive(signal=entropy,calm=h2o+ranked@60%,tight=h2o+aged(new=rot3)@20%,every=4)"};
+    const double part[] = {0.2, 0.3, 0.25, 1, 0.15, 1, 1};
     float *out = calloc((size_t)N_DECODE * (size_t)info->n_vocab, sizeof(float));
     for (size_t i = 0; i < sizeof specs / sizeof *specs; i++) {
         util_run r = start();

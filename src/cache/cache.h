@@ -114,7 +114,8 @@ bool kept_cache_is_joint(const kept_cache *c); /* it may have such pages */
 
 /* Full page `page` of a head gets that form, whose rows can move, if both of its halves take fewer
  * bytes in it than now, or if it is F16; else it stays: what was rounded regains nothing in a wider
- * form. A packed page is unpacked to F16, which rounds once, and packed again. FULL: no room. */
+ * form. A packed page is unpacked to F16, which rounds once, and packed again; one that layers
+ * share stays. FULL: no room. */
 kept_status kept_cache_narrow(kept_cache *c, int layer, int head, int page, kept_codecs form);
 
 /* Slot i of a head becomes what slot from[i] was, for a permutation from [n] of the live slots that

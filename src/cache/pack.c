@@ -119,5 +119,7 @@ kept_status kept_cache_narrow(kept_cache *c, int layer, int head, int page, kept
         kept_codec_half_bytes(form.v, true, D) < kept_codec_half_bytes(now.v, true, D);
     if (kept_codec_is_f16(form) || (!kept_codec_is_f16(now) && !narrower))
         return KEPT_OK;
+    if (kept_codec_layers(now) > 1) /* it is other layers' page too */
+        return KEPT_OK;
     return replace_page(c, layer, head, page, form, NULL) ? KEPT_OK : KEPT_FULL;
 }

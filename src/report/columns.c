@@ -312,8 +312,7 @@ void kept_view_legend(FILE *out, const json_t *cells, bool generate, bool score)
     if (!all_quiet(cells, rest_quiet))
         fputs(
             "rest%    bytes of the sequence while it was parked, relative to the full cache held; "
-            "kept report --columns rest\n"
-            "         has the times\n",
+            "times: kept study show\n         FILE --columns rest\n",
             out);
     if (generate)
         fputs(
