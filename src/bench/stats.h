@@ -32,8 +32,6 @@ double kept_effective_n(const double *x, const int *cluster, int n);
 kept_interval kept_clopper_pearson(int k, int n, double level);
 /* Quantile q in [0,1] of x[n] (sorted in place), linear interpolation (type 7). n = 0: NaN. */
 double kept_quantile(double *x, int n, double q);
-void kept_sort(double *x, int n);                              /* ascending */
-double kept_sorted_quantile(const double *x, int n, double q); /* the same of sorted x, n > 0 */
 /* Sums and sizes of the clusters of x, in order of their first sample, added to sum[n] and
  * count[n]. cluster NULL: each sample its own. Returns how many there are. */
 int kept_gather_clusters(const double *x, const int *cluster, int n, double *sum, double *count);
