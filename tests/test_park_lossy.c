@@ -352,7 +352,7 @@ static void other_strategies(void)
             for (int c = 0; c < 2 * N * D; c++) {
                 if (c / D % N >= after.n)
                     continue;
-                const double x = before[k].x[0][0][c], y = after.x[0][0][c];
+                const double x = ((const float *)before[k].x)[c], y = ((const float *)after.x)[c];
                 square += x * x;
                 change += (x - y) * (x - y);
             }

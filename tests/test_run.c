@@ -398,6 +398,38 @@ static void small_pool_counts_failures(void)
     json_decref(r);
 }
 
+/* Rows that pack and rows that are parked fit the pool that the run makes for them; what they were
+ * at rest is in the row, and where every bit comes back nothing has changed. */
+static void stored_and_parked(void)
+{
+    static const char *const some[] = {"full+q4",           "h2o+q4@30%",      "full+q8+chunks",
+                                       "full+kvtc(bits=4)", "snapkv+park@60%", "full+park",
+                                       "snapkv@60%"};
+    kept_run_options o = options();
+    o.specs = some;
+    o.n_specs = 7;
+    o.tasks = tasks + 1;
+    o.n_tasks = 1;
+    json_t *r = run(&o, KEPT_OK);
+    for (int v = 0; v < 9; v++) {
+        const bool parks = v >= 5 && v <= 7;
+        CHECK_INT(number(cell(r, 0, v), "failed"), 0);
+        CHECK(parks == (number(cell(r, 0, v), "parked_bytes") > 0));
+        CHECK(parks == (number(cell(r, 0, v), "park_ns") > 0));
+        CHECK(parks == (number(cell(r, 0, v), "resume_ns") > 0));
+        if (parks)
+            CHECK_NEAR(number(cell(r, 0, v), "parked_pct"),
+                       100 * number(cell(r, 0, v), "parked_bytes") /
+                           number(cell(r, 0, 0), "held_bytes"),
+                       0.5);
+    }
+    CHECK(number(cell(r, 0, 5), "kl") > 0); /* few bits */
+    CHECK(number(cell(r, 0, 7), "kl") == 0);
+    CHECK(number(cell(r, 0, 6), "kl") == number(cell(r, 0, 8), "kl"));
+    CHECK(number(cell(r, 0, 5), "parked_pct") < number(cell(r, 0, 7), "parked_pct"));
+    json_decref(r);
+}
+
 static void dump_lists_what_is_kept(void)
 {
     kept_run_options o = options();
@@ -527,6 +559,7 @@ int main(void)
     }
     RUN(cancel_leaves_whole_samples);
     RUN(small_pool_counts_failures);
+    RUN(stored_and_parked);
     RUN(dump_lists_what_is_kept);
     RUN(passes_are_for_who_asks);
     RUN(wrong_things_are_refused);

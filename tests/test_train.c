@@ -396,6 +396,50 @@ static void bits_cost_what_they_should(void)
     kept_trained_free(t);
 }
 
+static double product(const float *a, const float *b, int n)
+{
+    double sum = 0;
+    for (int i = 0; i < n; i++)
+        sum += (double)a[i] * (double)b[i];
+    return sum;
+}
+
+/* Directions are orthonormal, those of a pair over both layers of it; what they hold of all squares
+ * falls with their number, and all directions of a layer alone hold all of it, before rotation and
+ * after: a rotation keeps lengths. */
+static void directions_are_orthonormal(void)
+{
+    static const struct {
+        const char *name;
+        int layers;
+    } row[] = {{"k", 1}, {"v", 1}, {"flat", 1}, {"k2", 2}, {"v2", 2}};
+    kept_trained *t = load(N_JOBS - 1);
+    const int D = info.head_size, H = info.n_kv_heads;
+    for (size_t k = 0; k < sizeof row / sizeof *row; k++) {
+        size_t n;
+        char note[32];
+        double share[4] = {0};
+        const float *u = kept_trained_array(t, row[k].name, &n);
+        CHECK_INT(n, info.n_layers * H * D * D);
+        for (int h = 0; h < H; h++)
+            for (int i = 0; i < D; i++)
+                for (int j = 0; j <= i; j++) {
+                    double sum = 0;
+                    for (int l = 0; l < row[k].layers; l++)
+                        sum += product(u + ((l * H + h) * D + i) * D, u + ((l * H + h) * D + j) * D,
+                                       D);
+                    CHECK_NEAR(sum, i == j, 1e-5);
+                }
+        snprintf(note, sizeof note, "energy-%s", row[k].name);
+        CHECK_INT(sscanf(kept_trained_note(t, note), "%lf %lf %lf %lf", &share[0], &share[1],
+                         &share[2], &share[3]),
+                  4);
+        CHECK(share[0] > share[1] && share[1] > share[2] && share[2] > share[3] && share[3] > 0.25);
+        CHECK(row[k].layers > 1 ? share[0] > 0.5 && share[0] < 1 : fabs(share[0] - 1) < 1e-4);
+    }
+    kept_trained_free(t);
+}
+
 int main(void)
 {
     rig_open();
@@ -404,6 +448,7 @@ int main(void)
     RUN(stale_checkpoints_are_thrown_away);
     RUN(files_fit_or_are_refused);
     RUN(bits_cost_what_they_should);
+    RUN(directions_are_orthonormal);
     RUN(the_regression_solves_its_equations);
     RUN(threshold_while_decoding);
     RUN(the_ranker_beats_chance);

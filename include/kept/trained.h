@@ -59,7 +59,8 @@ KEPT_API kept_status kept_strategy_bind(kept_strategy *s, const kept_trained *sp
                                         kept_error *err);
 
 /* Lends t to e, whose strategies read it from now on; t must outlive e. One of the same kind is
- * replaced. ARGUMENT: of another model (by SHA-256), or arrays that do not fit its shape. */
+ * replaced, but for "basis" only while no sequence is alive. ARGUMENT: of another model (by
+ * SHA-256), or arrays that do not fit its shape. */
 KEPT_API kept_status kept_engine_add_trained(kept_engine *e, const kept_trained *t,
                                              kept_error *err);
 

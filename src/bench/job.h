@@ -4,6 +4,7 @@
  *   prepare.c   strategies, sample sizes, pool size
  *   trained.c   what strategies need trained
  *   sweep.c     which samples, with a sink or without
+ *   stop.c      when there are enough
  *   sample.c    one sample: prefill, fork, evict
  *   answer.c    one sample: turns, greedy decoding, teacher forcing
  *   branch.c    one sample: sequences set aside while a copy answers; choices by likelihood
@@ -96,6 +97,7 @@ typedef struct kept_job {
     double bandwidth;                 /* bytes per second that all threads read; NAN: not asked */
     uint64_t start_ns;                /* clock when the run began */
     uint64_t phase_ns[KEPT_N_PHASES]; /* wall time of the run's parts */
+    struct kept_stop *stop;           /* or NULL */
     kept_dump *dump;                  /* or NULL */
     kept_run_trained trained[16];
     int n_trained;

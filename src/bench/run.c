@@ -3,6 +3,7 @@
  */
 #include "bench/job.h"
 #include "bench/kerncheck.h"
+#include "bench/stop.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -60,6 +61,7 @@ kept_status kept_job_open(kept_job *j, kept_error *err)
 void kept_job_close(kept_job *j)
 {
     kept_dump_abandon(j->dump);
+    kept_stop_free(j->stop);
     kept_engine_free(j->engine);
     kept_trained_close(j);
     for (int t = 0; j->tasks && t < j->o->n_tasks; t++) {
@@ -127,6 +129,8 @@ kept_status kept_run(const kept_run_options *o, json_t **result, kept_error *err
     if (s && s != KEPT_CANCELLED)
         goto out;
     bool partial = s == KEPT_CANCELLED;
+    if (j.stop)
+        json_object_set_new(doc, "sequential", kept_stop_json(j.stop, &j));
     kept_status end = finish(&j, doc, partial, err);
     if (!end && j.dump) {
         end = kept_dump_close(j.dump, !partial, err);

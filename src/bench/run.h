@@ -76,11 +76,14 @@ typedef struct kept_run_options {
     bool auto_chat; /* generate tasks use the chat template if the model has one we know */
     int n_threads;  /* 0: all processors */
     uint64_t seed;
-    int chunk;                  /* prefill chunk, tokens; 0: 512 */
-    int speed_samples;          /* samples per task on which speed is measured, 0: none */
-    int speed_steps;            /* even number of timed steps per variant; 0: 16 */
-    size_t pool_bytes;          /* 0: as much as the variants' budgets add up to */
-    const char *isa;            /* NULL: best */
+    int chunk;          /* prefill chunk, tokens; 0: 512 */
+    int speed_samples;  /* samples per task on which speed is measured, 0: none */
+    int speed_steps;    /* even number of timed steps per variant; 0: 16 */
+    size_t pool_bytes;  /* 0: as much as the variants' budgets add up to */
+    const char *isa;    /* NULL: best */
+    double stop_margin; /* > 0: no more samples of an answered task once all of its rows are shown
+                         * to lose at most so much, or more than it, at any look (stop.h); samples
+                         * of a task come in a seeded random order then. One process only. */
     const char *preset, *gate;  /* recorded only; NULL: none */
     const char *const *trained; /* [n_trained] trained files to read first */
     int n_trained;

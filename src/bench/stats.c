@@ -44,7 +44,7 @@ static int compare_double(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-void kept_sort(double *x, int n)
+static void sort(double *x, int n)
 {
     bool sorted = true; /* often so: several quantiles of one list */
     for (int i = 1; i < n && sorted; i++)
@@ -53,7 +53,7 @@ void kept_sort(double *x, int n)
         qsort(x, (size_t)n, sizeof *x, compare_double);
 }
 
-double kept_sorted_quantile(const double *x, int n, double q)
+static double sorted_quantile(const double *x, int n, double q)
 {
     const double h = (n - 1) * fmin(fmax(q, 0), 1);
     const int i = (int)h;
@@ -64,8 +64,8 @@ double kept_quantile(double *x, int n, double q)
 {
     if (n <= 0)
         return NAN;
-    kept_sort(x, n);
-    return kept_sorted_quantile(x, n, q);
+    sort(x, n);
+    return sorted_quantile(x, n, q);
 }
 
 int kept_gather_clusters(const double *x, const int *cluster, int n, double *sum, double *count)

@@ -7,6 +7,7 @@
  *   stats_dist.c   distributions
  *   stats_test.c   Tango's interval, many tests at once, guarantees, planning, ranks
  *   change.c       all that is said about one paired difference, and the verdict
+ *   anytime.c      verdicts that hold whenever one looks
  *   kl.c           distributions over a vocabulary
  */
 #ifndef BENCH_STATS_H
@@ -31,8 +32,6 @@ double kept_effective_n(const double *x, const int *cluster, int n);
 kept_interval kept_clopper_pearson(int k, int n, double level);
 /* Quantile q in [0,1] of x[n] (sorted in place), linear interpolation (type 7). n = 0: NaN. */
 double kept_quantile(double *x, int n, double q);
-void kept_sort(double *x, int n);                              /* ascending */
-double kept_sorted_quantile(const double *x, int n, double q); /* the same of sorted x, n > 0 */
 /* Sums and sizes of the clusters of x, in order of their first sample, added to sum[n] and
  * count[n]. cluster NULL: each sample its own. Returns how many there are. */
 int kept_gather_clusters(const double *x, const int *cluster, int n, double *sum, double *count);
@@ -108,6 +107,24 @@ kept_status kept_changes_of(const kept_paired *x, const double *margin, int n_ro
 /* What `more` is, at another level: where a verdict is one of several. Enough for a power of 80 %,
  * and for the test to reject if all further samples are like these. */
 double kept_samples_more(const kept_paired *x, const kept_change *c, double margin, double level);
+
+/* ---- one look after another ------------------------------------------------------------------ */
+/* Two bets on a stream of differences in [-1, 1]: one pays if their mean is above minus the margin,
+ * one if it is below (betting with capped approximate GRAPA, Waudby-Smith and Ramdas 2024, doi
+ * 10.1093/jrsssb/qkad009). Where the true mean is minus the margin or on the wrong side of it, the
+ * capital of the wrong bet ever reaches 1 / alpha with a probability of at most alpha (Ville), so
+ * one may look after every sample and stop when one likes. Holds for samples whose expectation
+ * given those before them is the mean: drawn independently, or in random order. anytime.c. */
+typedef struct kept_capital {
+    double log_capital[2]; /* non-inferior, worse */
+    double sum, spread;
+    int n;
+    kept_verdict verdict;
+    int settled_at; /* samples after which; 0: not yet */
+} kept_capital;
+kept_capital kept_capital_new(void);
+/* Takes one difference; margin in [0, 1); returns the verdict, which stays once it is there. */
+kept_verdict kept_capital_add(kept_capital *c, double diff, double margin, double alpha);
 
 /* ---- many at once, plans, guarantees --------------------------------------------------------- */
 /* Holm 1979: adjusted[i] <= alpha exactly where the step-down procedure rejects. NaN stays NaN and

@@ -1,6 +1,7 @@
 /* kept park, kept resume: a prompt's cache as a file, and the answer from it in another process. */
 #include "cli/catalogue.h"
 #include "cli/cli.h"
+#include "kept/trained.h"
 #include "task/parts.h"
 
 #include <errno.h>
@@ -18,6 +19,7 @@ static const char park_help[] =
     "  -o, --out FILE     where it goes\n"
     "  --model NAME|FILE  [" DEFAULT_MODEL "]\n"
     "  --strategy SPEC    [full]\n"
+    "  --trained FILE     what the strategy reads, of 'kept calibrate' or 'kept train'\n"
     "  --threads N  --isa LEVEL [KEPT_ISA]\n\n"
     "examples\n"
     "  kept park book.txt -o book.parked\n"
@@ -30,12 +32,13 @@ static const char resume_help[] =
     "  --text TEXT        what comes next, for example a question\n"
     "  --model NAME|FILE  the one it was parked with [" DEFAULT_MODEL "]\n"
     "  --max-new N        tokens to write at most [64]\n"
+    "  --trained FILE     what its strategy reads\n"
     "  --threads N  --isa LEVEL [KEPT_ISA]\n\n"
     "example\n"
     "  kept resume book.parked --text ' The moral of all this is'\n";
 
 typedef struct options {
-    const char *file, *out, *model, *spec, *text, *isa;
+    const char *file, *out, *model, *spec, *text, *isa, *trained;
     int64_t max_new, threads;
 } options;
 
@@ -43,6 +46,7 @@ typedef struct options {
 typedef struct session {
     char path[4096];
     kept_model *model;
+    kept_trained *trained;
     kept_strategy *strategy;
     kept_engine *engine;
     kept_seq *seq;
@@ -57,6 +61,7 @@ static void session_end(session *x)
     kept_seq_free(x->seq);
     kept_engine_free(x->engine);
     kept_strategy_free(x->strategy);
+    kept_trained_free(x->trained);
     kept_model_free(x->model);
     free(x->tokens);
     free(x->data);
@@ -65,15 +70,15 @@ static void session_end(session *x)
 /* An exit code, or -1: go on. */
 static int parse(options *o, bool parks, int argc, char **argv)
 {
-    static const kept_flag flags[] = {{"out", true},    {"model", true}, {"strategy", true},
-                                      {"text", true},   {"isa", true},   {"max-new", true},
-                                      {"threads", true}};
+    static const kept_flag flags[] = {{"out", true},     {"model", true},  {"strategy", true},
+                                      {"text", true},    {"isa", true},    {"trained", true},
+                                      {"max-new", true}, {"threads", true}};
     char out[] = "--out";
     for (int i = 1; i < argc; i++)
         if (!strcmp(argv[i], "-o"))
             argv[i] = out;
     kept_args a = {argc, argv, 1, false, NULL};
-    const char **const text[] = {&o->out, &o->model, &o->spec, &o->text, &o->isa};
+    const char **const text[] = {&o->out, &o->model, &o->spec, &o->text, &o->isa, &o->trained};
     for (int f; (f = kept_args_next(&a, flags, sizeof flags / sizeof *flags)) != KEPT_ARG_END;) {
         if (f == KEPT_ARG_HELP) {
             fputs(parks ? park_help : resume_help, stdout);
@@ -83,13 +88,13 @@ static int parse(options *o, bool parks, int argc, char **argv)
             return kept_usage(argv[0], "takes one file, got '%s' too", a.value);
         if (f == KEPT_ARG_WORD)
             o->file = a.value;
-        if (f >= 0 && (parks ? f == 3 || f == 5 : f == 0 || f == 2))
+        if (f >= 0 && (parks ? f == 3 || f == 6 : f == 0 || f == 2))
             return kept_usage(argv[0], "unknown option '--%s'", flags[f].name);
-        if (f >= 0 && f < 5)
+        if (f >= 0 && f < 6)
             *text[f] = a.value;
         if (f == KEPT_ARG_ERROR ||
-            (f == 5 && !kept_args_int(&a, "max-new", 1, 1 << 20, &o->max_new)) ||
-            (f == 6 && !kept_args_int(&a, "threads", 0, 512, &o->threads)))
+            (f == 6 && !kept_args_int(&a, "max-new", 1, 1 << 20, &o->max_new)) ||
+            (f == 7 && !kept_args_int(&a, "threads", 0, 512, &o->threads)))
             return KEPT_EXIT_USAGE;
     }
     return -1;
@@ -126,7 +131,12 @@ static kept_status engine_for(session *x, const options *o, int max_tokens, kept
     const kept_engine_options e = {.n_threads = (int)o->threads,
                                    .max_tokens = max_tokens,
                                    .isa = o->isa ? o->isa : getenv("KEPT_ISA")};
-    return kept_engine_new(x->model, &e, &x->engine, err);
+    kept_status st = kept_engine_new(x->model, &e, &x->engine, err);
+    if (!st && o->trained)
+        st = kept_trained_open(o->trained, &x->trained, err);
+    if (!st && o->trained)
+        st = kept_engine_add_trained(x->engine, x->trained, err);
+    return st;
 }
 
 static kept_status save(const char *path, const void *data, size_t n, kept_error *err)

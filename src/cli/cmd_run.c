@@ -45,6 +45,12 @@ static void show_pressure(const kept_run_args *a, const json_t *doc)
         (void)kept_report_json(doc, stdout);
 }
 
+static void show_table(const json_t *result, const kept_view_options *view)
+{
+    (void)kept_report_table(result, stdout, view);
+    (void)kept_report_sequential(result, stdout);
+}
+
 /* main checks stdout itself, so a failing write to it is not looked at here. */
 static int show(const kept_run_args *a, const json_t *result)
 {
@@ -57,7 +63,7 @@ static int show(const kept_run_args *a, const json_t *result)
     if (a->n_sequences)
         show_pressure(a, result);
     else if (a->out || !strcmp(a->format, "table"))
-        (void)kept_report_table(result, stdout, &view);
+        show_table(result, &view);
     else if (!strcmp(a->format, "csv"))
         (void)kept_report_csv(result, stdout);
     else
@@ -117,6 +123,7 @@ static kept_run_options options_of(const kept_run_args *a, kept_progress *p)
         .speed_steps = (int)a->speed_steps,
         .pool_bytes = (size_t)a->pool,
         .isa = a->isa ? a->isa : getenv("KEPT_ISA"),
+        .stop_margin = a->stop / 100,
         .preset = a->preset,
         .gate = a->gate,
         .dump_kept = a->dump,

@@ -73,7 +73,7 @@ void kept_run_args_clear(kept_run_args *a)
 
 /* ---- flags ---------------------------------------------------------------------------------- */
 
-typedef enum flag_kind { LIST, FILES, TEXT, NUMBER, SIZE, SWITCH } flag_kind;
+typedef enum flag_kind { LIST, FILES, TEXT, NUMBER, REAL, SIZE, SWITCH } flag_kind;
 
 #define AT(field) offsetof(kept_run_args, field)
 
@@ -124,6 +124,7 @@ static const struct flag_target {
     {TEXT, AT(perturb), 0, 0},
     {LIST, AT(pressure), 0, 0},
     {TEXT, AT(nolima), 0, 0},
+    {REAL, AT(stop), 0, 99},
 };
 
 static const kept_flag flags[] = {
@@ -137,7 +138,7 @@ static const kept_flag flags[] = {
     {"trained", true},   {"queries", true},       {"digits", true},       {"words", true},
     {"squad", true},     {"hotpot", true},        {"turns", true},        {"ruler-compat", false},
     {"study", true},     {"preset", true},        {"gate", true},         {"perturb", true},
-    {"pressure", true},  {"nolima", true},
+    {"pressure", true},  {"nolima", true},        {"stop", true},
 };
 enum { N_FLAGS = sizeof flags / sizeof *flags };
 _Static_assert(N_FLAGS <= sizeof((kept_run_args *)0)->from_preset, "room for every flag");
@@ -154,15 +155,16 @@ static const char help[] =
     "  --preset NAME          tasks, patterns, lengths and budgets of an application\n"
     "  --jsonl FILE           your own prompts, one JSON object per line\n"
     "  --text FILE            score how well the text goes on after eviction (--score-tokens N)\n"
-    "  --length N             tokens of a sample [2048]   --samples N   per task [8]\n"
+    "  --length N             tokens of a sample [2048]   --samples N   per task [8]; --stop PT "
+    "ends "
+    "a\n                         task before that once every row has a verdict at this margin\n"
     "  --chat | --raw         with, without the chat template [with, where the model has one]\n"
     "  --perturb KIND         questions otherwise: case, punctuation, typo, layout ('kept help "
     "tasks')\n"
     "  --query-aware          strategies see the question before they evict (rows are marked)\n"
     "  --pool SIZE            pages of K/V; with --pressure N,... a hard cap for N prompts at "
     "once\n"
-    "  --seed N  --threads N  --chunk N (prefill)  --isa LEVEL [KEPT_ISA]\n"
-    "  --speed-samples N  --speed-steps N   timing of decode steps [1, 16]\n"
+    "  --seed N  --threads N  --chunk N  --isa LEVEL  --speed-samples N [1]  --speed-steps N [16]\n"
     "  --study FILE           keeps every sample: run it again to go on, or wider; 'kept study'\n"
     "  --out FILE             result as .json, .csv or .txt    --format table|json|csv   on "
     "stdout\n"
@@ -196,6 +198,11 @@ static int set_flag(kept_run_args *r, kept_args *a, int i)
     case NUMBER:
         return kept_args_int(a, flags[i].name, targets[i].min, targets[i].max,
                              (int64_t *)(void *)field)
+                   ? -1
+                   : KEPT_EXIT_USAGE;
+    case REAL:
+        return kept_args_number(a, flags[i].name, (double)targets[i].min, (double)targets[i].max,
+                                (double *)(void *)field)
                    ? -1
                    : KEPT_EXIT_USAGE;
     case SIZE:

@@ -21,6 +21,7 @@ typedef struct kept_run_args {
         *squad, *hotpot, *nolima, *turns, *study, *preset, *gate, *perturb;
     int64_t length, samples, seed, threads, keys, values, queries, digits, score_tokens, chunk,
         speed_samples, speed_steps, max_new;
+    double stop; /* points */
     uint64_t pool;
     bool chat, raw, query_aware, quiet, ruler_compat;
     kept_list pressure;                              /* as written */

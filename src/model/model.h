@@ -8,9 +8,10 @@
  *   ahead.c       planes that look ahead: foresee, echo
  *   hidden.c      what is made of hidden states: predicted scores, lengths, what trainers tap
  *   graph.c       the forward pass as a ggml graph with our store/attend/merge nodes
- *   attend.c      what those nodes do
+ *   attend.c      what those nodes do (read.c: which pages they read)
  *   capture.c     what sequences record beside state planes
  *   seq.c         sequences, forks, pins, accounts
+ *   park.c        sequences at rest (park_io.h lists its files)
  *   schedule.c    when sequences evict
  *   prompt.c      prompts read chunk by chunk or layer by layer
  *   engine.c      batches, pool, times

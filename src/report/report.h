@@ -38,6 +38,8 @@ void kept_report_watch_line(const json_t *look, FILE *out);
 kept_status kept_report_decay(const json_t *list, FILE *out);
 /* What kept_drift (bench/drift.h) says. */
 kept_status kept_report_drift(const json_t *list, FILE *out);
+/* Where a run that may stop early stopped; nothing for others. */
+kept_status kept_report_sequential(const json_t *result, FILE *out);
 /* What kept_scale and kept_precision (bench/robust.h) say. */
 kept_status kept_report_scale(const json_t *list, FILE *out);
 kept_status kept_report_precision(const json_t *list, FILE *out);

@@ -36,6 +36,11 @@ lossy() {
         awk '{ for (i = 1; i <= NF; i++) if ($i ~ /%$/) { ok = $i + 0 < 60 } } END { exit !ok }' "$work/row"
 }
 expect park-few-bits lossy
+components() {
+    fails 1 'kept calibrate basis' "$KEPT" park "$work/p.txt" -o "$work/q" --model "$KEPT_MODEL" \
+        --strategy 'full+kvtc(basis=calibrated)' && [ ! -e "$work/q" ]
+}
+expect park-needs-components components
 expect resume-no-parked fails 1 "no file of 'kept park'" "$KEPT" resume "$work/p.txt" --model "$KEPT_MODEL" --text x
 expect resume-nothing fails 1 'cannot be read' "$KEPT" resume /nonexistent --model "$KEPT_MODEL" --text x
 finish

@@ -32,6 +32,12 @@ assert j["weight_bytes"] is None and j["memory_bytes"] == 80 * 10**9
 PY
 }
 if command -v python3 >/dev/null; then expect plan-json json; else echo "skip python3 is missing"; fi
+packs() { # a prompt is read over f16 before it is packed
+    run 0 plan --model qwen2.5-7b --context 8K --strategy full+q4 --strategy full+quest &&
+        grep -A1 '^full+q4 ' "$work/out" | grep -q 'peak.* 46[0-9] MB' &&
+        ! grep -A1 '^full+quest ' "$work/out" | grep -q peak
+}
+expect plan-peak-of-a-codec packs
 of_a_file() {
     run 0 plan --model "$KEPT_MODEL" --context 4K --memory 1GB && ! grep -q 'not known' "$work/out" &&
         grep -q '30 layers, 9 query heads, 3 KV heads of size 64' "$work/out"

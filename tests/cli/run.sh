@@ -43,6 +43,7 @@ check text_needs_file 2 'needs --text' --model x.gguf --task text
 check pressure_wants_a_cap 2 'wants --pool' --model x.gguf --pressure 2,4
 check pressure_wants_numbers 2 "from 1 to 256, got '4x'" --model x.gguf --pressure 2,4x --pool 1MiB
 check pressure_alone 2 'without --study' --model x.gguf --pressure 2 --pool 1MiB --study s.db
+check stop_wants_a_number 2 '--stop wants a number from 0 to 99' --model x.gguf --stop soon
 check chat_and_raw 2 'exclude' --model x.gguf --chat --raw
 check no_such_file 1 'x.gguf' --model "$dir/x.gguf" --strategy h2o@20%
 check folder_first 1 'cannot be written' --model x.gguf --out "$dir/none/r.json"
