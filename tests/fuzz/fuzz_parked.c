@@ -32,7 +32,7 @@ static void park(int i)
     int32_t tokens[N_TOKENS];
     kept_seq *s = NULL;
     void *data = NULL;
-    size_t n;
+    size_t n = 0;
     for (int t = 0; t < N_TOKENS; t++)
         tokens[t] = 3 + t % 90;
     require(!kept_seq_new(engine, strategy[i], NULL, 1, &s, NULL) &&
