@@ -11,7 +11,7 @@ const kept_read kept_read_sparse_v = {
              .axis = KEPT_AXIS_READ,
              .name = "sparse-v",
              .summary =
-                 "every key is read, and the values of pages that some slot of weighs enough",
+                 "every key is read, and the values of pages of which some slot weighs enough",
              .paper = "turboquant_plus (sparse V)",
              .deviations = "whole pages of 64 slots, for all query heads of the KV head together "
                            "(there: single slots); weights are relative to the greatest of the "
