@@ -68,6 +68,7 @@ static void round_by_channel(struct ints *o, int nr, const float *q, const struc
             sum = v_fma(y, v_wide(zero + d), sum);
         } while ((d += W) < k->D);
         round_row(o, r, x, k->D, false, true);
+        o->whole[r] = 0; /* zeros take the place of an offset */
         o->extra[r] = v_sum(sum);
     }
 }
