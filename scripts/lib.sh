@@ -28,3 +28,20 @@ lock() {
 
 # sha256_is FILE HEX
 sha256_is() { [ -f "$1" ] && [ "$(sha256sum "$1" | cut -d' ' -f1)" = "$2" ]; }
+
+# For awk: f[1..n] become the fields of a line of CSV, quoted as in RFC 4180; returns n.
+# shellcheck disable=SC2034,SC2016  # used by the scripts that source this file
+kept_split_csv='
+    function split_csv(line,   n, i, c, quoted, field) {
+        n = 0; field = ""; quoted = 0
+        for (i = 1; i <= length(line); i++) {
+            c = substr(line, i, 1)
+            if (quoted && c == "\"" && substr(line, i + 1, 1) == "\"") { field = field c; i++ }
+            else if (c == "\"") quoted = !quoted
+            else if (c == "," && !quoted) { f[++n] = field; field = "" }
+            else field = field c
+        }
+        f[++n] = field
+        return n
+    }
+'

@@ -57,22 +57,10 @@ measure() {
 [ -n "$csv" ] || measure
 [ -s "$csv" ] || die "$csv: not there"
 
-# One line a method from the lines of its cells. Fields are quoted as in RFC 4180.
+# One line a method from the lines of its cells.
 rows=$(mktemp)
 trap 'rm -f "$rows" "$rows.doc"' EXIT
-awk '
-    function split_csv(line,   n, i, c, quoted, field) {
-        n = 0; field = ""; quoted = 0
-        for (i = 1; i <= length(line); i++) {
-            c = substr(line, i, 1)
-            if (quoted && c == "\"" && substr(line, i + 1, 1) == "\"") { field = field c; i++ }
-            else if (c == "\"") quoted = !quoted
-            else if (c == "," && !quoted) { f[++n] = field; field = "" }
-            else field = field c
-        }
-        f[++n] = field
-        return n
-    }
+awk "$kept_split_csv"'
     function interval(score, low, high) { return sprintf("%.0f (%.0f-%.0f)", 100 * score, 100 * low, 100 * high) }
     NR == 1 { n = split_csv($0); for (i = 1; i <= n; i++) at[f[i]] = i; next }
     {

@@ -62,21 +62,9 @@ study() {
 
 # table CSV: one line a strategy: over the patterns its mean score, then needle and text, by budget
 table() {
-    awk -v patterns="$tasks" '
-    function split_csv(line,   n, i, c, quoted, field) {
-        n = 0; field = ""; quoted = 0
-        for (i = 1; i <= length(line); i++) {
-            c = substr(line, i, 1)
-            if (quoted && c == "\"" && substr(line, i + 1, 1) == "\"") { field = field c; i++ }
-            else if (c == "\"") quoted = !quoted
-            else if (c == "," && !quoted) { f[++n] = field; field = "" }
-            else field = field c
-        }
-        f[++n] = field
-    }
+    awk "$kept_split_csv"'
     function show(name, b,   key) {
         key = name SUBSEP b
-        if (!(key in held)) return " - | - | - | - |"
         return sprintf(" %.1f | %s | %s | %s |", held[key], \
             n_facts[key] ? sprintf("%.0f (%.0f-%.0f)", 100 * facts[key] / n_facts[key], \
                 100 * low[key] / n_facts[key], 100 * high[key] / n_facts[key]) : "-", needle[key], text[key])
@@ -87,9 +75,8 @@ table() {
         if (f[at["n"]] == 0) next
         name = f[at["strategy"]]; b = "-"
         if (name ~ /@/) { b = name; sub(/.*@/, "", b); sub(/@.*/, "", name) }
-        if (!(name in seen)) { seen[name] = 1; order[++count] = name }
-        if (!((name, b) in held) && !((name, b) in line)) { line[name, b] = 1; cells[++n_cells] = name SUBSEP b }
         key = name SUBSEP b
+        if (!(key in held)) cells[++n_cells] = key
         held[key] = f[at["held_pct"]]
         if (needle[key] == "") needle[key] = "-"
         if (text[key] == "") text[key] = "-"

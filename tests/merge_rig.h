@@ -174,4 +174,18 @@ static inline void each_head(const char *spec, const double *option, check_fn *c
         }
 }
 
+static inline double dot(const float *a, const float *b, int n)
+{
+    double sum = 0;
+    for (int d = 0; d < n; d++)
+        sum += (double)a[d] * b[d];
+    return sum;
+}
+
+static inline double cosine(const float *a, const float *b, int n)
+{
+    double by = sqrt(dot(a, a, n) * dot(b, b, n));
+    return by > 0 ? dot(a, b, n) / by : 0;
+}
+
 #endif

@@ -100,20 +100,6 @@ static void threads(void)
 
 /* ---- formulas ------------------------------------------------------------------------------ */
 
-static double dot(const float *a, const float *b, int n)
-{
-    double sum = 0;
-    for (int d = 0; d < n; d++)
-        sum += (double)a[d] * b[d];
-    return sum;
-}
-
-static double cosine(const float *a, const float *b, int n)
-{
-    double by = sqrt(dot(a, a, n) * dot(b, b, n));
-    return by > 0 ? dot(a, b, n) / by : 0;
-}
-
 /* Live position with the largest cosine to the key at pos, the first of equal ones. */
 static int most_similar(const world *w, int pos)
 {

@@ -3,20 +3,6 @@
  * values of SciPy 1.x (scipy.optimize.nnls, lsq_linear). */
 #include "merge_rig.h"
 
-static double dot(const float *a, const float *b, int n)
-{
-    double sum = 0;
-    for (int d = 0; d < n; d++)
-        sum += (double)a[d] * b[d];
-    return sum;
-}
-
-static double cosine(const float *a, const float *b, int n)
-{
-    double by = sqrt(dot(a, a, n) * dot(b, b, n));
-    return by > 0 ? dot(a, b, n) / by : 0;
-}
-
 /* Means of stored rows with these weights [n] of the slots that join j, against what is there. */
 static void check_mean(const world *w, int j, const int *to, const double *weight, double own)
 {
