@@ -13,7 +13,6 @@ static inline void fill(rig *r, pattern kind, uint64_t seed)
     kept_rng rng;
     kept_rng_init(&rng, seed);
     size_t rows = (size_t)(r->n_layers * r->n_heads) * (size_t)r->n, size = (size_t)r->head_size;
-    size_t stats = (size_t)(r->n_layers * r->n_heads * r->group) * size;
     static const double level[] = {0, 1, 0, 60000, 0};
     for (size_t i = 0; i < rows * size; i++) {
         const bool same = kind == TIES && i / size % 3; /* runs of three equal rows */
@@ -25,17 +24,8 @@ static inline void fill(rig *r, pattern kind, uint64_t seed)
                   : plain ? rig_round(kept_rng_normal(&rng))
                           : rig_round(level[kind]);
     }
-    for (size_t i = 0; i < (size_t)r->n_state * rows; i++)
-        r->mass[i] = kind == RANDOM ? (float)kept_rng_unit(&rng) : kind == HUGE ? 1e30f : 0.125f;
-    for (size_t i = 0; i < stats; i++)
-        r->q_mean[i] = kind == RANDOM ? (float)kept_rng_normal(&rng) : (float)level[kind];
-    for (size_t i = 0; i < stats; i++)
-        for (size_t d = 0; d < size; d++)
-            r->q_cov[i * size + d] = d == i % size ? 1.0f : 0.0f;
-    for (size_t i = 0; i < stats * (size_t)r->capture.n_recent; i++)
-        r->recent[i] = kind == RANDOM ? (float)kept_rng_normal(&rng) : (float)level[kind];
-    for (size_t i = 0; i < stats * RIG_EMBD; i++)
-        r->w_o[i] = kind == RANDOM ? (float)kept_rng_normal(&rng) : (float)level[kind];
+    rig_fill_captured(r, kind == RANDOM ? &rng : NULL, kind == HUGE ? 1e30f : 0.125f,
+                      (float)level[kind]);
     for (int l = 0; l < r->n_layers; l++)
         r->cosine[l] = 0.5;
 }

@@ -104,6 +104,25 @@ static inline void rig_needs(rig *r, const kept_strategy *s)
     r->recent = rig_array((size_t)r->capture.n_recent * heads * g * (size_t)r->head_size + 1);
 }
 
+/* What was captured: of rng, or NULL: the same mass and the same number everywhere. */
+static inline void rig_fill_captured(rig *r, kept_rng *rng, float mass, float level)
+{
+    const size_t rows = (size_t)(r->n_layers * r->n_heads) * (size_t)r->n;
+    const size_t size = (size_t)r->head_size;
+    const size_t stats = (size_t)(r->n_layers * r->n_heads * r->group) * size;
+    for (size_t i = 0; i < (size_t)r->n_state * rows; i++)
+        r->mass[i] = rng ? (float)kept_rng_unit(rng) : mass;
+    for (size_t i = 0; i < stats; i++)
+        r->q_mean[i] = rng ? (float)kept_rng_normal(rng) : level;
+    for (size_t i = 0; i < stats; i++)
+        for (size_t d = 0; d < size; d++)
+            r->q_cov[i * size + d] = d == i % size ? 1.0f : 0.0f;
+    for (size_t i = 0; i < stats * (size_t)r->capture.n_recent; i++)
+        r->recent[i] = rng ? (float)kept_rng_normal(rng) : level;
+    for (size_t i = 0; i < stats * RIG_EMBD; i++)
+        r->w_o[i] = rng ? (float)kept_rng_normal(rng) : level;
+}
+
 /* Query of token n - capture.n_recent + t: [D]. */
 static inline float *rig_recent(const rig *r, int layer, int t, int head, int x)
 {
