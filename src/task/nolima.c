@@ -261,12 +261,12 @@ kept_status kept_nolima_build(kept_task *t, int i, int units, kept_sample *out, 
         snprintf(line.text, sizeof line.text, "%s", needle.s);
     ok = ok && fill_turn(out, a, who, args, &context) && !draw_hay(t, start, units, &hay);
     if (ok) {
-        kept_hay_merge(&hay, hay.n + 1, &line, 1, &context);
+        ok = kept_hay_merge(&hay, hay.n + 1, &line, 1, &context, out);
         out->context = context.s;
         out->turns[0].evidence[0] = line.span;
         out->turns[0].n_evidence = 1;
         out->turns[0].depth = line.depth;
-        ok = !context.failed;
+        ok = ok && !context.failed;
     } else {
         kept_buf_free(&context);
     }
