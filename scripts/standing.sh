@@ -52,17 +52,26 @@ one() {
     "$kept" "${both[@]}" "${facts[@]}" && "$kept" "${both[@]}" --task niah_single_1
 }
 
-# study MODEL LENGTH SAMPLES: the processes share the samples
+# worker MODEL: what is left at every length
+worker() {
+    local n=$samples length
+    for length in ${lengths//,/ }; do
+        one "$1" "$length" "$n" || return 1
+        n=$(((n + 1) / 2))
+    done
+}
+
+# study MODEL: the processes share the samples
 study() {
     local pids=() i failed=0
     for ((i = 1; i <= jobs; i++)); do
-        one "$@" >"$out/job-$1-$2-$i.txt" 2>&1 &
+        worker "$1" >"$out/job-$1-$i.txt" 2>&1 &
         pids+=($!)
         [ "$i" -gt 1 ] || sleep 2 # the file is made by one
     done
     for i in "${pids[@]}"; do wait "$i" || failed=1; done
-    [ $failed = 0 ] || die "$1 at $2 tokens: a process failed; run it again to go on ($out/job-$1-$2-*.txt)"
-    rm -f "$out/job-$1-$2-"*.txt
+    [ $failed = 0 ] || die "$1: a process failed; run it again to go on ($out/job-$1-*.txt)"
+    rm -f "$out/job-$1-"*.txt
 }
 
 # table CSV LENGTH: one line a strategy: over the patterns its mean score, then needle and text, by
@@ -142,11 +151,7 @@ fi
 mkdir -p "$out"
 for m in "${models[@]}"; do
     "$kept" pull "$m" >/dev/null
-    n=$samples
-    for length in ${lengths//,/ }; do
-        start=$SECONDS
-        study "$m" "$length" "$n"
-        say "$m at $length tokens, $n samples a task: $((SECONDS - start)) s"
-        n=$(((n + 1) / 2))
-    done
+    start=$SECONDS
+    study "$m"
+    say "$m: $((SECONDS - start)) s"
 done
