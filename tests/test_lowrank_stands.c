@@ -1,4 +1,5 @@
-/* Channels that stand for the others (kept_stands, kern/lowrank.h), against projections in double. */
+/* Channels that stand for the others (kept_stands, kern/lowrank_stands.h), against projections in
+ * double. */
 #include "lowrank_rig.h"
 
 /* Projections of random vectors of n layers on r directions: the channels that are kept say all. */
