@@ -51,7 +51,8 @@
     X(tokens)                                                                                      \
     X(chunked)                                                                                     \
     X(blocks)                                                                                      \
-    X(critical)
+    X(critical)                                                                                    \
+    X(blended)
 
 /* X(identifier): const kept_allocator kept_alloc_IDENTIFIER, in alloc_IDENTIFIER.c */
 #define KEPT_ALLOC_LIST(X)                                                                         \
@@ -65,6 +66,7 @@
     X(simlayer)                                                                                    \
     X(threshold)                                                                                   \
     X(coverage)                                                                                    \
+    X(composite)                                                                                   \
     X(zigzag)                                                                                      \
     X(duo)                                                                                         \
     X(headkv)                                                                                      \
@@ -119,7 +121,7 @@
     X(adaptive)                                                                                    \
     X(balance)
 
-/* X(identifier): const kept_recipe kept_recipe_IDENTIFIER, in parts.c or forms_parts.c */
+/* X(identifier): const kept_recipe kept_recipe_IDENTIFIER, in recipes.c or forms_parts.c */
 #define KEPT_RECIPE_LIST(X)                                                                        \
     X(window)                                                                                      \
     X(streaming)                                                                                   \
@@ -136,6 +138,7 @@
     X(duo_attention)                                                                               \
     X(headkv_snapkv)                                                                               \
     X(lukv)                                                                                        \
+    X(kvcompose)                                                                                   \
     X(kvzap_threshold)                                                                             \
     X(expected_attention_stats)                                                                    \
     X(trikv)                                                                                       \
