@@ -121,7 +121,7 @@
     X(adaptive)                                                                                    \
     X(balance)
 
-/* X(identifier): const kept_recipe kept_recipe_IDENTIFIER, in recipes.c or forms_parts.c */
+/* X(identifier): const kept_recipe kept_recipe_IDENTIFIER, in recipes.c or recipes_codec.c */
 #define KEPT_RECIPE_LIST(X)                                                                        \
     X(window)                                                                                      \
     X(streaming)                                                                                   \
@@ -222,17 +222,40 @@ enum {
     KEPT_AGED_OLD,
     KEPT_AGED_MID_AFTER,
     KEPT_AGED_OLD_AFTER,
-    KEPT_AGED_IN
+    KEPT_AGED_IN,
+    KEPT_AGED_NEW_V,
+    KEPT_AGED_MID_V,
+    KEPT_AGED_OLD_V,
+    KEPT_AGED_EDGE, /* followed by edge-as, here and below */
+    KEPT_AGED_EDGE_AS
 };
 enum {
     KEPT_RANKED_TOP,
     KEPT_RANKED_MID,
     KEPT_RANKED_LOW,
     KEPT_RANKED_TOP_PART,
-    KEPT_RANKED_MID_PART
+    KEPT_RANKED_MID_PART,
+    KEPT_RANKED_TOP_V,
+    KEPT_RANKED_MID_V,
+    KEPT_RANKED_LOW_V,
+    KEPT_RANKED_EDGE,
+    KEPT_RANKED_EDGE_AS
 };
-enum { KEPT_CALIBRATED_BITS, KEPT_CALIBRATED_MOST };
-enum { KEPT_WATER_MOST, KEPT_WATER_LEAST, KEPT_WATER_POWER };
+enum {
+    KEPT_CALIBRATED_BITS,
+    KEPT_CALIBRATED_MOST,
+    KEPT_CALIBRATED_APART,
+    KEPT_CALIBRATED_EDGE,
+    KEPT_CALIBRATED_EDGE_AS
+};
+enum {
+    KEPT_WATER_MOST,
+    KEPT_WATER_LEAST,
+    KEPT_WATER_POWER,
+    KEPT_WATER_LAG,
+    KEPT_WATER_EDGE,
+    KEPT_WATER_EDGE_AS
+};
 enum { KEPT_AGED_TOKENS, KEPT_AGED_PERCENT }; /* choices of in= */
 enum { KEPT_STORE_K, KEPT_STORE_V, KEPT_STORE_RESIDUAL, KEPT_STORE_EDGE, KEPT_STORE_EDGE_AS };
 enum { KEPT_PARK_BITS, KEPT_PARK_KEYS, KEPT_PARK_FIRST, KEPT_PARK_LAST, KEPT_PARK_BASIS };
