@@ -7,6 +7,7 @@
 #include "kern/codec_words.h"
 #include "kern/impl.h"
 #include "kern/lowrank.h"
+#include "kern/nuq.h"
 #include "kern/slerp.h"
 
 #include <math.h>
@@ -357,6 +358,10 @@ static void pack_half(kept_packed to, bool v, int n, const kept_low *const *low,
     int codec = v ? to.c.v : to.c.k, D = to.head_size;
     uint8_t *at = to.at + (v ? kept_codec_half_bytes(to.c.k, false, D) : 0);
 
+    if (kept_codec_infos[codec].nuq) {
+        kept_nuq_pack(at, codec, v, to, x);
+        return;
+    }
     if (kept_codec_infos[codec].basis) {
         const int r = kept_codec_channels(codec, D);
 
@@ -426,6 +431,10 @@ static void read_half(kept_packed p, bool v, float *x)
 
     if (kept_codec_infos[codec].slerp) {
         kept_slerp_read(at, v, D, p.layer % 2, x);
+        return;
+    }
+    if (kept_codec_infos[codec].nuq) {
+        kept_nuq_read(at, codec, v, p, x);
         return;
     }
     if (kept_codec_infos[codec].basis) {
@@ -514,6 +523,10 @@ static void put_half(uint8_t *half, int codec, bool v, const kept_packed *p, int
     int D = p->head_size;
 
     memcpy(x, from, (size_t)D * sizeof *x);
+    if (kept_codec_infos[codec].nuq) {
+        kept_nuq_put(half, codec, v, *p, slot, x);
+        return;
+    }
     if (kept_codec_infos[codec].basis) {
         bound_all(x, D);
         kept_low_project_row(p->low, codec, v, p->pos ? p->pos[slot] : 0, D, x);
@@ -547,6 +560,10 @@ static void move_half(uint8_t *to, int dst, const uint8_t *from, int src, int co
     uint16_t *st = scales_of(to, codec, v, D);
     const uint16_t *sf = scales_of((uint8_t *)(uintptr_t)from, codec, v, D);
 
+    if (kept_codec_infos[codec].nuq) {
+        kept_nuq_move(to, dst, from, src, codec, v, D);
+        return;
+    }
     if (kept_codec_infos[codec].basis) {
         move_half(to, dst, from, src, kept_codec_infos[codec].inner, v,
                   kept_codec_channels(codec, D));

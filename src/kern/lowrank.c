@@ -77,14 +77,23 @@ static void turn(const kept_turns *t, int32_t pos, bool back, float *x)
 
 /* ---- coefficients --------------------------------------------------------------------------- */
 
-/* x [D] into places, at position 0. */
-static void to_places(const kept_turns *t, int32_t pos, int D, float *x)
+void kept_turns_place(const kept_turns *t, int32_t pos, int D, float *x)
 {
     float y[KEPT_MAX_HEAD_SIZE];
 
     for (int d = 0; d < D; d++)
         y[d] = x[t->order[d]];
     turn(t, pos, true, y);
+    memcpy(x, y, (size_t)D * sizeof *x);
+}
+
+void kept_turns_unplace(const kept_turns *t, int32_t pos, int D, float *x)
+{
+    float y[KEPT_MAX_HEAD_SIZE];
+
+    turn(t, pos, false, x);
+    for (int d = 0; d < D; d++)
+        y[t->order[d]] = x[d];
     memcpy(x, y, (size_t)D * sizeof *x);
 }
 
@@ -96,7 +105,7 @@ void kept_low_project(const kept_low *low, int codec, bool v, const int32_t *pos
 
     for (int s = 0; s < P64; s++, x += D, c += r) {
         if (kept_low_is_turned(codec, v))
-            to_places(low->turns, pos[s], D, x);
+            kept_turns_place(low->turns, pos[s], D, x);
         for (int i = 0; i < r; i++) {
             const float *row = u + i * D;
             float lane[16] = {0};
@@ -119,7 +128,7 @@ void kept_low_project_row(const kept_low *low, int codec, bool v, int32_t pos, i
     float y[KEPT_MAX_HEAD_SIZE];
 
     if (kept_low_is_turned(codec, v))
-        to_places(low->turns, pos, D, x);
+        kept_turns_place(low->turns, pos, D, x);
     memcpy(y, x, (size_t)D * sizeof *y);
     for (int i = 0; i < r; i++) {
         x[i] = 0;
@@ -140,13 +149,9 @@ void kept_low_expand(const kept_low *low, int codec, bool v, const int32_t *pos,
         for (int i = 0; i < r; i++)
             for (int d = 0; d < D; d++)
                 y[d] += c[i] * u[i * D + d];
-        if (!kept_low_is_turned(codec, v)) {
-            memcpy(x, y, (size_t)D * sizeof *x);
-            continue;
-        }
-        turn(low->turns, pos[s], false, y);
-        for (int d = 0; d < D; d++)
-            x[low->turns->order[d]] = y[d];
+        memcpy(x, y, (size_t)D * sizeof *x);
+        if (kept_low_is_turned(codec, v))
+            kept_turns_unplace(low->turns, pos[s], D, x);
     }
 }
 

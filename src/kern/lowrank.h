@@ -36,11 +36,16 @@ kept_turns *kept_turns_new(const float *freq, int n_rope, bool neox, int head_si
 void kept_turns_free(kept_turns *t);
 size_t kept_turns_bytes(const kept_turns *t);
 
+/* A key x[D] of position pos, in channels, becomes the same at position 0, in places; and back. */
+void kept_turns_place(const kept_turns *t, int32_t pos, int D, float *x);
+void kept_turns_unplace(const kept_turns *t, int32_t pos, int D, float *x);
+
 /* Directions of one KV head of one layer, [D][D] each, the most important first; NULL: none. Keys
  * but those of FLAT in the places of turns->order, everything else in channels. */
 struct kept_low {
     const float *k[KEPT_N_BASES], *v[KEPT_N_BASES];
     const kept_turns *turns;
+    const struct kept_nuq *nuq; /* nuq.h; NULL: none */
 };
 
 /* c[64][r] += the coefficients of x[64][D]; x is destroyed. pos [64], for keys that are turned. */
@@ -51,7 +56,8 @@ void kept_low_project_row(const kept_low *low, int codec, bool v, int32_t pos, i
 /* x[64][D] from c[64][r]. */
 void kept_low_expand(const kept_low *low, int codec, bool v, const int32_t *pos, int D,
                      const float *c, float *x);
-/* A half of a page whose codec has a basis, as floats in the element order of an F16 half. */
+/* A half of a page, packed as it may be, as floats in the element order of an F16 half; avx2: of
+ * one whose codec has a basis. */
 void kept_low_widen(kept_packed p, bool v, float *to);
 void kept_low_widen_avx2(kept_packed p, bool v, float *to);
 /* out[r] = the query q[D] for a FLAT half. */

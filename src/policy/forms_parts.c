@@ -19,7 +19,7 @@ static const char *const codecs[] = {
     "tok4",    "tok2",    "chan4",  "chan2",   "thin75", "thin50", "thin25", "pair100",
     "pair75",  "pair50",  "pair25", "quad100", "quad75", "quad50", "quad25", "mini",
     "flat75",  "flat50",  "flat25", "low100",  "low75",  "low50",  "low25",  "low75q8",
-    "low50q8", "low25q8",  NULL};
+    "low50q8", "low25q8", "nuq4",   "nuq3",    "nuq4s",  "nuq3s",  NULL};
 static const char *const edge_codecs[] = {"f16", "q8", NULL};
 
 #define EDGE_OPTIONS(as)                                                                           \
@@ -57,7 +57,8 @@ const kept_part kept_part_store = {
     .name = "store",
     .summary = "full pages are packed, keys and values each in a form of their own",
     .paper = "arXiv 2404.00456 (rotation), 2402.02750 (chan, tok), 2504.19874 (rot), "
-             "2407.21018 (thin), 2407.21118 (low), 2503.18893 (pair, quad), 2405.14366 (mini)",
+             "2407.21018 (thin), 2407.21118 (low), 2503.18893 (pair, quad), 2405.14366 (mini), "
+             "2401.18079 (nuq)",
     .deviations =
         "keys are stored rotated to their positions; a page of 64 slots is packed when it is full "
         "and the prompt is in (schedule chunks: while it is read, so that later chunks attend to "

@@ -159,6 +159,10 @@
     X(rot4)                                                                                        \
     X(rot3)                                                                                        \
     X(rot2)                                                                                        \
+    X(nuq4)                                                                                        \
+    X(nuq3)                                                                                        \
+    X(nuq4s)                                                                                       \
+    X(nuq3s)                                                                                       \
     X(think75)                                                                                     \
     X(think50)                                                                                     \
     X(think25)                                                                                     \

@@ -29,6 +29,17 @@ THINK(think50, "think50", "half of the channels of keys, those that queries use 
 THINK(think25, "think25", "a quarter of the channels of keys, those that queries use most",
       "store(k=thin25)");
 #undef THINK
+#define NUQ(id, says)                                                                              \
+    RECIPE(id, #id, says, "store(k=" #id ")", "arXiv 2401.18079 (KVQuant)",                        \
+           "levels of every KV head by itself, in units of deviation, not of range; errors are "   \
+           "weighed by queries and by lengths of rows on a text (kept calibrate nuq), not by "     \
+           "gradients; with s as many outliers in every page, those that the levels meet worst; "  \
+           "the first token is packed like others")
+NUQ(nuq4, "4 bits, calibrated levels; keys before rotation, per channel, values per slot");
+NUQ(nuq3, "3 bits, calibrated levels; keys before rotation, per channel, values per slot");
+NUQ(nuq4s, "as nuq4, and the worst 1 % of the numbers of a page beside it as they are");
+NUQ(nuq3s, "as nuq3, and the worst 1 % of the numbers of a page beside it as they are");
+#undef NUQ
 #define PALU_DIFFERS                                                                               \
     "of every KV head by itself, with the same rank for all of them; directions of keys and "      \
     "values on a calibration text (kept calibrate basis), not of the weights"
