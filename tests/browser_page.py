@@ -54,11 +54,11 @@ with Browser(find(), limit=150) as b:
     def _():
         page("all.html")
         most = marks()
-        for task in range(1, 4):
+        for task in range(1, 5):
             choose(task)
             most = {k: max(n, most[k]) for k, n in marks().items()}
         assert sorted(most) == sorted(["held", "peak", "speed", "budget", "depth", "turn", "again", "distance",
-                                       "time", "map"]), most
+                                       "time", "map", "models", "length", "precision", "perturb"]), most
         assert all(most.values()), most
         outside = b.js("[...document.querySelectorAll('.plot svg')].filter(s => !(s.clientWidth > 100)).length")
         assert outside == 0, "a plot has no width"
@@ -83,6 +83,26 @@ with Browser(find(), limit=150) as b:
         b.js("document.getElementById('all').click()")
         b.drawn()
         assert rows() == every and b.js(points) == 9
+
+    @case("browser_robustness")
+    def _():
+        choose(0)
+        points = lambda plot: b.js(f"document.querySelectorAll('[data-plot={plot}] .mark-symbol.role-mark path').length")
+        # nine rows on two models; nine and the full cache on three tasks; one pair; nine perturbed
+        assert [points(p) for p in ("models", "length", "precision", "perturb")] == [18, 30, 1, 9], \
+            [points(p) for p in ("models", "length", "precision", "perturb")]
+        assert "tau A, B" in b.js("document.querySelector('[data-plot=models] svg').textContent")
+        b.js("document.querySelectorAll('input[name=strategy]').forEach((x, i) => { if (i) x.click(); })")
+        b.drawn()
+        assert [points(p) for p in ("models", "length", "precision", "perturb")] == [6, 12, 1, 3]
+        b.js("document.getElementById('all').click()")
+        choose(2)  # scored text: has no length or perturbation, and says which tasks have
+        offered = b.js("[...document.querySelectorAll('[data-plot=perturb] button')].map(x => x.textContent)")
+        assert len(offered) == 2 and offered[0].startswith("task0"), offered
+        b.js("document.querySelector('[data-plot=perturb] button').click()")
+        b.drawn()
+        assert points("perturb") == 9 and b.js("document.getElementById('task').value") == "0"
+        assert "Kendall's tau A, B" in b.js("document.querySelector('#fig-models pre').textContent")
 
     @case("browser_answers")
     def _():
@@ -145,7 +165,7 @@ with Browser(find(), limit=150) as b:
         for task in range(4):
             choose(task)
         assert b.js("document.images.length") == 0
-        assert b.js("document.querySelectorAll('script').length") == 4
+        assert b.js("document.querySelectorAll('script').length") == 5
         assert b.js("document.querySelector('h1').textContent").count("</script>") == 1
 
     @case("browser_thousand_cells")

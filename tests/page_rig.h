@@ -4,6 +4,7 @@
 #define TESTS_PAGE_RIG_H
 
 #include "bench/compare.h"
+#include "bench/robust.h"
 #include "bench/run.h"
 #include "report/report.h"
 #include "test.h"
@@ -18,6 +19,7 @@ typedef struct rig_size {
     int n_stems, n_budgets, n_tasks, n_samples;
     bool hostile;  /* names, answers and texts are HOSTILE */
     int lost_from; /* rows from this one on lose every third sample; others none */
+    bool robust; /* task 4 is task 0 perturbed, rows 2 to 4 are one packing, there are two models */
 } rig_size;
 
 static json_t *rig_numbers(int n, double from, double step)
@@ -49,6 +51,11 @@ static json_t *rig_variants(const rig_size *z)
                      budget);
         snprintf(resolved, sizeof resolved, "%s%s", v < 2 ? "" : "protect(sinks=4,recent=32)+",
                  name);
+        if (z->robust && v > 1 && v < 5) /* evicted, evicted and packed, packed */
+            snprintf(resolved, sizeof resolved, "%s",
+                     v == 2   ? "s0+f16+all@512"
+                     : v == 3 ? "s0+q4+all@512"
+                              : "full+q4");
         json_array_append_new(list, json_pack("{ss ss ss ss s[]}", "name", name, "canonical",
                                               v < 2 ? "full" : name, "resolved",
                                               v < 2 ? "full" : resolved, "role",
@@ -81,6 +88,8 @@ static json_t *rig_tasks(const rig_size *z)
                                               rig_scored(t) ? "text" : "niah_single", "length",
                                               1024 << (t % 2), "n_samples", z->n_samples, "seed", 1,
                                               "chat", 0, "query_aware", 0, "turns", "gold"));
+        if (z->robust && t == 4)
+            json_object_set_new(json_array_get(list, 4), "perturb", json_string("typo"));
     }
     return list;
 }
@@ -97,7 +106,7 @@ static json_t *rig_answer(const rig_size *z, bool right)
 static json_t *rig_outcome(const rig_size *z, int t, int v, int i)
 {
     const double share = v < 2 ? 1 : 0.8 - 0.7 * ((v - 2) % z->n_budgets) / z->n_budgets;
-    const bool right = v < 2 || v < z->lost_from || i % 3;
+    const bool right = v < 2 || v < z->lost_from || (i + (z->robust && t == 4)) % 3;
     json_t *o = json_pack("{si sb sf si sf sf si sf sf sf}", "variant", v, "failed", 0, "kv_bytes",
                           1e6 * share, "meta_bytes", 1000, "peak_bytes", 1e6, "byte_steps",
                           1e8 * share, "n_evicted", (int)(1000 * (1 - share)), "prefill_ns", 5e9,
@@ -128,13 +137,14 @@ static json_t *rig_samples(const rig_size *z)
     const char *answer = z->hostile ? HOSTILE : "42";
     for (int t = 0; t < z->n_tasks; t++)
         for (int i = 0; i < z->n_samples; i++) {
-            char hash[20];
+            char hash[20], cluster[20];
             json_t *outcomes = json_array();
             snprintf(hash, sizeof hash, "%08x%08x", t, i);
+            snprintf(cluster, sizeof cluster, "%08x%08x", z->robust && t == 4 ? 0 : t, i);
             for (int v = 0; v < 2 + z->n_stems * z->n_budgets; v++)
                 json_array_append_new(outcomes, rig_outcome(z, t, v, i));
             json_t *s = json_pack("{si si ss ss si si s[[ii]] s[s] so}", "task", t, "index", i,
-                                  "hash", hash, "cluster", hash, "n_prefix", 12, "n_suffix", 4,
+                                  "hash", hash, "cluster", cluster, "n_prefix", 12, "n_suffix", 4,
                                   "evidence", 3, 5, "answers", answer, "outcomes", outcomes);
             const double depth = (i + 0.5) / z->n_samples;
             json_object_set_new(s, "depth", rig_scored(t) ? json_null() : json_real(depth));
@@ -197,6 +207,23 @@ static json_t *rig_prompts(const rig_size *z)
                      "999000459999");
 }
 
+/* What kept_robust finds, with a second model that loses from another row on. */
+static json_t *rig_robust(const rig_size *z, json_t *doc)
+{
+    rig_size other = *z;
+    other.lost_from = 3;
+    json_t *docs[2] = {doc, z->robust ? rig_result(&other) : NULL}, *out = NULL;
+    json_t *model = json_object_get(docs[1], "model");
+    if (model) {
+        json_object_set_new(model, "sha256", json_string("f00d"));
+        json_object_set_new(model, "name", json_string(z->hostile ? HOSTILE "2" : "large"));
+        json_object_set_new(model, "n_params", json_integer(360000000));
+    }
+    CHECK_INT(kept_robust(docs, z->robust ? 2 : 1, &out, NULL), KEPT_OK);
+    json_decref(docs[1]);
+    return out;
+}
+
 static double rig_seconds[2]; /* of the result with its statistics; of the page */
 
 /* Writes the page of a rig; its text, malloc'ed, with its length. */
@@ -205,8 +232,8 @@ static char *rig_page(const rig_size *z, const char *path, bool with_prompts, si
     kept_error err = {.text = ""};
     const clock_t start = clock();
     json_t *doc = rig_result(z), *comparison = z->n_stems ? rig_compare(doc) : NULL;
-    json_t *prompts = with_prompts ? rig_prompts(z) : NULL;
-    const kept_page page = {doc, comparison, prompts, z->hostile ? HOSTILE : "s.db"};
+    json_t *prompts = with_prompts ? rig_prompts(z) : NULL, *robust = rig_robust(z, doc);
+    const kept_page page = {doc, comparison, prompts, z->hostile ? HOSTILE : "s.db", robust};
     const clock_t made = clock();
     CHECK_INT(kept_report_page(&page, path, &err), KEPT_OK);
     rig_seconds[0] = (double)(made - start) / CLOCKS_PER_SEC;
@@ -216,6 +243,7 @@ static char *rig_page(const rig_size *z, const char *path, bool with_prompts, si
     json_decref(doc);
     json_decref(comparison);
     json_decref(prompts);
+    json_decref(robust);
     FILE *f = fopen(path, "rb");
     char *text = calloc(1, 8 << 20);
     *n = f && text ? fread(text, 1, (8 << 20) - 1, f) : 0;

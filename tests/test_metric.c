@@ -252,6 +252,9 @@ static void questions_said_otherwise(void)
         {"punctuation", "What is the Special number for red-walrus Tell me\nThanks"},
         {"typo", "What is the Spceial number for red-walrus? Tell me.\nThanks"},
         {"layout", "What is the Special number for red-walrus?\nTell me.\n\nThanks"},
+        {"context-lines", question}, /* the context's layout: tests/test_rearrange.c */
+        {"context-order", question},
+        {"context-places", question},
     };
     kept_error err;
     char *out = NULL;

@@ -124,6 +124,36 @@ static void refused(const char *json, const char *want)
     CHECK(strstr(err.text, want));
 }
 
+/* What may be missing: a template, and characters where every test has answers of its own. */
+static void what_may_be_missing(void)
+{
+    write_file(
+        "[{\"id\": \"0401\", \"reasoning_type\": \"w\", \"system_prompt\": \"\","
+        "  \"needle\": \"The car by {1} is red.\", \"questions\": {\"onehop\": \"What "
+        "colour is in {2}?\"}, \"distractors\": {\"onehop\": \"x\"}, \"tests\": {\"T1_C02\": "
+        "{\"input_args\": [\"the Kiasma\", \"Helsinki\"], \"gold_answers\": [\"red\"]}}},"
+        " {\"needle\": \"{CHAR} sings.\", \"questions\": {\"onehop\": \"Who?\"},"
+        "  \"character_set\": [\"Yuki\"], \"tests\": {\"T1\": {\"input_args\": [\"x\"],"
+        "  \"gold_answers\": \"\"}}}]");
+    kept_task_options o = options("nolima", 600, 2);
+    o.file = file;
+    kept_task *t = must_open(&o, models[0]);
+    int seen[2] = {0, 0};
+    for (int i = 0; i < 2; i++) {
+        kept_sample s;
+        must_get(t, i, &s, NULL);
+        const int k = strstr(s.context, "Yuki sings.") != NULL;
+        seen[k]++;
+        CHECK(k || strstr(s.context, "The car by the Kiasma is red."));
+        CHECK(strstr(s.turns[0].question, k ? "Who?" : "What colour is in Helsinki?"));
+        CHECK_INT(s.turns[0].n_answers, 1);
+        CHECK_STR(s.turns[0].answers[0], k ? "Yuki" : "red");
+        kept_sample_clear(&s);
+    }
+    CHECK(seen[0] == 1 && seen[1] == 1);
+    kept_task_close(t);
+}
+
 #define ITEM(more) "[{\"needle\": \"{CHAR} x.\", " more "}]"
 #define TEMPLATE   "\"task_template\": \"{haystack} {question}\", "
 #define CHARACTERS "\"character_set\": [\"A\"], "
@@ -153,6 +183,7 @@ int main(void)
         SKIP("no room for temporary models");
     RUN(in_noise);
     RUN(in_prose);
+    RUN(what_may_be_missing);
     RUN(bad_sets);
     task_util_close();
     TEST_END();

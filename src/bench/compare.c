@@ -1,12 +1,12 @@
 /* compare: verdicts on rows, as a document. */
 #include "bench/compare.h"
+#include "bench/compare_doc.h"
 #include "bench/compare_row.h"
 #include "bench/doc.h"
 #include "bench/family.h"
 #include "bench/pairs.h"
 #include "bench/run.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,11 +14,6 @@ static const char *text(const json_t *o, const char *key)
 {
     const char *s = json_string_value(json_object_get(o, key));
     return s ? s : "";
-}
-
-static void put(json_t *o, const char *key, double x)
-{
-    json_object_set_new(o, key, isfinite(x) ? json_real(x) : json_null());
 }
 
 static const json_t *row_of(const json_t *doc, int v)
@@ -90,13 +85,6 @@ static kept_status find_rows(const kept_compare_options *o, row_pair *rows, int 
                           o->after_name);
 }
 
-/* Neither has it, or both the same. */
-static bool same_member(const json_t *a, const json_t *b, const char *key)
-{
-    const json_t *x = json_object_get(a, key), *y = json_object_get(b, key);
-    return x == y || json_equal(x, y);
-}
-
 /* The task of `before` that is this one by all that its label and options say. */
 static int same_task(const kept_compare_options *o, const json_t *task)
 {
@@ -107,7 +95,7 @@ static int same_task(const kept_compare_options *o, const json_t *task)
     {
         bool same = true;
         for (int k = 0; k < 5; k++)
-            same = same && same_member(t, task, keys[k]);
+            same = same && kept_doc_same(t, task, keys[k]);
         if (same)
             return (int)i;
     }
@@ -130,25 +118,27 @@ static kept_status refuse_unpaired(const kept_compare_options *o, const kept_pai
                      label, p->n_only_before + p->n_only_after, p->n);
 }
 
-/* Budgets of one strategy on one task are one ladder; else every row is one. */
-static int ladder_of(const kept_compare_options *o, json_t *names, int task, int row, int own)
-{
-    const char *spec = text(row_of(o->after, row), "resolved");
-    char key[2048];
-    if (!o->ladder)
-        return own;
-    snprintf(key, sizeof key, "%d %.*s", task, (int)kept_spec_stem(spec), spec);
-    if (!json_object_get(names, key))
-        json_object_set_new(names, key, json_integer((json_int_t)json_object_size(names)));
-    return (int)json_integer_value(json_object_get(names, key));
-}
-
 typedef struct filling {
     kept_family f;
     kept_compare_row *row; /* [f.n] */
     json_t *ladders;       /* name -> number */
     int size;              /* verdicts that share the level from the start */
+    int result;            /* of several comparisons the one that is being filled, -1: one only */
 } filling;
+
+/* Budgets of one strategy on one task of one result are one ladder; else every row is one. */
+static int ladder_of(const kept_compare_options *o, filling *x, int task, int row)
+{
+    const char *spec = text(row_of(o->after, row), "resolved");
+    char key[2048];
+    if (!o->ladder)
+        return x->f.n;
+    snprintf(key, sizeof key, "%d %d %.*s", x->result, task, (int)kept_spec_stem(spec), spec);
+    if (!json_object_get(x->ladders, key))
+        json_object_set_new(x->ladders, key,
+                            json_integer((json_int_t)json_object_size(x->ladders)));
+    return (int)json_integer_value(json_object_get(x->ladders, key));
+}
 
 static kept_status add_row(const kept_compare_options *o, filling *x, int ta, int tb, row_pair rows,
                            kept_error *err)
@@ -162,6 +152,8 @@ static kept_status add_row(const kept_compare_options *o, filling *x, int ta, in
         kept_pairs_find(o->before, ta, rows.before, o->after, tb, rows.after, &pairs, err);
     if (!s)
         s = refuse_unpaired(o, &pairs, text(task, "label"), err);
+    if (x->result >= 0)
+        json_object_set_new(r, "result", json_integer(x->result));
     json_object_set(r, "task", json_object_get(task, "label"));
     json_object_set_new(r, "task_index", json_integer(tb));
     json_object_set_new(r, "after_index", json_integer(rows.after));
@@ -175,7 +167,7 @@ static kept_status add_row(const kept_compare_options *o, filling *x, int ta, in
     if (!s && json_array_append(x->f.rows, r))
         s = kept_fail(err, KEPT_NOMEM, "out of memory");
     json_decref(r);
-    x->f.member[x->f.n].ladder = ladder_of(o, x->ladders, tb, rows.after, x->f.n);
+    x->f.member[x->f.n].ladder = ladder_of(o, x, tb, rows.after);
     x->f.member[x->f.n].held = kept_held_pct(o->after, tb, rows.after);
     x->f.n++; /* also a row that failed: it is cleared like the others */
     return s;
@@ -235,57 +227,6 @@ static bool was_run(const json_t *doc, int task, int variant)
 
 /* ---- the whole ------------------------------------------------------------------------------ */
 
-/* Kendall's tau of how the two results rank the strategies they share, over all tasks. */
-static void put_ranking(const kept_compare_options *o, json_t *doc, const kept_family *f)
-{
-    double *x = kept_calloc(2 * (size_t)f->n + 1, sizeof *x), *y = x ? x + f->n : NULL;
-    int n = 0;
-    const char *first = f->n ? text(json_array_get(f->rows, 0), "task") : "";
-    for (int i = 0; x && i < f->n; i++) {
-        const json_t *r = json_array_get(f->rows, (size_t)i);
-        if (strcmp(text(r, "task"), first))
-            continue; /* values of two tasks have no order */
-        x[n] = json_number_value(json_object_get(r, "before_value"));
-        y[n++] = json_number_value(json_object_get(r, "after_value"));
-    }
-    if (x && o->before != o->after && n > 2)
-        put(doc, "kendall_tau", kept_kendall(x, y, n));
-    free(x);
-}
-
-static void note_differences(const kept_compare_options *o, json_t *notes)
-{
-    static const struct {
-        const char *part, *key, *note;
-    } looks[] = {{"model", "sha256", "the models differ"},
-                 {NULL, "kept", "the versions of kept differ"},
-                 {"machine", "isa", "the kernel levels differ: rounding may"},
-                 {"options", "seed", "the seeds differ"},
-                 {"options", "chunk", "the prefill chunks differ"}};
-    for (size_t i = 0; i < sizeof looks / sizeof *looks; i++) {
-        const json_t *a = looks[i].part ? json_object_get(o->before, looks[i].part) : o->before;
-        const json_t *b = looks[i].part ? json_object_get(o->after, looks[i].part) : o->after;
-        if (!same_member(a, b, looks[i].key))
-            json_array_append_new(notes, json_string(looks[i].note));
-    }
-}
-
-static json_t *head(const kept_compare_options *o)
-{
-    json_t *doc = json_object(), *notes = json_array();
-    json_object_set_new(doc, "schema", json_string("kept-comparison"));
-    json_object_set_new(doc, "version", json_integer(1));
-    json_object_set_new(doc, "before", json_string(o->before_name));
-    json_object_set_new(doc, "after", json_string(o->after_name));
-    put(doc, "margin", o->margin);
-    put(doc, "nll_margin", o->nll_margin);
-    put(doc, "level", o->level);
-    json_object_set_new(doc, "ladder", json_boolean(o->ladder));
-    note_differences(o, notes);
-    json_object_set_new(doc, "notes", notes);
-    return doc;
-}
-
 /* The task of `before` that task t of `after` is compared with; -1: none, or not asked for. */
 static int task_before(const kept_compare_options *o, size_t t, const json_t *task)
 {
@@ -294,71 +235,106 @@ static int task_before(const kept_compare_options *o, size_t t, const json_t *ta
     return o->before == o->after ? (int)t : same_task(o, task);
 }
 
-static kept_status fill(const kept_compare_options *o, filling *x, const row_pair *rows, int n_rows,
-                        kept_error *err)
+typedef struct chosen {
+    row_pair *rows; /* [n] of KEPT_MAX_ROWS */
+    int n;
+} chosen;
+
+/* How many verdicts, or ladders of them, a comparison adds to those that share the level. */
+static kept_status count(const kept_compare_options *o, filling *x, const chosen *c,
+                         kept_error *err)
 {
     const json_t *task;
     size_t t;
     int n_tasks = 0;
-    kept_status s = KEPT_OK;
     json_array_foreach(json_object_get(o->after, "tasks"), t, task)
     {
         const bool on = task_before(o, t, task) >= 0;
         n_tasks += on;
-        for (int i = 0; on && i < n_rows; i++)
-            (void)ladder_of(o, x->ladders, (int)t, rows[i].after, 0);
+        for (int i = 0; on && i < c->n; i++)
+            (void)ladder_of(o, x, (int)t, c->rows[i].after);
     }
     if (!n_tasks)
         return kept_fail(err, KEPT_ARGUMENT, "%s and %s have no task in common", o->before_name,
                          o->after_name);
-    x->size = o->ladder ? (int)json_object_size(x->ladders) : n_rows * n_tasks;
+    x->size = o->ladder ? (int)json_object_size(x->ladders) : x->size + c->n * n_tasks;
+    return KEPT_OK;
+}
+
+static kept_status fill(const kept_compare_options *o, filling *x, const chosen *c, kept_error *err)
+{
+    const json_t *task;
+    size_t t;
+    kept_status s = KEPT_OK;
+    const int had = x->f.n;
     json_array_foreach(json_object_get(o->after, "tasks"), t, task)
     {
         const int ta = task_before(o, t, task);
-        for (int i = 0; !s && ta >= 0 && i < n_rows; i++)
-            if (o->before != o->after || was_run(o->after, (int)t, rows[i].after))
-                s = add_row(o, x, ta, (int)t, rows[i], err);
+        for (int i = 0; !s && ta >= 0 && i < c->n; i++)
+            if (o->before != o->after || was_run(o->after, (int)t, c->rows[i].after))
+                s = add_row(o, x, ta, (int)t, c->rows[i], err);
     }
-    if (!s && !x->f.n)
+    if (!s && x->f.n == had)
         return kept_fail(err, KEPT_ARGUMENT, "%s has no sample of a row that could be compared",
                          o->after_name);
+    return s;
+}
+
+static void clear(filling *x, chosen *c, int n)
+{
+    for (int k = 0; c && k < n; k++)
+        free(c[k].rows);
+    free(c);
+    for (int i = 0; x->row && i < x->f.n; i++)
+        kept_compare_row_clear(&x->row[i]);
+    free(x->row);
+    free(x->f.member);
+    json_decref(x->f.rows);
+    json_decref(x->ladders);
+}
+
+kept_status kept_compare_all(const kept_compare_options *o, int n, json_t **out, kept_error *err)
+{
+    size_t room = 0;
+    bool apart = false; /* several results */
+    for (int k = 0; k < n; k++) {
+        room += KEPT_MAX_ROWS * (json_array_size(json_object_get(o[k].after, "tasks")) + 1);
+        apart = apart || o[k].after != o[0].after;
+    }
+    chosen *c = kept_calloc((size_t)n, sizeof *c);
+    filling x = {.f.rows = json_array(),
+                 .f.member = kept_calloc(room, sizeof *x.f.member),
+                 .row = kept_calloc(room, sizeof *x.row),
+                 .ladders = json_object()};
+    kept_status s = KEPT_OK;
+    *out = NULL;
+    if (!c || !x.f.member || !x.row || !x.f.rows || !x.ladders)
+        s = kept_fail(err, KEPT_NOMEM, "out of memory");
+    for (int k = 0; k < n && !s; k++) {
+        x.result = apart ? k : -1;
+        c[k].rows = kept_calloc(KEPT_MAX_ROWS, sizeof *c[k].rows);
+        s = c[k].rows ? find_rows(&o[k], c[k].rows, &c[k].n, err)
+                      : kept_fail(err, KEPT_NOMEM, "out of memory");
+        if (!s)
+            s = count(&o[k], &x, &c[k], err);
+    }
+    for (int k = 0; k < n && !s; k++) {
+        x.result = apart ? k : -1;
+        s = fill(&o[k], &x, &c[k], err);
+    }
     if (!s)
-        s = measure(o, x, err);
-    return s ? s : kept_family_correct(&x->f, o->level, err);
+        s = measure(o, &x, err);
+    if (!s)
+        s = kept_family_correct(&x.f, o->level, err);
+    if (!s)
+        *out = kept_compare_document(o, n, x.f.rows, apart);
+    clear(&x, c, n);
+    return s;
 }
 
 kept_status kept_compare(const kept_compare_options *o, json_t **out, kept_error *err)
 {
-    row_pair *rows = kept_calloc(KEPT_MAX_ROWS, sizeof *rows);
-    const size_t n_tasks = json_array_size(json_object_get(o->after, "tasks"));
-    filling x = {.f.rows = json_array(),
-                 .f.member = kept_calloc(KEPT_MAX_ROWS * (n_tasks + 1), sizeof *x.f.member),
-                 .row = kept_calloc(KEPT_MAX_ROWS * (n_tasks + 1), sizeof *x.row),
-                 .ladders = json_object()};
-    int n_rows = 0;
-    kept_status s = KEPT_OK;
-    *out = NULL;
-    if (!rows || !x.f.member || !x.row || !x.f.rows || !x.ladders)
-        s = kept_fail(err, KEPT_NOMEM, "out of memory");
-    if (!s)
-        s = find_rows(o, rows, &n_rows, err);
-    if (!s)
-        s = fill(o, &x, rows, n_rows, err);
-    if (!s) {
-        *out = head(o);
-        json_object_set(*out, "rows", x.f.rows);
-        put_ranking(o, *out, &x.f);
-        json_object_set_new(*out, "verdict",
-                            json_string(kept_verdict_text(kept_compare_verdict(*out))));
-    }
-    free(rows);
-    for (int i = 0; x.row && i < x.f.n; i++)
-        kept_compare_row_clear(&x.row[i]);
-    free(x.row);
-    free(x.f.member);
-    json_decref(x.f.rows);
-    json_decref(x.ladders);
-    return s;
+    return kept_compare_all(o, 1, out, err);
 }
 
 kept_verdict kept_compare_verdict(const json_t *comparison)

@@ -27,6 +27,10 @@ typedef struct kept_compare_options {
 /* *out: new reference. ARGUMENT: no such row (with the nearest), nothing in common, prompts that
  * only one side has. Verdicts of several rows are corrected by Holm. NOMEM. */
 kept_status kept_compare(const kept_compare_options *o, json_t **out, kept_error *err);
+/* The same of n >= 1 comparisons with one `before`, margins, level and ladder: results or rows
+ * against the first. All their verdicts are one family, in one document, whose rows say `result`,
+ * the number from 0 of what they compare, where n > 1. */
+kept_status kept_compare_all(const kept_compare_options *o, int n, json_t **out, kept_error *err);
 /* The verdict of the whole document: worse if any row is, else inconclusive if any is. */
 kept_verdict kept_compare_verdict(const json_t *comparison);
 

@@ -10,16 +10,25 @@ enum { MAX_LENGTHS = 32 };
 
 typedef struct point {
     double length, n, score, full, se; /* se: of score / full */
+    size_t task;
 } point;
+
+static bool is_of(const json_t *cell, size_t task, size_t variant)
+{
+    return kept_doc_number(cell, "task") == (double)task &&
+           kept_doc_number(cell, "variant") == (double)variant;
+}
 
 static const json_t *cell_of(const json_t *doc, size_t task, size_t variant)
 {
-    const json_t *c;
+    const json_t *cells = json_object_get(doc, "cells"), *c;
+    const size_t n = json_array_size(json_object_get(doc, "variants"));
     size_t i;
-    json_array_foreach(json_object_get(doc, "cells"), i, c)
+    if (is_of(c = json_array_get(cells, task * n + variant), task, variant))
+        return c; /* where it stands in a result without gaps */
+    json_array_foreach(cells, i, c)
     {
-        if (kept_doc_number(c, "task") == (double)task &&
-            kept_doc_number(c, "variant") == (double)variant)
+        if (is_of(c, task, variant))
             return c;
     }
     return NULL;
@@ -28,9 +37,10 @@ static const json_t *cell_of(const json_t *doc, size_t task, size_t variant)
 /* Options but for length and what follows from it. */
 static bool same_kind(const json_t *a, const json_t *b)
 {
-    static const char *const keys[] = {
-        "name",   "kind",  "key",  "value",       "n_keys",       "n_values",    "n_queries",
-        "digits", "turns", "chat", "query_aware", "ruler_compat", "file_sha256", "seed"};
+    static const char *const keys[] = {"name",        "kind",     "key",         "value",
+                                       "n_keys",      "n_values", "n_queries",   "digits",
+                                       "turns",       "chat",     "query_aware", "ruler_compat",
+                                       "file_sha256", "seed",     "perturb"};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         const json_t *x = json_object_get(a, keys[i]), *y = json_object_get(b, keys[i]);
         if (x != y && !json_equal(x, y))
@@ -60,8 +70,12 @@ static int collect(const json_t *doc, size_t t, size_t variant, point *p)
             !isfinite(score))
             continue;
         const double width = kept_doc_number(c, "change_high") - kept_doc_number(c, "change_low");
-        p[n++] = (point){kept_doc_number(task, "length"), kept_doc_number(c, "n"), score, base,
-                         variant ? width / (2 * z) / base : 0};
+        p[n++] = (point){kept_doc_number(task, "length"),
+                         kept_doc_number(c, "n"),
+                         score,
+                         base,
+                         variant ? width / (2 * z) / base : 0,
+                         i};
     }
     qsort(p, (size_t)n, sizeof *p, by_length);
     return n;
@@ -100,6 +114,7 @@ static json_t *row_json(const json_t *task, const json_t *variant, const point *
     json_object_set(o, "row", json_object_get(variant, "name"));
     for (int i = 0; i < n; i++) {
         json_t *x = json_object();
+        json_object_set_new(x, "task", json_integer((json_int_t)p[i].task));
         kept_doc_put(x, "length", p[i].length);
         kept_doc_put(x, "n", p[i].n);
         kept_doc_put(x, "score", p[i].score);
@@ -130,8 +145,11 @@ kept_status kept_decay(const json_t *doc, json_t **out, kept_error *err)
         json_array_foreach(json_object_get(doc, "variants"), i, v)
         {
             const int n = first && i != 1 ? collect(doc, t, i, p) : 0;
-            if (n > 1 && p[0].length < p[n - 1].length)
-                json_array_append_new(*out, row_json(task, v, p, n));
+            if (n < 2 || !(p[0].length < p[n - 1].length))
+                continue;
+            json_t *row = row_json(task, v, p, n);
+            json_object_set_new(row, "variant", json_integer((json_int_t)i));
+            json_array_append_new(*out, row);
         }
     }
     return KEPT_OK;

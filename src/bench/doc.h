@@ -4,6 +4,7 @@
 
 #include <jansson.h>
 #include <math.h>
+#include <stdbool.h>
 
 /* NAN: not there, or no number. */
 static inline double kept_doc_number(const json_t *o, const char *key)
@@ -21,6 +22,12 @@ static inline const char *kept_doc_text(const json_t *o, const char *key)
 {
     const char *s = json_string_value(json_object_get(o, key));
     return s ? s : "";
+}
+/* Neither has it, or both the same. */
+static inline bool kept_doc_same(const json_t *a, const json_t *b, const char *key)
+{
+    const json_t *x = json_object_get(a, key), *y = json_object_get(b, key);
+    return x == y || json_equal(x, y);
 }
 /* null where x is not finite. */
 static inline void kept_doc_put(json_t *o, const char *key, double x)

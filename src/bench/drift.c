@@ -48,7 +48,7 @@ static double drift_of(const pair *p, int variant)
     return a && b ? kept_outcome_value(b, true) - kept_outcome_value(a, true) : NAN;
 }
 
-static kept_status add_row(const json_t *task, const json_t *variant, int v, const pair *pairs,
+static kept_status add_row(const json_t *head, const json_t *variant, int v, const pair *pairs,
                            int n, json_t *out, kept_error *err)
 {
     double *diff = kept_calloc((size_t)n + 1, sizeof *diff), sum[2] = {0, 0};
@@ -73,9 +73,8 @@ static kept_status add_row(const json_t *task, const json_t *variant, int v, con
     free(diff);
     if (s)
         return s;
-    json_t *o = json_object();
-    json_object_set(o, "task", json_object_get(task, "name"));
-    json_object_set(o, "perturb", json_object_get(task, "perturb"));
+    json_t *o = json_copy((json_t *)(uintptr_t)head);
+    json_object_set_new(o, "variant", json_integer(v));
     json_object_set(o, "row", json_object_get(variant, "name"));
     json_object_set_new(o, "n", json_integer(m));
     json_object_set_new(o, "moved", json_integer(moved));
@@ -93,8 +92,11 @@ static kept_status add_task(const json_t *doc, size_t plain, size_t other, json_
 {
     const json_t *samples = json_object_get(doc, "samples"), *s, *v;
     const json_t *task = json_array_get(json_object_get(doc, "tasks"), other);
+    json_t *head = json_pack("{s:O,s:O,s:I,s:I}", "task", json_object_get(task, "name"), "perturb",
+                             json_object_get(task, "perturb"), "task_index", (json_int_t)other,
+                             "plain_index", (json_int_t)plain);
     pair *pairs = kept_calloc(json_array_size(samples) + 1, sizeof *pairs);
-    kept_status st = pairs ? KEPT_OK : kept_fail(err, KEPT_NOMEM, "out of memory");
+    kept_status st = pairs && head ? KEPT_OK : kept_fail(err, KEPT_NOMEM, "out of memory");
     size_t i;
     int n = 0;
     json_array_foreach(samples, i, s)
@@ -105,7 +107,8 @@ static kept_status add_task(const json_t *doc, size_t plain, size_t other, json_
             pairs[n++] = (pair){p, s};
     }
     json_array_foreach(json_object_get(doc, "variants"), i, v) if (!st && n && i != 1) st =
-        add_row(task, v, (int)i, pairs, n, out, err);
+        add_row(head, v, (int)i, pairs, n, out, err);
+    json_decref(head);
     free(pairs);
     return st;
 }

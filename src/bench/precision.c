@@ -121,6 +121,9 @@ static kept_status add_row(const json_t *doc, size_t t, const four *f, json_t *l
         json_t *o = json_object();
         json_object_set(o, "task", json_object_get(task, "label"));
         json_object_set(o, "kind", json_object_get(task, "kind"));
+        json_object_set_new(o, "task_index", json_integer((json_int_t)t));
+        json_object_set_new(o, "variant", json_integer(f->evict));
+        json_object_set_new(o, "packed_variant", json_integer(f->both));
         for (int k = 0; k < 3; k++)
             json_object_set(o, keys[k],
                             json_object_get(json_array_get(variants, (size_t)who[k]), "name"));

@@ -401,7 +401,9 @@ static json_t *runs_json(const int32_t *at, int n)
 json_t *kept_result_sample(const kept_work *w)
 {
     json_t *r = json_object(), *list = json_array();
-    const char *context = w->sample.context ? w->sample.context : "";
+    const char *own = w->sample.context ? w->sample.context : "";
+    const char *context =
+        w->sample.plain ? w->sample.plain : own; /* laid out otherwise: the same */
     char cluster[17];
     snprintf(cluster, sizeof cluster, "%016llx",
              (unsigned long long)kept_hash64(context, strlen(context), 1));

@@ -21,8 +21,13 @@ kept_status kept_scale(json_t *const *docs, int n, json_t **out, kept_error *err
  * that was run stored as f16 and in another form C with nothing else changed, where the full cache
  * was run in form C too, the mean over samples of (S+C) - (S) - (full+C) + (full), with a 95 %
  * interval. Negative for scores, positive for NLL: they make each other worse.
- * *out: [{"task", "kind", "row", "packed", "full_packed", "n", "evict", "pack", "both",
- * "interaction", "low", "high", "p"}]. NOMEM. */
+ * *out: [{"task", "kind", "task_index", "variant" and "packed_variant" (their numbers), "row",
+ * "packed", "full_packed", "n", "evict", "pack", "both", "interaction", "low", "high", "p"}].
+ * NOMEM. */
 kept_status kept_precision(const json_t *doc, json_t **out, kept_error *err);
+
+/* {"models": kept_scale of all results, "precision", "length": kept_decay, "perturb": kept_drift of
+ * the first}. NOMEM. */
+kept_status kept_robust(json_t *const *docs, int n, json_t **out, kept_error *err);
 
 #endif

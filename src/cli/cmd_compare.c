@@ -9,13 +9,14 @@
 #include <unistd.h>
 
 /* 0, 1 and 2 are verdicts. */
-enum { EXIT_COMPARE_USAGE = 64, EXIT_COMPARE_DATA = 65 };
+enum { EXIT_COMPARE_USAGE = 64, EXIT_COMPARE_DATA = 65, MOST_WORDS = 34 };
 
 static const char help[] =
     "usage: kept compare FILE              every strategy against the full cache\n"
     "       kept compare FILE ROW          this row against the full cache\n"
-    "       kept compare FILE ROW1 ROW2    row 2 against row 1\n"
-    "       kept compare FILE1 FILE2       the rows that both have, file 2 against file 1\n"
+    "       kept compare FILE ROW1 ROW2... row 2, and every further one, against row 1\n"
+    "       kept compare FILE1 FILE2...    the rows that both have, every further file against "
+    "file 1\n"
     "Is it as good? Paired by prompt; FILE is a result (.json) or a study. Lists what flipped.\n\n"
     "  --margin PT       how much worse in score still counts as good, in points [1]\n"
     "  --nll-margin X    the same for NLL, in nats per token [0.01]\n"
@@ -37,7 +38,7 @@ static const char help[] =
     "  kept compare main.db branch.db && echo 'as good as before'\n";
 
 typedef struct compare_args {
-    const char *word[3];
+    const char *word[MOST_WORDS];
     int n_words;
     double margin, nll_margin, level, guarantee, delta;
     int64_t flips, setting;
@@ -87,7 +88,7 @@ static int parse(compare_args *c, int argc, char **argv)
             fputs(help, stdout);
             return KEPT_EXIT_OK;
         }
-        if (f == KEPT_ARG_WORD && c->n_words == 3)
+        if (f == KEPT_ARG_WORD && c->n_words == MOST_WORDS)
             kept_usage("compare", "unexpected argument '%s'", a.value);
         else if (f == KEPT_ARG_WORD)
             c->word[c->n_words++] = a.value;
@@ -131,12 +132,12 @@ static int print_guarantees(const compare_args *c, const json_t *doc)
     return code;
 }
 
-static int print_verdicts(const compare_args *c, const kept_compare_options *o)
+static int print_verdicts(const compare_args *c, const kept_compare_options *o, int n)
 {
     static const int codes[] = {[KEPT_NON_INFERIOR] = 0, [KEPT_WORSE] = 1, [KEPT_INCONCLUSIVE] = 2};
     json_t *doc = NULL;
     kept_error err;
-    kept_status s = kept_compare(o, &doc, &err);
+    kept_status s = kept_compare_all(o, n, &doc, &err);
     if (s)
         return fail(s, &err);
     if (c->json)
@@ -148,40 +149,46 @@ static int print_verdicts(const compare_args *c, const kept_compare_options *o)
     return code;
 }
 
+/* What comparison k sets against the first file or row: o->after is there. */
+static void choose(const compare_args *c, bool files, int k, kept_compare_options *o)
+{
+    o->before_name = c->word[0];
+    o->after_name = c->word[files ? k + 1 : 0];
+    o->before_row = !files && c->n_words > 2 ? c->word[1] : NULL;
+    o->after_row = files || c->n_words < 2 ? NULL : c->word[c->n_words > 2 ? k + 2 : 1];
+    o->margin = c->margin / 100;
+    o->nll_margin = c->nll_margin;
+    o->level = c->level / 100;
+    o->ladder = c->ladder;
+    o->common = c->common;
+}
+
 int kept_cmd_compare(int argc, char **argv)
 {
     compare_args c = {.margin = 1, .nll_margin = 0.01, .level = 95, .delta = 5, .flips = 5};
     int code = parse(&c, argc, argv);
     if (code >= 0)
         return code;
-    const bool two = c.n_words == 2 && !access(c.word[1], F_OK);
-    json_t *before = NULL, *after = NULL;
+    const bool files = c.n_words > 1 && !access(c.word[1], F_OK);
+    const int n = files ? c.n_words - 1 : c.n_words > 2 ? c.n_words - 2 : 1;
+    kept_compare_options o[MOST_WORDS] = {{0}};
+    json_t *doc[MOST_WORDS] = {NULL};
     kept_error err;
-    kept_status s = kept_load_result(c.word[0], c.setting, &before, &err);
-    if (!s && two)
-        s = kept_load_result(c.word[1], c.setting, &after, &err);
-    kept_compare_options o = {
-        .before = before,
-        .after = two ? after : before,
-        .before_name = c.word[0],
-        .after_name = c.word[two ? 1 : 0],
-        .before_row = c.n_words == 3 ? c.word[1] : NULL,
-        .after_row = c.n_words == 3           ? c.word[2]
-                     : c.n_words == 2 && !two ? c.word[1]
-                                              : NULL,
-        .margin = c.margin / 100,
-        .nll_margin = c.nll_margin,
-        .level = c.level / 100,
-        .ladder = c.ladder,
-        .common = c.common,
-    };
+    kept_status s = KEPT_OK;
+    for (int i = 0; i < (files ? c.n_words : 1) && !s; i++)
+        s = kept_load_result(c.word[i], c.setting, &doc[i], &err);
+    for (int k = 0; k < n; k++) {
+        o[k].before = doc[0];
+        o[k].after = doc[files ? k + 1 : 0];
+        choose(&c, files, k, &o[k]);
+    }
     if (s)
         code = fail(s, &err);
     else if (c.guarantee > 0)
-        code = print_guarantees(&c, before);
+        code = print_guarantees(&c, doc[0]);
     else
-        code = print_verdicts(&c, &o);
-    json_decref(before);
-    json_decref(after);
+        code = print_verdicts(&c, o, n);
+    for (int i = 0; i < MOST_WORDS; i++)
+        json_decref(doc[i]);
     return code;
 }

@@ -147,6 +147,28 @@ static kept_status read_prompts(const report_args *r, const json_t *doc, const j
     return s;
 }
 
+/* The views of robustness, of the other models of the study too. */
+static kept_status read_robust(const report_args *r, json_t *doc, json_t **out, kept_error *err)
+{
+    json_t *docs[KEPT_MOST_MODELS];
+    int n = 0;
+    kept_store *store = NULL;
+    kept_status s = KEPT_OK;
+    if (kept_store_is_study(r->file)) {
+        s = kept_store_open(r->file, KEPT_STORE_READ, &store, err);
+        if (!s)
+            s = kept_load_models(store, doc, docs, &n, err);
+        kept_store_close(store);
+    } else {
+        docs[n++] = json_incref(doc);
+    }
+    if (!s)
+        s = kept_robust(docs, n, out, err);
+    for (int i = 0; i < n; i++)
+        json_decref(docs[i]);
+    return s;
+}
+
 static void say_size(const char *path, const json_t *doc)
 {
     struct stat st;
@@ -165,7 +187,7 @@ int kept_cmd_report(int argc, char **argv)
     int code = parse(&r, argc, argv);
     if (code >= 0)
         return code;
-    json_t *doc = NULL, *comparison = NULL, *prompts = NULL;
+    json_t *doc = NULL, *comparison = NULL, *prompts = NULL, *robust = NULL;
     kept_error err = {.text = ""};
     const char *slash = strrchr(r.file, '/');
     kept_status s = kept_page_ready(&err);
@@ -175,9 +197,12 @@ int kept_cmd_report(int argc, char **argv)
         s = compare(&r, doc, &comparison, &err);
     if (!s)
         s = read_prompts(&r, doc, comparison, &prompts, &err);
+    if (!s)
+        s = read_robust(&r, doc, &robust, &err);
     const kept_page page = {.result = doc,
                             .comparison = comparison,
                             .prompts = prompts,
+                            .robust = robust,
                             .source = slash ? slash + 1 : r.file};
     if (!s)
         s = kept_report_page(&page, r.out, &err);
@@ -186,6 +211,7 @@ int kept_cmd_report(int argc, char **argv)
     json_decref(doc);
     json_decref(comparison);
     json_decref(prompts);
+    json_decref(robust);
     return s == KEPT_ARGUMENT ? kept_usage("report", "%s", err.text)
            : s                ? kept_failed("report", "%s", err.text)
                               : KEPT_EXIT_OK;

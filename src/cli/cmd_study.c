@@ -4,6 +4,7 @@
 #include "bench/robust.h"
 #include "bench/verify.h"
 #include "cli/cli.h"
+#include "cli/load.h"
 #include "report/report.h"
 #include "store/store.h"
 
@@ -24,9 +25,9 @@ static const char help[] =
     "           tokens (llama.cpp's statistics, key tokens), speed (gaps, roofline), turns, "
     "again,\n"
     "           position (NLL), length (score by length, slope, effective length),\n"
-    "           perturb (what other words for a question change), precision (eviction with "
-    "packing\n"
-    "           beyond the sum of both), models (rankings on the models of the study)\n"
+    "           perturb (what other words for a question, another layout of a context change),\n"
+    "           precision (eviction with packing beyond the sum of both), models (rankings on the\n"
+    "           models of the study)\n"
     "  import   adds the samples of results; those that are there already stay\n"
     "  check    verifies the whole file, and brings an older schema up to date\n\n"
     "  --format F     json, csv, jsonl, lm-eval [json]\n"
@@ -196,31 +197,11 @@ static kept_status export(const study_args *a, kept_store *s, kept_error *err)
     return st;
 }
 
-/* The latest setting of every model of the study. */
-static kept_status models_of(kept_store *s, json_t *docs[KEPT_MOST_MODELS], int *n, kept_error *err)
-{
-    json_t *all = NULL, *g, *seen = json_object();
-    kept_status st = kept_store_list(s, &all, err);
-    *n = 0;
-    for (size_t i = json_array_size(all); !st && i-- > 0 && *n < KEPT_MOST_MODELS;) {
-        g = json_array_get(all, i);
-        const char *sha = json_string_value(json_object_get(g, "sha256"));
-        if (!sha || json_object_get(seen, sha))
-            continue;
-        json_object_set_new(seen, sha, json_true());
-        st = kept_store_export(s, json_integer_value(json_object_get(g, "id")), &docs[*n], err);
-        *n += !st;
-    }
-    json_decref(all);
-    json_decref(seen);
-    return st;
-}
-
 static kept_status show_models(kept_store *s, kept_error *err)
 {
     json_t *docs[KEPT_MOST_MODELS], *list = NULL;
     int n;
-    kept_status st = models_of(s, docs, &n, err);
+    kept_status st = kept_load_models(s, NULL, docs, &n, err);
     if (!st)
         st = kept_scale(docs, n, &list, err);
     if (!st)

@@ -112,9 +112,14 @@ static const char tasks_page[] =
     "                        --turns own       with what the model answered\n"
     "                        --turns requests  each question finds the compressed context alone\n"
     "\n"
-    "in other words          --perturb KIND    questions otherwise, the context as it is; 'kept "
-    "study\n"
-    "                        show --columns perturb' compares with the same run without it\n";
+    "in other words          --perturb KIND    questions otherwise, the context as it is: case, "
+    "typo,\n"
+    "                        punctuation, layout; or contexts: context-lines (other breaks "
+    "between\n"
+    "                        lines, sentences, documents), context-order (what fills shuffled),\n"
+    "                        context-places (facts elsewhere); 'kept study show --columns "
+    "perturb'\n"
+    "                        compares with the same run without it\n";
 
 static const struct {
     const char *topic, *page;

@@ -11,7 +11,7 @@
 
 const kept_command kept_commands[] = {
     {"run", "--model MODEL [options]", "measure strategies beside the full cache", kept_cmd_run},
-    {"compare", "FILE [FILE | ROW [ROW]]", "is it as good? verdicts with an exit code",
+    {"compare", "FILE [FILE... | ROW...]", "is it as good? verdicts with an exit code",
      kept_cmd_compare},
     {"report", "FILE [-o PAGE.html]", "a study as one page: verdict, plots, answers that changed",
      kept_cmd_report},

@@ -86,15 +86,27 @@ static void print_flips(const json_t *rows, FILE *out, int most)
     }
 }
 
-kept_status kept_report_compare(const json_t *comparison, FILE *out, int n_flips)
+static void print_notes(const json_t *notes, FILE *out)
 {
-    const json_t *rows = json_object_get(comparison, "rows"), *r, *note;
-    const char *task = "";
+    const json_t *note;
     size_t i;
-    fprintf(out, "before   %s\nafter    %s\n", kept_view_text(comparison, "before"),
-            kept_view_text(comparison, "after"));
-    json_array_foreach(json_object_get(comparison, "notes"), i, note)
-        fprintf(out, "note     %s\n", json_string_value(note));
+    json_array_foreach(notes, i, note) fprintf(out, "note     %s\n", json_string_value(note));
+}
+
+/* What is compared, and how. */
+static void print_head(const json_t *comparison, FILE *out)
+{
+    const json_t *rows = json_object_get(comparison, "rows"), *r;
+    size_t i;
+    fprintf(out, "before   %s\n", kept_view_text(comparison, "before"));
+    json_array_foreach(json_object_get(comparison, "results"), i, r)
+    {
+        fprintf(out, "after    %s\n", kept_view_text(r, "after"));
+        print_notes(json_object_get(r, "notes"), out);
+    }
+    if (!i)
+        fprintf(out, "after    %s\n", kept_view_text(comparison, "after"));
+    print_notes(json_object_get(comparison, "notes"), out);
     fprintf(out, "margin   %.4g pt of score, %.4g nats of NLL; bounds are one-sided %.4g%%",
             100 * kept_view_number(comparison, "margin"),
             kept_view_number(comparison, "nll_margin"),
@@ -105,20 +117,40 @@ kept_status kept_report_compare(const json_t *comparison, FILE *out, int n_flips
     if (json_array_size(rows) > 1)
         fprintf(out, "\n         more samples: what a verdict takes as one of these, not alone");
     fputc('\n', out);
+}
+
+static void print_tau(const json_t *of, const char *name, FILE *out)
+{
+    const double tau = kept_view_number(of, "kendall_tau");
+    if (isfinite(tau))
+        fprintf(out, "\nranking  Kendall's tau %.2f between the two results%s%s\n", tau,
+                *name ? ": " : "", name);
+}
+
+kept_status kept_report_compare(const json_t *comparison, FILE *out, int n_flips)
+{
+    const json_t *rows = json_object_get(comparison, "rows"), *r;
+    const json_t *results = json_object_get(comparison, "results");
+    const char *task = "", *file = "";
+    size_t i;
+    print_head(comparison, out);
     json_array_foreach(rows, i, r)
     {
         const bool same = !strcmp(kept_view_text(r, "before"), kept_view_text(r, "after"));
-        if (strcmp(task, kept_view_text(r, "task")))
-            fprintf(out, "\n%s, against %s\n  %-13s %-28s %5s %8s %8s %8s  %8s ..%8s  %5s\n",
-                    kept_view_text(r, "task"), same ? "the same row" : kept_view_text(r, "before"),
-                    "verdict", "row", "n", "before", "after", "change", "lower", "upper", "-/+");
+        const double k = kept_view_number(r, "result");
+        const char *of = k >= 0 ? kept_view_text(json_array_get(results, (size_t)k), "after") : "";
+        if (strcmp(task, kept_view_text(r, "task")) || strcmp(file, of))
+            fprintf(out, "\n%s%s%s, against %s\n  %-13s %-28s %5s %8s %8s %8s  %8s ..%8s  %5s\n",
+                    of, *of ? ": " : "", kept_view_text(r, "task"),
+                    same ? "the same row" : kept_view_text(r, "before"), "verdict", "row", "n",
+                    "before", "after", "change", "lower", "upper", "-/+");
         task = kept_view_text(r, "task");
+        file = of;
         print_row(r, out);
     }
     print_flips(rows, out, n_flips);
-    const double tau = kept_view_number(comparison, "kendall_tau");
-    if (isfinite(tau))
-        fprintf(out, "\nranking  Kendall's tau %.2f between the two results\n", tau);
+    print_tau(comparison, "", out);
+    json_array_foreach(results, i, r) print_tau(r, kept_view_text(r, "after"), out);
     fprintf(out, "\nverdict  %s\n", kept_view_text(comparison, "verdict"));
     return ferror(out) ? KEPT_IO : KEPT_OK;
 }

@@ -1,4 +1,4 @@
-/* decay_view: how scores hold over length, and where questions are said otherwise, as text. */
+/* decay_view: how scores hold over length, and where prompts are perturbed, as text. */
 #include "report/view.h"
 
 #include <math.h>
@@ -59,17 +59,17 @@ kept_status kept_report_drift(const json_t *list, FILE *out)
     const json_t *r;
     size_t i;
     if (json_array_size(list))
-        fprintf(out, "%-24s %-12s %-28s %5s %6s %8s %8s %8s %18s\n", "task", "questions", "row",
+        fprintf(out, "%-24s %-14s %-28s %5s %6s %8s %8s %8s %18s\n", "task", "perturbed", "row",
                 "n", "moved", "drift", "full's", "excess", "95%");
     json_array_foreach(list, i, r) fprintf(
-        out, "%-24.40s %-12s %-28.60s %5.0f %6.0f %+8.1f %+8.1f %+8.1f %+8.1f ..%+8.1f\n",
+        out, "%-24.40s %-14s %-28.60s %5.0f %6.0f %+8.1f %+8.1f %+8.1f %+8.1f ..%+8.1f\n",
         kept_view_text(r, "task"), kept_view_text(r, "perturb"), kept_view_text(r, "row"),
         kept_view_number(r, "n"), kept_view_number(r, "moved"), 100 * kept_view_number(r, "drift"),
         100 * kept_view_number(r, "full_drift"), 100 * kept_view_number(r, "excess"),
         100 * kept_view_number(r, "low"), 100 * kept_view_number(r, "high"));
     fputs(json_array_size(list)
-              ? "\ndrift: points of score that the perturbed questions change; excess: beyond what "
-                "they change in the full\ncache, sample by sample\n"
+              ? "\ndrift: points of score that the perturbation changes; excess: beyond what it "
+                "changes in the full\ncache, sample by sample\n"
               : "no answered task of this setting was run plain and with --perturb\n",
           out);
     return ferror(out) ? KEPT_IO : KEPT_OK;

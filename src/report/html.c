@@ -105,6 +105,8 @@ static kept_status write_part(const kept_html *p, const char *name, size_t n, FI
         {"verdict", kept_html_write_verdict},
         {"filters", kept_html_write_filters},
         {"plots", kept_html_write_plots},
+        {"robust", kept_html_write_robust},
+        {"robust_link", kept_html_write_robust_link},
         {"flips", kept_html_write_flips},
         {"command", kept_html_write_command},
     };
@@ -186,7 +188,11 @@ kept_status kept_report_page(const kept_page *page, const char *path, kept_error
 {
     static const char *const of_cell[] = {"task", "variant"};
     static const char *const of_row[] = {"task_index", "after_index"};
-    kept_html p = {page->result, page->comparison, page->prompts, page->source, 0, 0, NULL, NULL};
+    kept_html p = {.result = page->result,
+                   .comparison = page->comparison,
+                   .prompts = page->prompts,
+                   .robust = page->robust,
+                   .source = page->source};
     kept_status s = kept_page_ready(err);
     if (s)
         return s;

@@ -6,6 +6,7 @@
  *   html_table.c    tables of rows, and what can be filtered
  *   html_command.c  the commands of the study
  *   html_plots.c    the figures, and which command gives what a figure lacks
+ *   html_robust.c   the figures of robustness, where there is something to compare
  *   html_data.c     what plots and downloads are made of, as JSON in the page
  *   html_prompts.c  from the study: prompts as text, and which tokens of them were kept
  *
@@ -29,7 +30,7 @@ const char *kept_page_part(kept_page_file part, size_t *n);
 
 /* A page (report.h) and where its cells and the comparison's rows are. */
 typedef struct kept_html {
-    const json_t *result, *comparison, *prompts;
+    const json_t *result, *comparison, *prompts, *robust;
     const char *source;
     int n_tasks, n_variants;
     const json_t **cell; /* [n_tasks][n_variants], NULL: none */
@@ -58,7 +59,19 @@ void kept_html_write_facts(const kept_html *p, FILE *out);
 kept_status kept_html_write_tables(const kept_html *p, FILE *out);
 void kept_html_write_filters(const kept_html *p, FILE *out);
 void kept_html_write_command(const kept_html *p, FILE *out);
+typedef struct kept_html_figure {
+    const char *id, *title, *caption;
+    const char *needs; /* options of kept run that give it data */
+    const char *size;  /* class: a third of the width, half, all of it */
+} kept_html_figure;
+/* Its element; text (NULL: none) is unfolded below it. */
+void kept_html_write_figure(const kept_html_figure *f, bool has_data, const char *text, FILE *out);
 void kept_html_write_plots(const kept_html *p, FILE *out);
+/* The section and the link to it: nothing where no view of robustness has data. */
+void kept_html_write_robust(const kept_html *p, FILE *out);
+void kept_html_write_robust_link(const kept_html *p, FILE *out);
+/* What its figures are drawn from. A new reference. */
+json_t *kept_html_robust(const kept_html *p);
 void kept_html_write_flips(const kept_html *p, FILE *out);
 /* All JSON of the page. NOMEM. */
 kept_status kept_html_write_data(const kept_html *p, FILE *out);

@@ -392,6 +392,10 @@ kept_status kept_html_write_data(const kept_html *p, FILE *out)
     kept_status s = write_block(out, "result", doc, digits);
     if (!s)
         s = write_block(out, "extra", extra, DIGITS);
+    json_t *robust = kept_html_robust(p);
+    if (!s)
+        s = write_block(out, "robust-data", robust, 5);
+    json_decref(robust);
     json_decref(doc);
     json_decref(extra);
     return s;

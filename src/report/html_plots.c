@@ -72,66 +72,82 @@ static bool has_maps(const kept_html *p)
 }
 
 static const struct figure {
-    const char *id, *title, *caption;
+    kept_html_figure is;
     bool (*has)(const kept_html *p);
-    const char *needs; /* what gives it data */
-    const char *size;  /* class: a third of the width, half, all of it */
 } figures[] = {
-    {"held", "Quality against memory held",
-     "Change against the full cache on the same prompts, with 95 % intervals. The line joins rows "
-     "that nothing beats in both; dashed: the margin.",
-     has_cells, "--strategy snapkv,h2o --budget 50%,20%", "third"},
-    {"peak", "Quality against peak memory",
-     "The most bytes ever held. A strategy that evicts once the prompt is read has held all of it.",
-     has_cells, "--strategy snapkv,h2o --budget 50%,20%", "third"},
-    {"speed", "Quality against decoding speed",
-     "Decoding one sequence alone, relative to the full cache timed beside it.", has_speed,
-     "--speed-samples 1", "third"},
-    {"budget", "What each budget costs",
-     "Every strategy from its largest to its smallest budget, with 95 % intervals. A cross marks "
-     "the cliff: the largest budget that is told to be worse than the full cache.",
-     has_ladders, "--budget 50%,30%,20%,10%", "wide"},
-    {"depth", "Where in the prompt the answer stood",
-     "Mean score by the depth of the evidence (0 % is the start of the prompt) and prompt length.",
-     has_depths, "--task niah_single --length 2048 --samples 10", "wide"},
-    {"turn", "Turn by turn",
-     "Mean score of the first, second, ... question about one compressed context.", has_turns,
-     "--task facts_sequential", "third"},
-    {"again", "Asked again",
-     "Mean score by how many turns ago the same was asked (new: never before).", has_turns,
-     "--task facts_requery", "third"},
-    {"distance", "Drift after the eviction",
-     "KL divergence from the full cache by tokens after the eviction; lower is closer.",
-     has_distance, "--text FILE --score-tokens 256", "third"},
-    {"time", "Where the time goes",
-     "Reading the prompt (one reading is shared by all rows that do not evict while reading, and "
-     "has the same time in each), choosing and moving at the eviction, and decoding.",
-     has_times, "--speed-samples 1", "wide"},
-    {"map", "What each head kept",
-     "One prompt, from its first token to its last; a line per layer and KV head. Marks at the top "
-     "are the evidence.",
-     has_maps, "--study FILE", "wide"},
+    {{"held", "Quality against memory held",
+      "Change against the full cache on the same prompts, with 95 % intervals. The line joins rows "
+      "that nothing beats in both; dashed: the margin.",
+      "--strategy snapkv,h2o --budget 50%,20%", "third"},
+     has_cells},
+    {{"peak", "Quality against peak memory",
+      "The most bytes ever held. A strategy that evicts once the prompt is read has held all of "
+      "it.",
+      "--strategy snapkv,h2o --budget 50%,20%", "third"},
+     has_cells},
+    {{"speed", "Quality against decoding speed",
+      "Decoding one sequence alone, relative to the full cache timed beside it.",
+      "--speed-samples 1", "third"},
+     has_speed},
+    {{"budget", "What each budget costs",
+      "Every strategy from its largest to its smallest budget, with 95 % intervals. A cross marks "
+      "the cliff: the largest budget that is told to be worse than the full cache.",
+      "--budget 50%,30%,20%,10%", "wide"},
+     has_ladders},
+    {{"depth", "Where in the prompt the answer stood",
+      "Mean score by the depth of the evidence (0 % is the start of the prompt) and prompt length.",
+      "--task niah_single --length 2048 --samples 10", "wide"},
+     has_depths},
+    {{"turn", "Turn by turn",
+      "Mean score of the first, second, ... question about one compressed context.",
+      "--task facts_sequential", "third"},
+     has_turns},
+    {{"again", "Asked again",
+      "Mean score by how many turns ago the same was asked (new: never before).",
+      "--task facts_requery", "third"},
+     has_turns},
+    {{"distance", "Drift after the eviction",
+      "KL divergence from the full cache by tokens after the eviction; lower is closer.",
+      "--text FILE --score-tokens 256", "third"},
+     has_distance},
+    {{"time", "Where the time goes",
+      "Reading the prompt (one reading is shared by all rows that do not evict while reading, and "
+      "has the same time in each), choosing and moving at the eviction, and decoding.",
+      "--speed-samples 1", "wide"},
+     has_times},
+    {{"map", "What each head kept",
+      "One prompt, from its first token to its last; a line per layer and KV head. Marks at the "
+      "top "
+      "are the evidence.",
+      "(a study; results have no kept positions)", "wide"},
+     has_maps},
 };
+
+void kept_html_write_figure(const kept_html_figure *f, bool has_data, const char *text, FILE *out)
+{
+    fprintf(out, "<figure id=\"fig-%s\" class=\"%s\">\n<h3>%s</h3>\n", f->id, f->size, f->title);
+    if (has_data)
+        fprintf(out,
+                "<div class=\"plot\" data-plot=\"%s\" role=\"group\" aria-label=\"%s\"></div>\n"
+                "<figcaption>%s</figcaption>\n",
+                f->id, f->title, f->caption);
+    else
+        fprintf(out,
+                "<p class=\"none\">No data. This gives it some: <code>kept run --study FILE ... "
+                "%s</code></p>\n",
+                f->needs);
+    if (has_data && text) {
+        fputs("<details><summary>As text</summary><pre>", out);
+        kept_html_text(out, text);
+        fputs("</pre></details>\n", out);
+    }
+    fputs("</figure>\n", out);
+}
 
 void kept_html_write_plots(const kept_html *p, FILE *out)
 {
-    for (size_t i = 0; i < sizeof figures / sizeof *figures; i++) {
-        const struct figure *f = &figures[i];
-        const bool has = f->has(p);
-        fprintf(out, "<figure id=\"fig-%s\" class=\"%s\">\n<h3>%s</h3>\n", f->id, f->size,
-                f->title);
-        if (has)
-            fprintf(out,
-                    "<div class=\"plot\" data-plot=\"%s\" role=\"group\" aria-label=\"%s\"></div>\n"
-                    "<figcaption>%s</figcaption>\n",
-                    f->id, f->title, f->caption);
-        else
-            fprintf(out,
-                    "<p class=\"none\">No data. This gives it some: <code>kept run --study FILE "
-                    "... %s</code></p>\n",
-                    strcmp(f->id, "map") ? f->needs : "(a study; results have no kept positions)");
-        fputs("</figure>\n", out);
-    }
+    for (size_t i = 0; i < sizeof figures / sizeof *figures; i++)
+        kept_html_write_figure(&figures[i].is, figures[i].has(p), NULL, out);
 }
 
 void kept_html_write_flips(const kept_html *p, FILE *out)

@@ -55,6 +55,7 @@ typedef struct kept_page {
     const json_t *comparison; /* kept_compare of every strategy with the full cache; NULL: none */
     const json_t *prompts;    /* of kept_page_prompts; NULL: none */
     const char *source;       /* what the page calls the study, usually its file's name */
+    const json_t *robust;     /* kept_robust of it and of results on other models; NULL: none */
 } kept_page;
 /* Where the prompts of a page come from. */
 typedef struct kept_page_study {

@@ -188,9 +188,9 @@ kept_status kept_facts_build(kept_task *t, int i, int units, kept_sample *out, k
                  "memorize it. I will quiz you about the %ss afterwards.\n",
                  kind, kind);
         kept_buf_puts(&context, line);
-        kept_hay_merge(&hay, hay.n + 1, x.lines, x.n_lines, &context);
+        ok = kept_hay_merge(&hay, hay.n + 1, x.lines, x.n_lines, &context, out);
         out->context = context.s;
-        ok = !context.failed;
+        ok = ok && !context.failed;
     }
     for (int k = 0; k < out->n_turns && ok; k++)
         ok = fill_turn(t, &x, k, out);

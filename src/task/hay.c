@@ -44,10 +44,17 @@ kept_status kept_hay_noise(kept_hay *h, int n_units)
     return st;
 }
 
-void kept_hay_merge(const kept_hay *h, int n_gaps, kept_hay_line *lines, int n, kept_buf *out)
+static void mark_piece(kept_sample *s, size_t begin, size_t end, bool fact)
+{
+    s->pieces[s->n_pieces++] = (kept_piece){begin, end, fact};
+}
+
+bool kept_hay_merge(const kept_hay *h, int n_gaps, kept_hay_line *lines, int n, kept_buf *out,
+                    kept_sample *sample)
 {
     const size_t start = out->n;
-    for (int gap = 0; gap <= h->n; gap++) {
+    sample->pieces = kept_calloc((size_t)h->n + (size_t)n + 1, sizeof *sample->pieces);
+    for (int gap = 0; gap <= h->n && sample->pieces; gap++) {
         for (int k = 0; k < n; k++) {
             const int at = (int)(lines[k].depth * n_gaps);
             if ((at < h->n ? at : h->n) != gap)
@@ -56,12 +63,16 @@ void kept_hay_merge(const kept_hay *h, int n_gaps, kept_hay_line *lines, int n, 
             lines[k].span.begin = out->n;
             kept_buf_puts(out, lines[k].text);
             lines[k].span.end = out->n;
+            mark_piece(sample, lines[k].span.begin, out->n, true);
         }
         if (gap < h->n) {
             kept_buf_add(out, &h->sep, out->n > start);
+            const size_t begin = out->n;
             kept_buf_add(out, h->text.s + h->at[gap], h->at[gap + 1] - h->at[gap]);
+            mark_piece(sample, begin, out->n, false);
         }
     }
+    return sample->pieces;
 }
 
 static bool is_space(char c)

@@ -145,8 +145,9 @@ static kept_status draw_hay(kept_task *t, draft *d, int n_units)
 }
 
 /* Haystack and needles into out; spans of the asked needles, in their order, into evidence. */
-static bool merge(const draft *d, kept_buf *out, kept_turn *turn)
+static bool merge(const draft *d, kept_buf *out, kept_sample *sample)
 {
+    kept_turn *turn = sample->turns;
     kept_hay_line *lines = kept_calloc((size_t)d->n, sizeof *lines);
     if (!lines)
         return false;
@@ -155,12 +156,12 @@ static bool merge(const draft *d, kept_buf *out, kept_turn *turn)
         needle_text(d, n->key, n->value, lines[k].text, sizeof lines[k].text);
         lines[k].depth = n->depth;
     }
-    kept_hay_merge(&d->hay, d->n_gaps, lines, d->n, out);
+    const bool ok = kept_hay_merge(&d->hay, d->n_gaps, lines, d->n, out, sample);
     for (int k = 0; k < d->n; k++)
         if (d->needles[k].asked)
             turn->evidence[turn->n_evidence++] = lines[k].span;
     free(lines);
-    return true;
+    return ok;
 }
 
 static int answer_room(const kept_task *t)
@@ -195,7 +196,7 @@ static kept_status write_texts(const draft *d, kept_sample *out)
              "I will quiz you about the %s%s afterwards.\n",
              one ? "A" : "Some", kind, s, one ? "is" : "are", kind, s);
     kept_buf_puts(&context, line);
-    const bool merged = merge(d, &context, turn);
+    const bool merged = merge(d, &context, out);
     out->context = context.s;
     snprintf(line, sizeof line, "\nWhat %s the special magic %s%s for ", one ? "is" : "are all",
              kind, s);

@@ -6,9 +6,9 @@
  * ...], "tests": {"T01": {"input_args": ["...", ...], "gold_answers": ["..."]}, ...}}
  *
  * {1}, {2}, ... are input_args in order, {CHAR} is one of the characters, the answer unless there
- * are gold_answers. A sample is one question of one test of one needle, in a seeded order that
- * comes to all of them before any comes again, with a character of its own; docs/tasks.md says what
- * differs from the benchmark.
+ * are gold_answers; task_template may be missing, character_set where no test needs one. A sample
+ * is one question of one test of one needle, in a seeded order that comes to all of them before any
+ * comes again, with a character of its own; docs/tasks.md says what differs from the benchmark.
  */
 #include "task/parts.h"
 
@@ -96,17 +96,50 @@ static const char *text_of(const json_t *o, const char *key)
     return s ? s : "";
 }
 
+/* The benchmark has a template of its own for needles without one; this is ours. */
+static const char default_template[] =
+    "Here is a part of a book:\n\n{haystack}\n\nAnswer by what it says, or by what follows from it "
+    "without doubt.\n\nQuestion: {question}\n\nGive the answer alone, in a few words.";
+
+static const char *template_of(const json_t *item)
+{
+    const char *own = text_of(item, "task_template");
+    return *own ? own : default_template;
+}
+
+/* NULL: the character is the answer. */
+static const json_t *gold_of(const json_t *test)
+{
+    const json_t *gold = json_object_get(test, "gold_answers");
+    const bool none = json_is_null(gold) || (json_is_string(gold) && !json_string_length(gold)) ||
+                      (json_is_array(gold) && !json_array_size(gold));
+    return none ? NULL : gold;
+}
+
+/* Needles that name nobody have no characters, and tests with answers of their own. */
+static bool names_somebody(const json_t *item)
+{
+    const json_t *test;
+    const char *key;
+    bool gold = true;
+    json_object_foreach((json_t *)(uintptr_t)json_object_get(item, "tests"), key, test)
+    {
+        gold = gold && gold_of(test);
+    }
+    return !gold || strstr(text_of(item, "needle"), "{CHAR}");
+}
+
 /* One needle: what every sample of it rests on. */
 static kept_status check_item(const kept_task *t, int i, const json_t *item, kept_error *err)
 {
-    const char *template = text_of(item, "task_template"), *needle = text_of(item, "needle");
+    const char *template = template_of(item), *needle = text_of(item, "needle");
     const char *hay = strstr(template, "{haystack}");
     if (!*needle)
         return refuse(t, i, "has no \"needle\"", err);
     const char *mark = strstr(template, "{question}");
     if (!hay || !mark || mark < hay)
-        return refuse(t, i, "has no \"task_template\" with {haystack} before {question}", err);
-    if (!is_list_of_texts(json_object_get(item, "character_set")))
+        return refuse(t, i, "has a \"task_template\" without {haystack} before {question}", err);
+    if (names_somebody(item) && !is_list_of_texts(json_object_get(item, "character_set")))
         return refuse(t, i, "has no \"character_set\" of texts", err);
     if (!json_object_size(json_object_get(item, "questions")))
         return refuse(t, i, "has no \"questions\"", err);
@@ -117,10 +150,10 @@ static kept_status check_item(const kept_task *t, int i, const json_t *item, kep
 
 static kept_status check_test(const kept_task *t, int i, const json_t *test, kept_error *err)
 {
-    const json_t *gold = json_object_get(test, "gold_answers");
+    const json_t *gold = gold_of(test);
     if (!is_list_of_texts(json_object_get(test, "input_args")))
         return refuse(t, i, "has a test without \"input_args\" of texts", err);
-    if (gold && !json_is_null(gold) && !json_is_string(gold) && !is_list_of_texts(gold))
+    if (gold && !json_is_string(gold) && !is_list_of_texts(gold))
         return refuse(t, i, "has \"gold_answers\" that are no texts", err);
     return KEPT_OK;
 }
@@ -188,7 +221,7 @@ kept_status kept_nolima_read(kept_task *t, const char *text, size_t n, kept_erro
 /* What is asked, and whom it is about. */
 static bool fill_answers(kept_turn *turn, const json_t *test, const char *who)
 {
-    const json_t *gold = json_object_get(test, "gold_answers");
+    const json_t *gold = gold_of(test);
     const size_t n = json_is_array(gold) ? json_array_size(gold) : 1;
     turn->answers = kept_calloc(n, sizeof *turn->answers);
     for (size_t k = 0; turn->answers && k < n; k++) {
@@ -208,7 +241,7 @@ static bool fill_turn(kept_sample *out, const ask *a, const char *who, const jso
 {
     kept_turn *turn = &out->turns[0];
     const char *system = text_of(a->item, "system_prompt");
-    const char *template = text_of(a->item, "task_template");
+    const char *template = template_of(a->item);
     const char *hay = strstr(template, "{haystack}"), *mark = strstr(template, "{question}");
     const char *tail = hay + strlen("{haystack}");
     kept_buf b = {0};
@@ -244,7 +277,7 @@ kept_status kept_nolima_build(kept_task *t, int i, int units, kept_sample *out, 
     kept_rng_init(&rng, kept_task_sample_seed(t, i));
     const double start = kept_rng_unit(&rng);
     const uint32_t person = kept_rng_below(&rng, (uint32_t)json_array_size(people));
-    const char *who = json_string_value(json_array_get(people, person));
+    const char *name = json_string_value(json_array_get(people, person)), *who = name ? name : "";
     kept_hay hay = {0};
     kept_buf context = {0}, needle = {0};
     kept_hay_line line = {.depth = kept_task_sweep(t, i)};
@@ -261,12 +294,12 @@ kept_status kept_nolima_build(kept_task *t, int i, int units, kept_sample *out, 
         snprintf(line.text, sizeof line.text, "%s", needle.s);
     ok = ok && fill_turn(out, a, who, args, &context) && !draw_hay(t, start, units, &hay);
     if (ok) {
-        kept_hay_merge(&hay, hay.n + 1, &line, 1, &context);
+        ok = kept_hay_merge(&hay, hay.n + 1, &line, 1, &context, out);
         out->context = context.s;
         out->turns[0].evidence[0] = line.span;
         out->turns[0].n_evidence = 1;
         out->turns[0].depth = line.depth;
-        ok = !context.failed;
+        ok = ok && !context.failed;
     } else {
         kept_buf_free(&context);
     }

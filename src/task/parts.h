@@ -14,6 +14,7 @@
  *   prompt.c  sample -> text of every turn
  *   tokens.c  those texts -> prefix, suffix and evidence tokens
  *   perturb.c the same questions said otherwise
+ *   rearrange.c  the same contexts laid out otherwise
  *   text.c    windows of the user's text
  *   jsonl.c   the user's prompts
  *   buf.c     growing text, files
@@ -84,7 +85,10 @@ typedef struct kept_hay_line {
     double depth; /* 0..1 of n_gaps places; lines of one place stand in their order */
     kept_span_chars span;
 } kept_hay_line;
-void kept_hay_merge(const kept_hay *h, int n_gaps, kept_hay_line *lines, int n, kept_buf *out);
+/* Pieces of the sample become those of the haystack and the lines, which are facts. False: out of
+ * memory. */
+bool kept_hay_merge(const kept_hay *h, int n_gaps, kept_hay_line *lines, int n, kept_buf *out,
+                    kept_sample *sample);
 /* Runs of white space become one space, ends are stripped; in place. */
 void kept_hay_normalise(kept_buf *text);
 /* Whether text[i] (a space) ends a sentence: . ! or ? before it, closing quotes allowed between. */
@@ -173,6 +177,12 @@ void kept_task_shuffle(const kept_task *t, kept_rng *rng, int *order, int n);
 
 /* Prose in t->text, white space collapsed. FORMAT: there is none. */
 kept_status kept_hay_read_essay(kept_task *t, const char *path, kept_error *err);
+
+/* ---- perturb.c, rearrange.c ---- */
+/* What t->perturb makes of sample i, which is as the task made it. ARGUMENT: there is no other
+ * layout of its context. NOMEM. */
+kept_status kept_perturb_sample(const kept_task *t, int i, kept_sample *s, kept_error *err);
+kept_status kept_rearrange(const kept_task *t, int i, kept_sample *s, kept_error *err);
 
 /* ---- tasks ---- */
 kept_status kept_needle_open(kept_task *t, const kept_task_options *o, kept_error *err);

@@ -1,6 +1,7 @@
 /* perturb: the same question said a little otherwise. The context stays as it is, and so does what
  * is evicted where the question comes afterwards. Words with digits or hyphens, which may be keys
- * that are looked up, are never touched by `typo`. */
+ * that are looked up, are never touched by `typo`. The names that begin with "context" are those of
+ * rearrange.c, which leaves questions alone. */
 #include "task/parts.h"
 
 #include <stdlib.h>
@@ -8,7 +9,8 @@
 
 enum { TYPO_EVERY = 3, TYPO_LEAST = 5 };
 
-static const char *const names[] = {"none", "case", "punctuation", "typo", "layout"};
+static const char *const names[] = {"none",   "case",          "punctuation",   "typo",
+                                    "layout", "context-lines", "context-order", "context-places"};
 enum { N_NAMES = sizeof names / sizeof *names };
 
 const char *const *kept_perturb_names(int *n)
@@ -80,7 +82,8 @@ static void put_layout(kept_buf *b, const char *s)
 kept_status kept_perturb(const char *kind, const char *question, char **out, kept_error *err)
 {
     static void (*const put[N_NAMES])(kept_buf *, const char *) = {
-        kept_buf_puts, put_case, put_unpunctuated, put_typos, put_layout};
+        kept_buf_puts, put_case,      put_unpunctuated, put_typos,
+        put_layout,    kept_buf_puts, kept_buf_puts,    kept_buf_puts};
     kept_buf b = {0};
     *out = NULL;
     for (int i = 0; i < N_NAMES; i++)
@@ -98,4 +101,21 @@ kept_status kept_perturb(const char *kind, const char *question, char **out, kep
     return near >= 0 ? kept_fail(err, KEPT_ARGUMENT, "no perturbation '%s', did you mean '%s'?",
                                  kind, names[near])
                      : kept_fail(err, KEPT_ARGUMENT, "no perturbation '%s'", kind);
+}
+
+kept_status kept_perturb_sample(const kept_task *t, int i, kept_sample *s, kept_error *err)
+{
+    if (!strncmp(t->perturb, "context-", 8))
+        return kept_rearrange(t, i, s, err);
+    for (int k = 0; k < s->n_turns; k++) {
+        kept_turn *turn = &s->turns[k];
+        char *question = NULL;
+        const char *plain = turn->question ? turn->question : "";
+        const kept_status st = kept_perturb(t->perturb, plain, &question, err);
+        if (st)
+            return st;
+        free(turn->question);
+        turn->question = question;
+    }
+    return KEPT_OK;
 }

@@ -296,16 +296,21 @@ static int compare_spans(const void *a, const void *b)
 }
 
 /* Documents in their order, and where the question's own came to stand. */
-static void write_docs(const struct kept_qa *q, const question *x, const int *pick,
-                       const int *order, int n, kept_buf *out, kept_turn *turn)
+static bool write_docs(const struct kept_qa *q, const question *x, const int *pick,
+                       const int *order, int n, kept_buf *out, kept_sample *sample)
 {
+    kept_turn *turn = sample->turns;
     int own_at = n;
+    sample->pieces = kept_calloc((size_t)n, sizeof *sample->pieces);
+    if (!sample->pieces)
+        return false;
     for (int i = 0; i < n; i++) {
         char head[40];
         snprintf(head, sizeof head, "%sDocument %d:\n", i ? "\n\n" : "", i + 1);
         kept_buf_puts(out, head);
         const size_t begin = out->n;
         kept_buf_puts(out, q->docs[pick[order[i]]]);
+        sample->pieces[sample->n_pieces++] = (kept_piece){begin, out->n, order[i] < x->n_own};
         if (order[i] >= x->n_own || out->failed)
             continue;
         own_at = i < own_at ? i : own_at;
@@ -313,6 +318,7 @@ static void write_docs(const struct kept_qa *q, const question *x, const int *pi
     }
     qsort(turn->evidence, (size_t)turn->n_evidence, sizeof *turn->evidence, compare_spans);
     turn->depth = x->n_own == 1 ? (double)own_at / n : -1;
+    return !out->failed;
 }
 
 static bool fill(const question *x, kept_sample *out)
@@ -355,9 +361,8 @@ kept_status kept_qa_build(kept_task *t, int i, int units, kept_sample *out, kept
         kept_task_shuffle(t, &rng, order, n);
         kept_buf_puts(&b, qa_rule);
         kept_buf_puts(&b, "\n\nThe following are given documents.\n\n");
-        write_docs(q, x, pick, order, n, &b, out->turns);
+        ok = write_docs(q, x, pick, order, n, &b, out);
         out->context = b.s;
-        ok = !b.failed;
     }
     free(pick);
     free(order);

@@ -128,6 +128,17 @@ static kept_status set_perturb(kept_task *t, const kept_task_options *o, kept_er
     return st;
 }
 
+/* Whether the first sample can be perturbed is known before any work. */
+static kept_status try_perturb(kept_task *t, kept_error *err)
+{
+    const size_t n = strlen(t->label);
+    kept_sample s;
+    const kept_status st = kept_task_get(t, 0, &s, err);
+    kept_sample_clear(&s);
+    snprintf(t->label + n, sizeof t->label - n, "+%s", t->perturb);
+    return st;
+}
+
 kept_status kept_task_open(const kept_task_options *o, const kept_model *model, kept_task **out,
                            kept_error *err)
 {
@@ -160,10 +171,8 @@ kept_status kept_task_open(const kept_task_options *o, const kept_model *model, 
         st = kept_prompt_open(t, err);
     if (!st)
         st = type->open(t, o, err);
-    if (!st && t->perturb) {
-        const size_t n = strlen(t->label);
-        snprintf(t->label + n, sizeof t->label - n, "+%s", t->perturb);
-    }
+    if (!st && t->perturb)
+        st = try_perturb(t, err);
     if (st) {
         kept_task_close(t);
         return st;
@@ -231,14 +240,8 @@ kept_status kept_task_get(kept_task *t, int i, kept_sample *out, kept_error *err
         return kept_fail(err, KEPT_ARGUMENT, "task %s has samples 0 to %d, not %d", t->label,
                          t->n_samples - 1, i);
     kept_status st = t->type->get(t, i, out, err);
-    for (int k = 0; !st && t->perturb && k < out->n_turns; k++) {
-        char *question = NULL;
-        const char *plain = out->turns[k].question ? out->turns[k].question : "";
-        if (!(st = kept_perturb(t->perturb, plain, &question, err))) {
-            free(out->turns[k].question);
-            out->turns[k].question = question;
-        }
-    }
+    if (!st && t->perturb)
+        st = kept_perturb_sample(t, i, out, err);
     if (st)
         kept_sample_clear(out);
     return st;
@@ -274,6 +277,8 @@ void kept_sample_clear(kept_sample *s)
     }
     free(s->turns);
     free(s->pins);
+    free(s->pieces);
+    free(s->plain);
     free(s->context);
     *s = (kept_sample){0};
 }

@@ -46,8 +46,19 @@ typedef enum kept_turn_mode {
 const char *kept_turn_mode_name(kept_turn_mode mode); /* "gold", "own", "requests" */
 bool kept_turn_mode_parse(const char *name, kept_turn_mode *out);
 
+/* A part of the context that may stand elsewhere (kept_perturb_names): a line, a sentence, a
+ * document. */
+typedef struct kept_piece {
+    size_t begin, end; /* byte offsets into context */
+    bool fact;         /* false: it only fills */
+} kept_piece;
+
 /* One sample as text. Owned; kept_sample_clear frees. */
 typedef struct kept_sample {
+    kept_piece *pieces; /* [n_pieces] ascending, where the task knows them, as they stood at first
+                         */
+    int n_pieces;
+    char *plain;           /* the context before it was laid out otherwise; NULL: it was not */
     kept_span_chars *pins; /* [n_pins] spans of context that may not be evicted */
     int n_pins;
     /* A raw prompt is context, question and answer_prefix, concatenated as they are. */
@@ -78,7 +89,7 @@ typedef struct kept_task_options {
     bool query_aware;  /* the question is compressed with the context; text: no effect */
     bool ruler_compat; /* RULER's fixed layout and its room for answers */
     kept_turn_mode turns;
-    const char *perturb; /* one of kept_perturb_names: questions said otherwise; NULL: none */
+    const char *perturb; /* one of kept_perturb_names; NULL: none */
     bool sized;          /* samples are known to fit: opening need not count their tokens (jsonl) */
 } kept_task_options;
 
@@ -94,6 +105,8 @@ const char *const *kept_task_names(int *n);
 /* What task `name` reads from options.file: "essay", "words", "squad", "hotpot", "text", "jsonl" or
  * NULL for nothing; *needed: it cannot do without. NULL also if there is no such task. */
 const char *kept_task_reads(const char *name, bool *needed);
+/* "none"; ways to say a question otherwise; and "context-...", ways to lay out the context
+ * otherwise, which leave questions as they are. */
 const char *const *kept_perturb_names(int *n);
 /* A question said otherwise, malloc'ed. ARGUMENT: no such kind. NOMEM. */
 kept_status kept_perturb(const char *kind, const char *question, char **out, kept_error *err);

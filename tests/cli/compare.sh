@@ -24,6 +24,9 @@ result("a.json", 300, rows)
 result("b.json", 300, rows, change=1)
 result("few.json", 8, rows)
 result("only-good.json", 300, rows[:1])
+result("base.json", 300, rows)
+result("same.json", 300, rows)
+result("worse.json", 300, [("good@50%", lambda i: i % 3 > 0)] + rows[1:])
 PY
 says() { # EXIT TEXT ARGUMENT...
     local want=$1 text=$2
@@ -45,7 +48,30 @@ expect compare-guarantee says 2 'bad on t: none' "$a" --guarantee 5
 expect compare-nothing says 64 'is missing'
 expect compare-flag says 64 "did you mean '--margin'" "$a" --margn 1
 expect compare-number says 64 'wants a number' "$a" --margin lots
-expect compare-words says 64 'unexpected argument' "$a" x y z
+expect compare-several-rows says 1 'worse *bad@50%' "$a" 'good@50%' 'so-so@50%' 'bad@50%' --margin 5 --flips 0
+expect compare-several-pass says 0 'verdict  non-inferior' "$a" 'bad@50%' 'good@50%' 'so-so@50%' --margin 5
+expect compare-several-typo says 65 "did you mean 'good@50%'" "$a" 'bad@50%' 'good@50%' 'god@50%'
+expect compare-several-files says 1 'worse.json: t, against' "$work/base.json" "$work/same.json" "$work/worse.json" --margin 5
+expect compare-several-files-pass says 0 "after    $work/same.json" "$work/base.json" "$work/same.json" "$work/base.json" --margin 5
+expect compare-several-one-missing says 65 'No such file' "$a" "$a" "$work/none.json"
+family() { # three files of four rows each are one family of eight verdicts
+    run 1 compare "$work/base.json" "$work/same.json" "$work/worse.json" --margin 5 --format json
+    python3 - "$work/out" <<'PY'
+import json, sys
+d = json.load(open(sys.argv[1]))
+assert [r["after"][-9:] for r in d["results"]] == ["same.json", "orse.json"] and d["after"] is None, d["results"]
+assert [(r["result"], r["after"]) for r in d["rows"]] == [(k, n) for k in (0, 1) for n in ("full", "good@50%", "bad@50%", "so-so@50%")]
+assert d["verdict"] == "worse" and [r["verdict"] for r in d["rows"] if r["result"] == 0] == ["non-inferior"] * 4
+p = sorted(r["p_inferior"] for r in d["rows"])
+holm, last = {}, 0
+for i, x in enumerate(p):
+    last = holm[x] = max(last, min(1, x * (len(p) - i)))
+assert all(abs(r["p_inferior_holm"] - holm[r["p_inferior"]]) < 1e-12 for r in d["rows"])
+PY
+}
+expect compare-several-family family
+words() { says 64 'unexpected argument' "$a" x{1..40}; }
+expect compare-words words
 expect compare-no-file says 65 'No such file' "$work/none.json"
 expect compare-no-result says 65 'README.md' README.md
 expect compare-row-typo says 65 "did you mean 'good@50%'" "$a" 'god@50%'

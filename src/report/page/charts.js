@@ -200,10 +200,119 @@ const charts = (() => {
     };
   };
 
-  // What a cell must have for a figure to be drawn, where not every task has it.
+  // ---- robustness: views of robust-data, whose rows name their variant where it is one of the page's -----------
+  // Rows on other models are known by their names alone.
+  const variantOf = (s, name) => s.result.variants.findIndex((v) => v.name === name);
+  const seen = (s, v) => v < 0 || v === 0 || s.visible({ variant: v });
+  const named = (s, v, name) => (v >= 0 ? { strategy: v ? s.specs[v][0] : "full", budget: s.specs[v][1], name } : { strategy: name, budget: "", name });
+  const sameTask = (s, t) => ((x) => (g) => g.task === x.label && g.kind === x.kind && g.length === x.length)(s.result.tasks[t]);
+  const plainOf = (t) => (d) => d.plain_index === t || d.task_index === t;
+  const letter = (i) => String.fromCharCode(65 + i);
+
+  const models = (s) => {
+    const g = s.robust.models.find(sameTask(s, s.task));
+    if (!g) return null;
+    const k = g.kind === "score" ? 1 : 100, values = [], order = g.models.map((_, i) => i).sort((a, b) => g.models[a].n_params - g.models[b].n_params);
+    const label = (i) => `${letter(i)}: ${g.models[i].name}, ${Math.round(g.models[i].n_params / 1e6)}M`;
+    for (const r of g.rows) {
+      const v = variantOf(s, r.row);
+      if (seen(s, v)) r.rank.forEach((rank, i) => values.push({ ...named(s, v, r.row), model: label(i), rank, change: k * r.change[i] }));
+    }
+    if (!values.length) return null;
+    const { colour, shape } = scales(s);
+    const tau = (t) => `${letter(t.a)}, ${letter(t.b)}: ${t.tau < 0 ? "\u2212" : ""}${Math.abs(t.tau).toFixed(2)}` + (number(t.p) ? ` (p ${t.p.toPrecision(2)})` : " (with ties)");
+    const shown = g.tau.length > 6 ? [...g.tau].sort((a, b) => a.tau - b.tau).filter((_, i, all) => !i || i === all.length - 1) : g.tau;
+    const x = { field: "model", type: "nominal", title: null, sort: order.map(label), scale: { padding: 0.4 }, axis: { labelAngle: 0, labelLimit: Math.max(90, s.width / g.models.length - 20), labelExpr: "split(datum.label, /[ ,]+/)" } };
+    const y = { field: "rank", type: "quantitative", title: "rank", scale: { reverse: true, zero: false, nice: false, padding: 12 }, axis: { tickMinStep: 1 } };
+    const tooltip = [{ field: "name", title: "row" }, { field: "model" }, { field: "rank" }, { field: "change", title: k === 1 ? "change, nats" : "change, points", format: k === 1 ? "+.3f" : "+.1f" }];
+    // Rows by name where there is room: one of those that share a rank on the last model.
+    const last = label(order[order.length - 1]), at = new Map();
+    for (const v of values) if (v.model === last) at.set(v.rank, (at.get(v.rank) || []).concat(v));
+    const names = s.width < 560 ? [] : [...at.values()].map((all) => ({ ...all[0], text: all[0].name + (all.length > 1 ? `, ${all.length - 1} more` : "") }));
+    return {
+      height: Math.max(180, Math.min(420, 16 * g.rows.length)), data: { values },
+      title: { text: shown.length ? (s.width < 560 ? ["Kendall's tau"].concat(shown.map(tau)) : ["Kendall's tau " + shown.map(tau).join("; ")]) : [""], anchor: "start" },
+      layer: [
+        { mark: { type: "line", strokeWidth: 1.6 }, encoding: { x, y, detail: { field: "name" }, color: colour } },
+        { mark: { type: "point", filled: true, size: 65 }, encoding: { x, y, color: colour, shape, tooltip } },
+      ].concat(names.length ? [{ data: { values: names }, mark: { type: "text", align: "left", dx: 9, fontSize: 11 }, encoding: { x, y, text: { field: "text" }, color: colour } }] : []),
+    };
+  };
+
+  const grows = (s) => {
+    const values = [], rules = [];
+    for (const r of s.robust.length) {
+      if (!seen(s, r.variant) || !r.points.some((p) => p.task === s.task)) continue;
+      const full = r.variant === 0;
+      for (const p of r.points)
+        values.push({ ...named(s, r.variant, full ? "full" : r.row), x: p.length, y: 100 * p.score, share: 100 * p.ratio, slope: 100 * r.slope, low: 100 * r.slope_low, high: 100 * r.slope_high, effective: number(r.effective_length) ? String(r.effective_length) : "none" });
+      if (full) rules.push({ y: 85 * r.points[0].score });
+    }
+    if (!values.length) return null;
+    const { colour } = scales(s), lengths = [...new Set(values.map((v) => v.x))].sort((a, b) => a - b);
+    const budgets = [...new Set(values.map((v) => v.budget).filter((b) => b))];
+    const x = { field: "x", type: "quantitative", title: "tokens of the prompt", scale: { type: "log", base: 2, nice: false, padding: 16 }, axis: { values: lengths, format: "d", labelOverlap: true } };
+    const y = { field: "y", type: "quantitative", title: "score, %", scale: { domain: [0, 100] } };
+    const tooltip = [{ field: "name", title: "row" }, { field: "x", title: "tokens" }, { field: "y", title: "score, %", format: ".1f" }, { field: "share", title: "of full, %", format: ".1f" }, { field: "slope", title: "per doubling, points of full", format: "+.1f" }, { field: "low", title: "95 %, from", format: "+.1f" }, { field: "high", title: "to", format: "+.1f" }, { field: "effective", title: "effective length" }];
+    const dash = { field: "budget", type: "nominal", scale: { domain: [""].concat(budgets), range: [[1, 0], [1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [1, 4]] }, legend: budgets.length > 1 ? { title: "budget", orient: "bottom", symbolStrokeColor: s.ink, symbolSize: 500, values: budgets, columns: 4 } : null };
+    return {
+      height: 280,
+      layer: [
+        { data: { values: rules.slice(0, 1) }, mark: { type: "rule", strokeDash: [4, 3], color: s.soft }, encoding: { y: { field: "y", type: "quantitative" } } },
+        { data: { values }, mark: { type: "line", strokeWidth: 1.8 }, encoding: { x, y, detail: { field: "name" }, color: colour, strokeDash: dash } },
+        { data: { values }, mark: { type: "point", filled: true, size: 45 }, encoding: { x, y, color: colour, tooltip } },
+      ],
+    };
+  };
+
+  // A line for every row: a point with its interval beside 0.
+  const forest = (s, values, title, tooltip, more) => {
+    if (!values.length) return null;
+    const names = [...new Set(values.map((v) => v.name))], { colour } = scales(s);
+    const y = { field: "name", type: "nominal", title: null, sort: names, axis: { labelLimit: Math.max(90, s.width * 0.42) }, scale: { padding: 0.3 } };
+    const x = { field: "x", type: "quantitative", title, scale: { zero: true, nice: true } };
+    const color = (more && more.color) || colour, offset = more && more.yOffset ? { yOffset: more.yOffset } : {};
+    return {
+      data: { values }, height: { step: more && more.step || 22 },
+      layer: [
+        { data: { values: [{}] }, mark: { type: "rule", color: s.soft }, encoding: { x: { datum: 0 } } },
+        { mark: { type: "rule", strokeWidth: 1.5, opacity: 0.6 }, encoding: { y, x: { ...x, field: "low" }, x2: { field: "high" }, color, ...offset } },
+        { mark: { type: "point", filled: true, size: 60 }, encoding: { y, x, color, tooltip, ...offset } },
+      ],
+    };
+  };
+  const precision = (s) => {
+    const k = answered(s) ? 100 : 1, f = answered(s) ? "+.1f" : "+.4f", unit = answered(s) ? "points" : "nats";
+    const values = s.robust.precision.filter((r) => r.task_index === s.task && seen(s, r.variant) && seen(s, r.packed_variant))
+      .map((r) => ({ ...named(s, r.variant, r.packed), x: k * r.interaction, low: k * r.low, high: k * r.high, evict: k * r.evict, pack: k * r.pack, both: k * r.both, n: r.n }));
+    const tooltip = [{ field: "name", title: "row" }, { field: "n", title: "samples" }].concat([["evict", "eviction alone"], ["pack", "packing alone"], ["both", "both"], ["x", "beyond the sum"], ["low", "95 %, from"], ["high", "to"]].map(([field, title]) => ({ field, title, format: f })));
+    return forest(s, values, answered(s) ? "beyond the sum, points (left: worse)" : "beyond the sum, nats (right: worse)", tooltip);
+  };
+  const perturbed = (s) => {
+    const here = s.robust.perturb.filter((r) => plainOf(s.task)(r) && r.variant > 0 && seen(s, r.variant));
+    const kinds = [...new Set(here.map((r) => r.perturb))];
+    const values = here.map((r) => ({ ...named(s, r.variant, r.row), kind: r.perturb, x: 100 * r.excess, low: 100 * r.low, high: 100 * r.high, drift: 100 * r.drift, full: 100 * r.full_drift, n: r.n, moved: r.moved }));
+    const points = (field, title) => ({ field, title, format: "+.1f" });
+    const tooltip = [{ field: "name", title: "row" }, { field: "kind", title: "perturbed" }, { field: "n", title: "samples" }, { field: "moved", title: "of which moved" }, points("drift", "changes"), points("full", "full's"), points("x", "beyond it"), points("low", "95 %, from"), points("high", "to")];
+    const color = { field: "kind", type: "nominal", scale: { domain: kinds, range: kinds.map((_, i) => colours[s.theme][i % 8]) }, legend: { title: null, orient: "top", columns: s.width < 560 ? 2 : 4 } };
+    return forest(s, values, "beyond what the full cache changes, points", tooltip, { color, yOffset: { field: "kind", type: "nominal", sort: kinds }, step: 10 + 9 * kinds.length });
+  };
+
+  // Whether a task has what a figure needs, where not every task has it.
   const needs = { turn: "by_turn", again: "by_again", distance: "by_distance" };
+  const views = {
+    models: (s, t) => s.robust.models.some(sameTask(s, t)),
+    length: (s, t) => s.robust.length.some((r) => r.points.some((p) => p.task === t)),
+    precision: (s, t) => s.robust.precision.some((r) => r.task_index === t),
+    perturb: (s, t) => s.robust.perturb.some(plainOf(t)),
+  };
+  const measured = (s, name, t) => {
+    const key = needs[name];
+    if (views[name]) return views[name](s, t);
+    return !key || s.result.cells.some((c) => c.task === t && c[key] && c[key].length);
+  };
   return {
-    colourOf, glyphOf, needs,
+    colourOf, glyphOf, measured,
     list: {
       held: against({ field: "held_bytes", unit: 1 / MiB }, "MiB held after the eviction", true),
       peak: against({ field: "peak_bytes", unit: 1 / MiB }, "MiB at the peak", false),
@@ -212,7 +321,7 @@ const charts = (() => {
       turn: lines("by_turn", (d) => String(d.turn), "score", { at: "turn", unit: 100, title: "turn", yTitle: "score, %", full: true }),
       again: lines("by_again", range, "score", { at: "from", unit: 100, title: "turns since the same was asked", yTitle: "score, %", full: true }),
       distance: lines("by_distance", range, "kl", { at: "from", positive: true, title: "tokens after the eviction", yTitle: "KL, nats" }),
-      time, map,
+      time, map, models, length: grows, precision, perturb: perturbed,
     },
   };
 })();

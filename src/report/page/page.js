@@ -2,7 +2,7 @@
 // textContent alone.
 (() => {
   const block = (id) => JSON.parse(document.getElementById(id).textContent);
-  const result = block("result"), extra = block("extra"), $ = (id) => document.getElementById(id);
+  const result = block("result"), extra = block("extra"), robust = block("robust-data"), $ = (id) => document.getElementById(id);
   if (result.cell_table) {
     const { keys, rows } = result.cell_table;
     result.cells = rows.map((row) => Object.fromEntries(keys.map((k, i) => [k, row[i]])));
@@ -23,7 +23,7 @@
   const stems = [...new Set(extra.specs.filter((_, v) => strategy(v)).map((x) => x[0]))];
   const maps = (extra.prompts || {}).maps || [], prompts = (extra.prompts || {}).prompts || [];
   const state = {
-    result, extra, stems, specs: extra.specs, task: 0, on: { strategy: new Set(stems), budget: new Set() }, mapped: null,
+    result, extra, robust, stems, specs: extra.specs, task: 0, on: { strategy: new Set(stems), budget: new Set() }, mapped: null,
     cell: (t, v) => cellAt.get(t + "/" + v),
     verdict: (t, v) => verdictAt.get(t + "/" + v),
     visible: (c) => strategy(c.variant) && state.on.strategy.has(extra.specs[c.variant][0]) && state.on.budget.has(extra.specs[c.variant][1]),
@@ -55,9 +55,9 @@
   const views = new Map();
   // Why there is nothing to draw, and the tasks that have what is missing.
   const nothing = (name) => {
-    const key = charts.needs[name], has = (t) => key && result.cells.some((c) => c.task === t && c[key] && c[key].length);
+    const has = (t) => charts.measured(state, name, t);
     const p = make("p", null, { class: "none" });
-    if (!key || has(state.task)) {
+    if (has(state.task)) {
       p.append("Nothing to draw for this task and these filters.");
       return p;
     }
