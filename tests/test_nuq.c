@@ -139,67 +139,88 @@ static kept_packed packed(uint8_t *at, int k, int v, const int32_t *pos)
                          .pos = pos};
 }
 
-/* Every number is the nearest level (of values: within what fitting the scale changes), outliers
- * are F16, and no number that is not one loses more than one of them would; what is read is what is
- * held; a page takes no byte more. */
-static void check_page(int codec, const uint8_t *f16, const int32_t *pos)
+/* The numbers of a half before it was packed: was [64][D], keys turned back and by place. */
+static void before(const uint8_t *f16, const int32_t *pos, bool v, double *was)
 {
-    static double held[P64 * MOST], was[P64 * MOST];
-    static float is[P64 * MOST], f[P64 * MOST];
+    static float f[P64 * MOST];
+    const int D = the.D;
+    kept_kern_get("ref")->get(f16, D, 0, P64, v ? NULL : f, v ? f : NULL);
+    for (int s = 0; s < P64; s++) {
+        double x[MOST];
+        for (int d = 0; d < D; d++)
+            x[d] = (double)f[s * D + d];
+        if (!v)
+            turn(x, pos[s], -1);
+        for (int d = 0; d < D; d++)
+            was[s * D + d] = x[v ? d : channel(d)];
+    }
+}
+
+/* Mean square of a row but for its outliers: what values are multiples of when codes are chosen. */
+static double rms_of(const double *x, const uint8_t *apart)
+{
+    double sum = 0;
+    int n = 0;
+    for (int d = 0; d < the.D; d++) {
+        sum += apart[d] ? 0 : x[d] * x[d];
+        n += !apart[d];
+    }
+    return n ? sqrt(sum / n) : 0;
+}
+
+/* Every number is the nearest level (of values: within what fitting the scale changes), outliers
+ * are F16, and no number that is not one loses more than one of them would. */
+static void check_half(const uint8_t *half, int codec, bool v, const double *was)
+{
+    static double held[P64 * MOST];
     static uint8_t apart[P64 * MOST];
     const int D = the.D, bits = codec == KEPT_NUQ4 || codec == KEPT_NUQ4S ? 4 : 3;
+    const float *l = level[v][n_outliers(codec, D) > 0][bits == 4];
+    double least = INFINITY, most = 0, error = 0, square = 0;
+    unturned(half, codec, v, held, apart);
+    for (int i = 0; i < P64 * D; i++) {
+        const int d = i % D;
+        const double unit = v ? rms_of(was + i - d, apart + i - d) : (double)scale[d];
+        const double off = was[i] - (v ? 0 : (double)zero[d]);
+        double best = INFINITY;
+        for (int c = 0; c < 1 << bits; c++)
+            best = fmin(best, fabs(off - unit * (double)l[c]));
+        if (apart[i]) {
+            CHECK_NEAR(held[i], was[i], 1e-3 * fabs(was[i]) + 1e-4);
+            least = fmin(least, best);
+            continue;
+        }
+        most = fmax(most, best);
+        error += pow(held[i] - was[i], 2);
+        square += best * best;
+        if (!v)
+            CHECK_NEAR(fabs(held[i] - was[i]), best, 2e-3 * (fabs(was[i]) + 1));
+    }
+    CHECK(error <= square * 1.02 + 1e-6); /* a fitted scale is no worse */
+    if (!v) /* values are chosen by a first scale, which outliers are part of */
+        CHECK(least >= most * 0.999 - 1e-3);
+}
+
+/* What is read is what is held; a page takes no byte more. */
+static void check_page(int codec, const uint8_t *f16, const int32_t *pos)
+{
+    static double was[P64 * MOST], held[P64 * MOST];
+    static float is[P64 * MOST];
+    const int D = the.D;
     const size_t bytes = kept_codec_half_bytes(codec, false, D);
+    const size_t beside = 4 * (size_t)n_outliers(codec, D);
     uint8_t *page = aligned_alloc(64, 2 * kept_page_bytes(D));
     const kept_packed p = packed(page, codec, codec, pos);
-    CHECK_INT(bytes,
-              (codes_bytes(codec, false, D) + 4u * (unsigned)n_outliers(codec, D) + 63) / 64 * 64);
+    CHECK_INT(bytes, (codes_bytes(codec, false, D) + beside + 63) / 64 * 64);
     CHECK_INT(kept_codec_page_bytes(p.c, D) - bytes,
-              (codes_bytes(codec, true, D) + 128 + 4u * (unsigned)n_outliers(codec, D) + 63) / 64 *
-                  64);
+              (codes_bytes(codec, true, D) + 128 + beside + 63) / 64 * 64);
     memset(page, 0x5a, 2 * kept_page_bytes(D));
     kept_codec_pack(p, f16);
     CHECK_INT(page[kept_codec_page_bytes(p.c, D)], 0x5a);
     for (int v = 0; v < 2; v++) {
-        const float *l = level[v][n_outliers(codec, D) > 0][bits == 4];
         const uint8_t *half = page + (v ? bytes : 0);
-        double least = INFINITY, most = 0, error = 0, square = 0;
-        unturned(half, codec, v, held, apart);
-        kept_kern_get("ref")->get(f16, D, 0, P64, v ? NULL : f, v ? f : NULL);
-        for (int s = 0; s < P64; s++) {
-            double x[MOST], rms = 0;
-            for (int d = 0; d < D; d++)
-                x[d] = (double)f[s * D + d];
-            if (!v)
-                turn(x, pos[s], -1);
-            int inside = 0;
-            for (int d = 0; d < D; d++) {
-                was[s * D + d] = x[v ? d : channel(d)];
-                rms += apart[s * D + d] ? 0 : x[d] * x[d];
-                inside += !apart[s * D + d];
-            }
-            rms = v ? sqrt(rms / inside) : 0;
-            for (int d = 0; d < D; d++) {
-                const double y = was[s * D + d];
-                double best = INFINITY; /* by what the codes were chosen with */
-                for (int c = 0; c < 1 << bits; c++)
-                    best =
-                        fmin(best, v ? fabs(y - rms * (double)l[c])
-                                     : fabs(y - (double)zero[d] - (double)scale[d] * (double)l[c]));
-                if (apart[s * D + d]) {
-                    CHECK_NEAR(held[s * D + d], y, 1e-3 * fabs(y) + 1e-4);
-                    least = fmin(least, best);
-                    continue;
-                }
-                most = fmax(most, best);
-                error += pow(held[s * D + d] - y, 2);
-                square += best * best;
-                if (!v)
-                    CHECK_NEAR(fabs(held[s * D + d] - y), best, 2e-3 * (fabs(y) + 1));
-            }
-        }
-        CHECK(error <= square * 1.02 + 1e-6); /* a fitted scale is no worse */
-        if (!v) /* values are chosen by a first scale, which outliers are part of */
-            CHECK(least >= most * 0.999 - 1e-3);
+        before(f16, pos, v, was);
+        check_half(half, codec, v, was);
         kept_codec_read(p, 0, P64, v ? NULL : is, v ? is : NULL);
         read_nuq(half, codec, v, pos, held);
         for (int i = 0; i < P64 * D; i++)
