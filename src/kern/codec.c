@@ -1,5 +1,6 @@
-/* codec: packing and unpacking of page halves, in plain C: one packer for every instruction set.
- * Codes are handled as bytes [64][D] on the way; words.c lays them out.
+/* codec: packing and unpacking of page halves, in plain C. What levels have of their own for
+ * packing gives the same bits (simd_pack.h). Codes are handled as bytes [64][D] on the way; words.c
+ * lays them out.
  *
  * Rounding adds and subtracts 1.5 * 2^23, which rounds to even like the kernels do. */
 #include "kern/codec.h"
@@ -15,8 +16,7 @@
 
 #define P64 KEPT_PAGE_SLOTS
 
-/* The largest Lloyd-Max level in units of the standard deviation. */
-static const float lloyd_top[5] = {0, 0, 1.510f, 2.152f, 2.733f};
+const float kept_codec_lloyd_top[5] = {0, 0, 1.510f, 2.152f, 2.733f};
 
 static bool is_float(int codec)
 {
@@ -121,6 +121,8 @@ static void encode_span(const float *x, int n, int top, uint8_t *code, uint16_t 
         low = x[d] < low ? x[d] : low;
         high = x[d] > high ? x[d] : high;
     }
+    low += 0.0f; /* no -0, whichever zero came first */
+    high += 0.0f;
     scale_zero[1] = f16_toward(low, false);
     zero = kept_f16_to_f32(scale_zero[1]);
     scale_zero[0] = f16_toward((high - zero) / (float)top, true);
@@ -143,7 +145,7 @@ static uint16_t encode_lloyd(const float *x, int n, const kept_codec_info *f, ui
 
     for (int d = 0; d < n; d++)
         sum += x[d] * x[d];
-    unit = sqrtf(sum / (float)n) * lloyd_top[f->bits] / 63.0f;
+    unit = sqrtf(sum / (float)n) * kept_codec_lloyd_top[f->bits] / 63.0f;
     inverse = unit > 0 ? 1.0f / unit : 0.0f;
     for (int d = 0; d < n; d++) {
         float y = x[d] * inverse;
@@ -403,7 +405,7 @@ void kept_codec_pack_joint(kept_packed to, int n, const kept_low *const *low,
     }
 }
 
-void kept_codec_pack(kept_packed to, const uint8_t *f16)
+void kept_codec_pack_by(const kept_kern *kern, kept_packed to, const uint8_t *f16)
 {
     float x[P64 * KEPT_MAX_HEAD_SIZE];
     int D = to.head_size;
@@ -411,17 +413,24 @@ void kept_codec_pack(kept_packed to, const uint8_t *f16)
 
     for (int v = 0; v < 2; v++) {
         const int codec = v ? to.c.v : to.c.k;
+        uint8_t *at = to.at + (v ? kept_codec_half_bytes(to.c.k, false, D) : 0);
 
         if (codec == KEPT_F16) {
-            memcpy(to.at + (v ? kept_codec_half_bytes(to.c.k, false, D) : 0), f16 + (v ? half : 0),
-                   half);
+            memcpy(at, f16 + (v ? half : 0), half);
             continue;
         }
+        if (kern->pack && kern->pack(at, f16 + (v ? half : 0), codec, v, D))
+            continue;
         decode_half(f16 + (v ? half : 0), KEPT_F16, v, D, x);
         if (kept_codec_infos[codec].basis)
             bound_all(x, P64 * D);
         pack_half(to, v, 1, &to.low, x);
     }
+}
+
+void kept_codec_pack(kept_packed to, const uint8_t *f16)
+{
+    kept_codec_pack_by(kept_kern_get(NULL), to, f16);
 }
 
 static void read_half(kept_packed p, bool v, float *x)

@@ -194,6 +194,10 @@ const uint8_t *kept_codec_channels_of(const uint8_t *half, int codec, int head_s
 
 /* Packs a full F16 page; infinities become 65504, NaN 0. They do not overlap. */
 void kept_codec_pack(kept_packed to, const uint8_t *f16);
+/* The same by what a level has for it, instead of the best one; "ref" has nothing but plain C. The
+ * bits are the same. */
+struct kept_kern;
+void kept_codec_pack_by(const struct kept_kern *kern, kept_packed to, const uint8_t *f16);
 /* A joint page from the F16 pages of its n layers, low [n] their directions (to.low is not read).
  */
 void kept_codec_pack_joint(kept_packed to, int n, const kept_low *const *low,

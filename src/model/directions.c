@@ -1,7 +1,8 @@
 /* directions: makes pages readable that need what lies beside them: coefficients, from a trained
  * file "basis", and calibrated levels, from one of kind "nuq". */
+#include "kern/lowrank_stands.h"
 #include "kern/nuq.h"
-#include "model/engine.h"
+#include "model/work.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -21,16 +22,24 @@ enum { N_ARRAYS = sizeof arrays / sizeof *arrays, N_TURNED = 3 };
 
 struct kept_directions {
     kept_turns *turns;
-    uint64_t mark, nuq_mark; /* of all numbers of either file; 0: there is none */
+    uint64_t mark;     /* of all numbers, and of what pages make of them; 0: there are none */
+    uint64_t nuq_mark; /* of calibrated levels */
     float *placed; /* [N_TURNED][n_layers][n_heads][D][D]: those of keys in the places of turns */
     float *norms;  /* [2][n_layers][n_heads][D]: k-zero and k-scale in the places of turns */
-    struct kept_nuq *nuq; /* [n_layers * n_heads] */
-    kept_low low[];       /* [n_layers * n_heads] */
+    struct kept_nuq *nuq; /* [n_heads] */
+    size_t n_heads;       /* of all layers */
+    kept_low low[];
 };
+
+/* Pages hold channels of projections (kern/lowrank.h) since this number: FNV-1a begins with it. */
+#define STANDS UINT64_C(0x9e3779b97f4a7c15)
 
 void kept_directions_free(kept_directions *x)
 {
     if (x) {
+        for (size_t h = 0; h < x->n_heads; h++)
+            for (int i = 0; i < KEPT_N_BASES * 4; i++)
+                free((kept_stands *)(uintptr_t)x->low[h].stands[i / 4][i % 4]);
         kept_turns_free(x->turns);
         free(x->placed);
         free(x->norms);
@@ -74,7 +83,7 @@ static bool add_basis(kept_directions *x, const kept_trained *t, const kept_mode
     const size_t heads = (size_t)info->n_layers * (size_t)info->n_kv_heads;
     const size_t size = (size_t)info->head_size * (size_t)info->head_size;
     float *to = x->placed = kept_calloc(N_TURNED * heads * size, sizeof *x->placed);
-    x->mark = SEED;
+    x->mark = STANDS;
     for (int i = 0; i < N_ARRAYS && to; i++) {
         point(x, t, info, i, to);
         to += arrays[i].turned ? heads * size : 0;
@@ -134,9 +143,11 @@ kept_status kept_directions_set(kept_engine *e, const kept_trained *t, kept_erro
                          "pages are read with the first; free them before",
                          kind);
     kept_directions *x = kept_calloc(1, sizeof *x + heads * sizeof *x->low);
-    if (x)
+    if (x) {
+        x->n_heads = heads;
         x->turns =
             kept_turns_new(e->rope_freq, m->n_rope, m->rope_neox, info->head_size, e->max_tokens);
+    }
     if (!x || !x->turns || (basis && !add_basis(x, basis, info)) ||
         (nuq && !add_nuq(x, nuq, info))) {
         kept_directions_free(x);
@@ -147,6 +158,49 @@ kept_status kept_directions_set(kept_engine *e, const kept_trained *t, kept_erro
     kept_directions_free(e->directions);
     e->directions = x;
     return KEPT_OK;
+}
+
+/* What stands for keys of one head of the group of n layers that starts at layer. */
+static bool make_stands(kept_directions *x, const kept_model_info *info, int codec, const int at[3])
+{
+    const kept_codec_info *f = kept_codec_get(codec);
+    const int layer = at[0], n = at[1], h = at[2];
+    const float *u[KEPT_JOINT_LAYERS];
+    kept_stands *out[KEPT_JOINT_LAYERS];
+    for (int k = 0; k < n; k++)
+        u[k] = x->low[(layer + k) * info->n_kv_heads + h].k[f->basis];
+    if (!kept_stands_new(n, u, info->head_size, kept_codec_channels(codec, info->head_size), out))
+        return false;
+    for (int k = 0; k < n; k++)
+        x->low[(layer + k) * info->n_kv_heads + h].stands[f->basis][f->quarters - 1] = out[k];
+    return true;
+}
+
+kept_status kept_directions_need(const kept_engine *e, kept_codecs form, kept_error *err)
+{
+    const kept_model_info *info = &e->model->info;
+    kept_directions *x = e->directions;
+    if (!x || !kept_codec_get(form.k)->basis || !kept_low_is_turned(form.k, false))
+        return KEPT_OK;
+    const int g = kept_codec_layers(form);
+    for (int l = 0; l < info->n_layers; l += g)
+        for (int h = 0; h < info->n_kv_heads; h++)
+            if (!kept_low_stands(&x->low[l * info->n_kv_heads + h], form.k) &&
+                !make_stands(x, info, form.k,
+                             (const int[3]){l, kept_min(g, info->n_layers - l), h}))
+                return kept_fail(err, KEPT_NOMEM, "no memory for the directions of keys");
+    return KEPT_OK;
+}
+
+kept_status kept_directions_for(const kept_engine *e, const kept_strategy *s, kept_error *err)
+{
+    const int n = e->model->info.n_layers;
+    kept_status st = KEPT_OK;
+    for (int i = 0; s && i < s->n_states && !st; i++)
+        st = kept_directions_for(e, s->state[i], err);
+    for (int l = 0; s && !s->n_states && l < n && !st; l++)
+        st = kept_directions_need(e, kept_strategy_form(s, l, n), err);
+    return st;
 }
 
 uint64_t kept_directions_mark(const kept_engine *e)

@@ -345,6 +345,10 @@ void kept_record_local(kept_engine *e, int layer, const struct ggml_tensor *q, i
  * ARGUMENT: sequences still read with another. */
 kept_status kept_directions_set(kept_engine *e, const kept_trained *t, kept_error *err);
 void kept_directions_free(kept_directions *x);
+/* Prepares them for pages of that form, or of any form of a strategy (NULL: none): before there is
+ * one. Nothing to do where no file was lent. NOMEM. */
+kept_status kept_directions_need(const kept_engine *e, kept_codecs form, kept_error *err);
+kept_status kept_directions_for(const kept_engine *e, const kept_strategy *s, kept_error *err);
 /* Tells the directions of one file from those of another; 0: there are none. */
 uint64_t kept_directions_mark(const kept_engine *e);
 /* The same of what pages of that form are read with. */

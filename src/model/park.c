@@ -203,6 +203,8 @@ static kept_status load_page(kept_io *x, kept_seq *s, const spot *at)
         IO(mark);
         if (mark != kept_directions_mark_of(s->engine, form))
             return KEPT_ARGUMENT;
+        if (kept_directions_need(s->engine, form, NULL))
+            return KEPT_NOMEM;
     }
     const size_t n = kept_codec_page_bytes(form, d), f16 = kept_page_bytes(d);
     if (n > f16)
