@@ -308,23 +308,6 @@ static uint16_t float_bits(int codec, float x)
     return kept_f32_to_f16(codec == KEPT_F16 ? x : y);
 }
 
-void kept_codec_choose(const double *sum, int D, int n, uint8_t *channels)
-{
-    bool stays[KEPT_MAX_HEAD_SIZE] = {false};
-
-    for (int k = 0; k < n; k++) {
-        int best = -1;
-
-        for (int d = 0; d < D; d++)
-            if (!stays[d] && (best < 0 || sum[d] > sum[best]))
-                best = d;
-        stays[best] = true;
-    }
-    for (int d = 0; d < D; d++)
-        if (stays[d])
-            *channels++ = (uint8_t)d;
-}
-
 /* The channels of x[64][D] with the largest sums of squares. */
 static void choose_channels(const float *x, int D, int n, uint8_t *out)
 {

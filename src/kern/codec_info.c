@@ -148,3 +148,20 @@ bool kept_codec_has_rows(kept_codecs c)
     return !kept_codec_infos[c.k].channel && kept_codec_infos[c.k].nuq != KEPT_NUQ_SPARSE &&
            kept_codec_infos[c.v].nuq != KEPT_NUQ_SPARSE && kept_codec_layers(c) == 1;
 }
+
+void kept_codec_choose(const double *sum, int D, int n, uint8_t *channels)
+{
+    bool stays[KEPT_MAX_HEAD_SIZE] = {false};
+
+    for (int k = 0; k < n; k++) {
+        int best = -1;
+
+        for (int d = 0; d < D; d++)
+            if (!stays[d] && (best < 0 || sum[d] > sum[best]))
+                best = d;
+        stays[best] = true;
+    }
+    for (int d = 0; d < D; d++)
+        if (stays[d])
+            *channels++ = (uint8_t)d;
+}
