@@ -8,6 +8,7 @@
 
 #if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
 #include <immintrin.h>
+#include <string.h>
 
 #define W          8
 #define BLOCK      6 /* of 2 vectors: 12 sums, 2 vectors, 1 factor */

@@ -5,6 +5,7 @@
 
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
 #include <immintrin.h>
+#include <string.h>
 
 #define W          16
 #define BLOCK      12 /* of 2 vectors: 24 sums, 2 vectors */

@@ -2,11 +2,13 @@
  * included by the file of a level after its primitives (vec, v_*, W), BLOCK, the channels that are
  * made at once, and SCORE_ROWS, the queries that are scored at once.
  *
- * Half a page, 32 slots, at a time, in the order of an F16 half: channels of 32 slots each.
- * Channels that are coefficients are copied; the others are products of small matrices, BLOCK
- * channels of 2 W slots in registers, with the coefficients and the factors in the first cache.
- * Then pairs of channels are turned, 32 positions at once: those of a page whose positions follow
- * each other by the factors of the first position and of 0..63, others by factors of their own. */
+ * Half a page, 32 slots, at a time: rows of 32 numbers, one row a channel. Some rows are the
+ * coefficients; the others are products of small matrices, BLOCK rows of 2 W slots in registers,
+ * with the coefficients and the factors in the first cache. Then pairs of channels are turned, 32
+ * positions at once: those of a page whose positions follow each other by the factors of the first
+ * position and of 0..63, others by factors of their own. For scores the turned pairs meet the
+ * queries in registers, and queries are turned back by the first position in place of keys forth.
+ */
 #ifndef KERN_SIMD_REBUILD_H
 #define KERN_SIMD_REBUILD_H
 
@@ -19,11 +21,8 @@
 #endif
 #define MOST_D KEPT_MAX_HEAD_SIZE
 
-/* Channels that are sums: at [n] which, factor of coefficient i for channel k at k * row + i *
- * step.
- */
+/* n rows of sums: the factor of coefficient i for row k is at k * row + i * step. */
 struct sums_of {
-    const uint8_t *at;
     const float *factor;
     int n, r, row, step;
 };
@@ -59,11 +58,12 @@ INLINE void load_coefficients(const uint8_t *half, int inner, int r, int h, ptrd
 
 /* ---- sums ------------------------------------------------------------------------------------ */
 
+/* to[k][32] of nr rows from k0. */
 INLINE void sum_block(int nr, const struct sums_of *m, int k0, const float *c, float *to)
 {
-    const uint8_t *at = m->at + k0;
     const size_t row = (size_t)m->row, step = (size_t)m->step;
 
+    to += 32 * k0;
     for (int s = 0; s < 32; s += 2 * W) {
         const float *y = c + s, *f = m->factor + (size_t)k0 * row;
         vec x[BLOCK][2];
@@ -84,8 +84,8 @@ INLINE void sum_block(int nr, const struct sums_of *m, int k0, const float *c, f
         }
         UNROLL
         for (int k = 0; k < nr; k++) {
-            v_store(to + at[k] * 32 + s, x[k][0]);
-            v_store(to + at[k] * 32 + s + W, x[k][1]);
+            v_store(to + k * 32 + s, x[k][0]);
+            v_store(to + k * 32 + s + W, x[k][1]);
         }
     }
 }
@@ -95,9 +95,9 @@ INLINE void sum_block(int nr, const struct sums_of *m, int k0, const float *c, f
         sum_block(n, m, k, c, to);                                                                 \
         break;
 
-/* Blocks of BLOCK channels and a rest that is no small one: few sums at once wait for each other.
+/* Blocks of BLOCK rows and a rest that is no small one: few sums at once wait for each other.
  */
-static void sum_channels(const struct sums_of *m, const float *c, float *to)
+static void sum_rows(const struct sums_of *m, const float *c, float *to)
 {
     for (int k = 0, n; k < m->n; k += n) {
         const int left = m->n - k;
@@ -133,24 +133,27 @@ struct factors {
     int stride;
 };
 
-INLINE void turn_pairs(const kept_turns *t, bool all, const struct factors *f, float *to)
+/* 32 keys k, in places by way of row, turned and in channels. */
+INLINE void turn_pairs(const kept_turns *t, bool all, const struct factors *f, const uint16_t *row,
+                       const float *k, float *to)
 {
     const int half = t->n_rope / 2;
 
     for (int j = 0; j < half; j++) {
+        const float *x = k + row[j] * 32, *y = k + row[j + half] * 32;
         float *p = to + t->order[j] * 32, *q = to + t->order[j + half] * 32;
 
         UNROLL
         for (int s = 0; s < 32; s += W) {
             vec re = v_load(f->re + j * f->stride + s), im = v_load(f->im + j * f->stride + s);
-            const vec a = v_load(p + s), b = v_load(q + s);
+            const vec a = v_load(x + s), b = v_load(y + s);
 
             if (all) {
-                const vec x = v_all(f->re_all + j), y = v_all(f->im_all + j);
+                const vec u = v_all(f->re_all + j), v = v_all(f->im_all + j);
                 const vec was = re;
 
-                re = v_fms(re, x, v_mul(im, y));
-                im = v_fma(was, y, v_mul(im, x));
+                re = v_fms(re, u, v_mul(im, v));
+                im = v_fma(was, v, v_mul(im, u));
             }
             v_store(p + s, v_fms(re, a, v_mul(im, b)));
             v_store(q + s, v_fma(re, b, v_mul(im, a)));
@@ -238,19 +241,22 @@ static bool follow(const int32_t *pos)
     return !off;
 }
 
-static void turn_half(const kept_packed *p, int h, float *to)
+static void turn_half(const kept_packed *p, int h, const uint16_t *row, const float *k, float *to)
 {
     ALIGNED float re[MOST_D / 2 * 32], im[MOST_D / 2 * 32];
     const kept_turns *t = p->low->turns;
 
+    for (int i = t->n_rope; i < p->head_size; i++)
+        memcpy(to + t->order[i] * 32, k + row[i] * 32, 32 * sizeof *to);
     if (follow(p->pos)) {
         factors_of(t, p->pos[0], re, im);
         turn_pairs(t, true,
-                   &(struct factors){t->re_slot + 32 * h, t->im_slot + 32 * h, re, im, P64}, to);
+                   &(struct factors){t->re_slot + 32 * h, t->im_slot + 32 * h, re, im, P64}, row, k,
+                   to);
         return;
     }
     scattered(t, p->pos + 32 * h, re, im);
-    turn_pairs(t, false, &(struct factors){re, im, NULL, NULL, 32}, to);
+    turn_pairs(t, false, &(struct factors){re, im, NULL, NULL, 32}, row, k, to);
 }
 
 /* ---- keys ------------------------------------------------------------------------------------ */
@@ -259,38 +265,31 @@ static void turn_half(const kept_packed *p, int h, float *to)
 static void flat_keys(const kept_packed *p, float *to)
 {
     ALIGNED float c[MOST_D * 32];
-    uint8_t at[MOST_D];
     const int D = p->head_size, r = kept_codec_channels(p->c.k, D);
-    const struct sums_of m = {at, kept_low_directions(p->low, p->c.k, false), D, r, 1, D};
+    const struct sums_of m = {kept_low_directions(p->low, p->c.k, false), D, r, 1, D};
 
-    for (int d = 0; d < D; d++)
-        at[d] = (uint8_t)d;
     for (int h = 0; h < 2; h++, to += 32 * D) {
         load_coefficients(p->at, kept_codec_get(p->c.k)->inner, r, h, 0, c);
-        sum_channels(&m, c, to);
+        sum_rows(&m, c, to);
     }
 }
 
-/* 32 keys at position 0: place i at to + 32 at[i]. */
-static void still_keys(const kept_packed *p, int h, ptrdiff_t ahead, const uint8_t *at, float *to)
+/* Rows of places in what still_keys makes. */
+static void rows_of_places(const kept_stands *x, uint16_t *row)
 {
-    ALIGNED float c[MOST_D * 32];
-    uint8_t rest[MOST_D];
-    const kept_stands *x = kept_low_stands(p->low, p->c.k);
-    const struct sums_of m = {rest, x->mix, x->n_rest, x->r, x->r, 1};
-
+    for (int k = 0; k < x->n_own; k++)
+        row[x->own[k]] = x->from[k];
     for (int k = 0; k < x->n_rest; k++)
-        rest[k] = at[x->rest[k]];
-    load_coefficients(p->at, kept_codec_get(p->c.k)->inner, x->r, h, ahead, c);
-    for (int k = 0; k < x->n_own; k++) {
-        const float *from = c + x->from[k] * 32;
-        float *own = to + at[x->own[k]] * 32;
+        row[x->rest[k]] = (uint16_t)(x->r + k);
+}
 
-        UNROLL
-        for (int s = 0; s < 32; s += W)
-            v_store(own + s, v_load(from + s));
-    }
-    sum_channels(&m, c, to);
+/* 32 keys at position 0, rows k[..][32]: the coefficients, then the sums. */
+static void still_keys(const kept_packed *p, const kept_stands *x, int h, ptrdiff_t ahead, float *k)
+{
+    const struct sums_of m = {x->mix, x->n_rest, x->r, x->r, 1};
+
+    load_coefficients(p->at, kept_codec_get(p->c.k)->inner, x->r, h, ahead, k);
+    sum_rows(&m, k, k + 32 * x->r);
 }
 
 /* K of a page whose codec has a basis, as floats in the element order of an F16 half. */
@@ -300,9 +299,14 @@ static void make_keys(const kept_packed *p, float *to)
         flat_keys(p, to);
         return;
     }
+    ALIGNED float k[2 * MOST_D * 32];
+    uint16_t row[MOST_D];
+    const kept_stands *x = kept_low_stands(p->low, p->c.k);
+
+    rows_of_places(x, row);
     for (int h = 0; h < 2; h++, to += 32 * p->head_size) {
-        still_keys(p, h, 0, p->low->turns->order, to);
-        turn_half(p, h, to);
+        still_keys(p, x, h, 0, k);
+        turn_half(p, h, row, k, to);
     }
 }
 
@@ -324,11 +328,11 @@ static void place_query(const kept_turns *t, const float *re, const float *im, i
     }
 }
 
-/* s[r][32] of nr queries q[r][MOST_D] and keys k, both in places. */
-INLINE void score_rows(int nr, const kept_turns *t, int D, const struct factors *f, const float *k,
-                       const float *q, float *s)
+/* s[r][32] of nr queries q[r][MOST_D] in places and keys k, in places by way of row. */
+INLINE void score_rows(int nr, const kept_packed *page, const struct factors *f, const float *k,
+                       const uint16_t *row, const float *q, float *s)
 {
-    const int half = t->n_rope / 2;
+    const int half = page->low->turns->n_rope / 2, D = page->head_size;
 
     for (int at = 0; at < 32; at += 2 * W) {
         vec x[SCORE_ROWS][2];
@@ -337,7 +341,7 @@ INLINE void score_rows(int nr, const kept_turns *t, int D, const struct factors 
         for (int r = 0; r < nr; r++)
             x[r][0] = x[r][1] = v_zero();
         for (int j = 0; j < half; j++) {
-            const float *p = k + j * 32 + at, *o = p + half * 32;
+            const float *p = k + row[j] * 32 + at, *o = k + row[j + half] * 32 + at;
             vec a[2], b[2];
 
             UNROLL
@@ -363,8 +367,8 @@ INLINE void score_rows(int nr, const kept_turns *t, int D, const struct factors 
             for (int r = 0; r < nr; r++) {
                 UNROLL
                 for (int c = 0; c < 2; c++)
-                    x[r][c] =
-                        v_fma(v_all(q + r * MOST_D + i), v_load(k + i * 32 + at + c * W), x[r][c]);
+                    x[r][c] = v_fma(v_all(q + r * MOST_D + i), v_load(k + row[i] * 32 + at + c * W),
+                                    x[r][c]);
             }
         }
         UNROLL
@@ -377,21 +381,22 @@ INLINE void score_rows(int nr, const kept_turns *t, int D, const struct factors 
 
 #define SCORE_BLOCK(n)                                                                             \
     case n:                                                                                        \
-        score_rows(n, t, D, &f, k, placed + r * MOST_D, s + r * P64 + 32 * h);                     \
+        score_rows(n, p, &f, k, row, placed + r * MOST_D, s + r * P64 + 32 * h);                   \
         break;
 
 /* s[n][64] of n queries q, `stride` apart, against a page of turned keys. */
 static void turned_scores(const kept_packed *p, ptrdiff_t ahead, int n, const float *q, int stride,
                           float *s)
 {
-    ALIGNED float k[MOST_D * 32], placed[16 * MOST_D], re[MOST_D / 2 * 32], im[MOST_D / 2 * 32];
-    uint8_t in_places[MOST_D];
+    ALIGNED float k[2 * MOST_D * 32], placed[16 * MOST_D];
+    ALIGNED float re[MOST_D / 2 * 32], im[MOST_D / 2 * 32];
+    uint16_t row[MOST_D];
     const kept_turns *t = p->low->turns;
+    const kept_stands *x = kept_low_stands(p->low, p->c.k);
     const int D = p->head_size;
     const bool near = follow(p->pos);
 
-    for (int i = 0; i < D; i++)
-        in_places[i] = (uint8_t)i;
+    rows_of_places(x, row);
     if (near)
         factors_of(t, p->pos[0], re, im);
     for (int r = 0; r < n; r++)
@@ -399,7 +404,7 @@ static void turned_scores(const kept_packed *p, ptrdiff_t ahead, int n, const fl
     for (int h = 0; h < 2; h++) {
         struct factors f = {t->re_slot + 32 * h, t->im_slot + 32 * h, NULL, NULL, P64};
 
-        still_keys(p, h, ahead, in_places, k);
+        still_keys(p, x, h, ahead, k);
         if (!near) {
             scattered(t, p->pos + 32 * h, re, im);
             f = (struct factors){re, im, NULL, NULL, 32};
