@@ -552,10 +552,6 @@ static void move_half(uint8_t *to, int dst, const uint8_t *from, int src, int co
     uint16_t *st = scales_of(to, codec, v, D);
     const uint16_t *sf = scales_of((uint8_t *)(uintptr_t)from, codec, v, D);
 
-    if (kept_codec_infos[codec].nuq) {
-        kept_nuq_move(to, dst, from, src, codec, v, D);
-        return;
-    }
     if (kept_codec_infos[codec].basis) {
         move_half(to, dst, from, src, kept_codec_infos[codec].inner, v,
                   kept_codec_channels(codec, D));
@@ -577,8 +573,15 @@ static void move_half(uint8_t *to, int dst, const uint8_t *from, int src, int co
 
 void kept_codec_move(kept_packed to, int dst, kept_packed from, int src)
 {
-    size_t half = kept_codec_half_bytes(to.c.k, false, to.head_size);
+    const size_t half = kept_codec_half_bytes(to.c.k, false, to.head_size);
 
-    move_half(to.at, dst, from.at, src, to.c.k, false, to.head_size);
-    move_half(to.at + half, dst, from.at + half, src, to.c.v, true, to.head_size);
+    for (int v = 0; v < 2; v++) {
+        const int codec = v ? to.c.v : to.c.k;
+        const size_t at = v ? half : 0;
+
+        if (kept_codec_infos[codec].nuq)
+            kept_nuq_move(to, dst, from, src, v);
+        else
+            move_half(to.at + at, dst, from.at + at, src, codec, v, to.head_size);
+    }
 }

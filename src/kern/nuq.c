@@ -14,29 +14,30 @@ int kept_nuq_outliers(int codec, int D)
     return kept_codec_get(codec)->nuq == KEPT_NUQ_SPARSE ? 16 * ((D + 24) / 25) : 0;
 }
 
-static size_t scale_bytes(bool v)
+/* Of what follows the codes: scales, or the first key. */
+static size_t row_bytes(bool v, int D)
 {
-    return v ? P64 * sizeof(uint16_t) : 0;
+    return (size_t)(v ? P64 : D) * sizeof(uint16_t);
 }
 
 size_t kept_nuq_half_bytes(int codec, bool v, int D)
 {
-    const size_t n = kept_words_bytes(kept_codec_get(codec)->bits, v, D) + scale_bytes(v) +
+    const size_t n = kept_words_bytes(kept_codec_get(codec)->bits, v, D) + row_bytes(v, D) +
                      (size_t)kept_nuq_outliers(codec, D) * 4;
 
     return (n + 63) / 64 * 64;
 }
 
-static uint16_t *scales_of(uint8_t *half, int codec, int D)
+static uint16_t *row_of(uint8_t *half, int codec, bool v, int D)
 {
-    return (uint16_t *)(void *)(half + kept_words_bytes(kept_codec_get(codec)->bits, true, D));
+    return (uint16_t *)(void *)(half + kept_words_bytes(kept_codec_get(codec)->bits, v, D));
 }
 
 /* Where outliers are; what they are follows. */
 static uint16_t *outliers_of(uint8_t *half, int codec, bool v, int D)
 {
     return (uint16_t *)(void *)(half + kept_words_bytes(kept_codec_get(codec)->bits, v, D) +
-                                scale_bytes(v));
+                                row_bytes(v, D));
 }
 
 static const float *levels_of(const struct kept_nuq *q, int codec, bool v)
@@ -153,9 +154,20 @@ static void store_outliers(uint8_t *half, int codec, bool v, int D, const float 
 
 /* ---- halves ---------------------------------------------------------------------------------- */
 
-static int32_t position_of(const kept_packed *p, int slot)
+static void store_first(uint8_t *half, int codec, int D, const float *x)
 {
-    return p->pos ? p->pos[slot] : 0;
+    uint16_t *to = row_of(half, codec, false, D);
+
+    for (int d = 0; d < D; d++)
+        to[d] = kept_f32_to_f16(x[d]);
+}
+
+static void load_first(const uint8_t *half, int codec, int D, float *x)
+{
+    const uint16_t *from = row_of((uint8_t *)(uintptr_t)half, codec, false, D);
+
+    for (int d = 0; d < D; d++)
+        x[d] = kept_f16_to_f32(from[d]);
 }
 
 void kept_nuq_pack(uint8_t *half, int codec, bool v, kept_packed p, float *x)
@@ -171,8 +183,12 @@ void kept_nuq_pack(uint8_t *half, int codec, bool v, kept_packed p, float *x)
         x[i] = bounded(x[i]);
     for (int s = 0; s < P64; s++) {
         if (!v)
-            kept_turns_place(p.low->turns, position_of(&p, s), D, x + s * D);
+            kept_turns_place(p.low->turns, p.pos[s], D, x + s * D);
         scale[s] = encode(q, codec, v, D, x + s * D, NULL, code + s * D, error + s * D);
+        if (!v && !p.pos[s]) {
+            store_first(half, codec, D, x + s * D);
+            memset(error + s * D, 0, (size_t)D * sizeof *error);
+        }
     }
     if (n) {
         choose(error, P64 * D, n, apart);
@@ -181,7 +197,7 @@ void kept_nuq_pack(uint8_t *half, int codec, bool v, kept_packed p, float *x)
         store_outliers(half, codec, v, D, x, apart);
     }
     if (v)
-        memcpy(scales_of(half, codec, D), scale, sizeof scale);
+        memcpy(row_of(half, codec, v, D), scale, sizeof scale);
     kept_words_store(half, code, kept_codec_get(codec)->bits, v, D);
 }
 
@@ -191,7 +207,7 @@ void kept_nuq_read(const uint8_t *half, int codec, bool v, kept_packed p, float 
     const float *level = levels_of(q, codec, v);
     const int D = p.head_size, n = kept_nuq_outliers(codec, D);
     uint8_t code[P64 * KEPT_MAX_HEAD_SIZE], *at = (uint8_t *)(uintptr_t)half; /* only read */
-    const uint16_t *scale = scales_of(at, codec, D), *where = outliers_of(at, codec, v, D);
+    const uint16_t *scale = row_of(at, codec, v, D), *where = outliers_of(at, codec, v, D);
 
     kept_words_load(code, half, kept_codec_get(codec)->bits, v, D);
     for (int s = 0; s < P64; s++) {
@@ -204,8 +220,11 @@ void kept_nuq_read(const uint8_t *half, int codec, bool v, kept_packed p, float 
     for (int i = 0; i < n; i++)
         if (where[i] < P64 * D) /* parked pages come from files */
             x[where[i]] = kept_f16_to_f32(where[n + i]);
-    for (int s = 0; s < P64 && !v; s++)
-        kept_turns_unplace(p.low->turns, position_of(&p, s), D, x + s * D);
+    for (int s = 0; s < P64 && !v; s++) {
+        if (!p.pos[s])
+            load_first(half, codec, D, x + s * D);
+        kept_turns_unplace(p.low->turns, p.pos[s], D, x + s * D);
+    }
 }
 
 void kept_nuq_widen(kept_packed p, bool v, float *to)
@@ -235,20 +254,26 @@ void kept_nuq_put(uint8_t *half, int codec, bool v, kept_packed p, int slot, flo
     for (int d = 0; d < D; d++)
         x[d] = bounded(x[d]);
     if (!v)
-        kept_turns_place(p.low->turns, position_of(&p, slot), D, x);
+        kept_turns_place(p.low->turns, p.pos[slot], D, x);
+    if (!v && !p.pos[slot])
+        store_first(half, codec, D, x);
     const uint16_t scale = encode(p.low->nuq, codec, v, D, x, NULL, code, NULL);
     if (v)
-        scales_of(half, codec, D)[slot] = scale;
+        row_of(half, codec, v, D)[slot] = scale;
     kept_words_put(half, code, kept_codec_get(codec)->bits, v, D, slot);
 }
 
-void kept_nuq_move(uint8_t *to, int dst, const uint8_t *from, int src, int codec, bool v, int D)
+void kept_nuq_move(kept_packed to, int dst, kept_packed from, int src, bool v)
 {
-    const int bits = kept_codec_get(codec)->bits;
+    const int D = to.head_size, codec = v ? to.c.v : to.c.k, bits = kept_codec_get(codec)->bits;
+    const size_t at = v ? kept_codec_half_bytes(to.c.k, false, D) : 0;
+    uint16_t *there = row_of(to.at + at, codec, v, D), *here = row_of(from.at + at, codec, v, D);
     uint8_t code[KEPT_MAX_HEAD_SIZE];
 
-    kept_words_get(code, from, bits, v, D, src);
-    kept_words_put(to, code, bits, v, D, dst);
+    kept_words_get(code, from.at + at, bits, v, D, src);
+    kept_words_put(to.at + at, code, bits, v, D, dst);
     if (v)
-        scales_of(to, codec, D)[dst] = scales_of((uint8_t *)(uintptr_t)from, codec, D)[src];
+        there[dst] = here[src];
+    else if (!from.pos[src])
+        memcpy(there, here, row_bytes(v, D));
 }

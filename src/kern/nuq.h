@@ -9,11 +9,14 @@
  *     key    = turn(zero[c] + scale[c] * level[code])
  *     value  = scale of the slot * level[code]
  *
+ * The key of position 0, which most queries look at and which is unlike all others, is held whole.
+ *
  * Codecs nuq4s and nuq3s hold the numbers of a half that the levels meet worst beside these, as
  * positions and F16 values: 16 for every 25 channels or part of them, 1 % or a little more. A page
  * half is
  *
  *     codes    as in codec.h, of keys in the places of turns->order (lowrank.h)
+ *     first    K only: [D] F16, in places, the key of the slot of position 0 if the page has one
  *     scales   V only: [64] bf16
  *     where    s only: [n] 16-bit numbers slot * D + channel (of keys: place)
  *     what     s only: [n] F16, of keys before they are turned
@@ -39,8 +42,9 @@ void kept_nuq_pack(uint8_t *half, int codec, bool v, kept_packed p, float *x);
 void kept_nuq_read(const uint8_t *half, int codec, bool v, kept_packed p, float *x);
 /* A half as floats in the element order of an F16 half. */
 void kept_nuq_widen(kept_packed p, bool v, float *to);
-/* One row of a half without outliers: x[D] is destroyed; a copy, bit by bit, into another half. */
+/* One row of a half without outliers: x[D] is destroyed; a copy, bit by bit, into a half of page
+ * `to`, from.pos[src] being the position. */
 void kept_nuq_put(uint8_t *half, int codec, bool v, kept_packed p, int slot, float *x);
-void kept_nuq_move(uint8_t *to, int dst, const uint8_t *from, int src, int codec, bool v, int D);
+void kept_nuq_move(kept_packed to, int dst, kept_packed from, int src, bool v);
 
 #endif

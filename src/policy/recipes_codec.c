@@ -34,7 +34,7 @@ THINK(think25, "think25", "a quarter of the channels of keys, those that queries
            "levels of every KV head by itself, in units of deviation, not of range; errors are "   \
            "weighed by queries and by lengths of rows on a text (kept calibrate nuq), not by "     \
            "gradients; with s as many outliers in every page, those that the levels meet worst; "  \
-           "the first token is packed like others")
+           "of the first token the key stays whole (the paper: the value too)")
 NUQ(nuq4, "4 bits, calibrated levels; keys before rotation, per channel, values per slot");
 NUQ(nuq3, "3 bits, calibrated levels; keys before rotation, per channel, values per slot");
 NUQ(nuq4s, "as nuq4, and the worst 1 % of the numbers of a page beside it as they are");

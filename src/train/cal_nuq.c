@@ -77,14 +77,14 @@ static void see(void *ctx, const kept_view *v, int head)
     const kept_view_head *h = &v->heads[head];
     const size_t D = (size_t)v->head_size;
     const size_t cell = (size_t)v->layer * (size_t)v->n_heads + (size_t)head;
-    for (size_t i = 0; i < (size_t)h->n * D; i++) {
+    for (size_t i = D; i < (size_t)h->n * D; i++) {
         const double x = (double)h->key0[i];
         s->sum[cell * D + i % D] += x;
         s->square[cell * D + i % D] += x * x;
     }
     for (size_t i = 0; i < (size_t)v->n_recent * (size_t)v->group * D; i++)
         s->query[cell * D + i % D] += (double)h->query[i] * (double)h->query[i];
-    for (int i = s->doc % STRIDE, k = s->doc * rows_of(j); i < h->n; i += STRIDE, k++) {
+    for (int i = 1 + s->doc % STRIDE, k = s->doc * rows_of(j); i < h->n; i += STRIDE, k++) {
         const size_t to = (cell * (size_t)s->rows + (size_t)k) * D;
         memcpy(s->row[0] + to, h->key0 + (size_t)i * D, D * sizeof(float));
         memcpy(s->row[1] + to, h->value + (size_t)i * D, D * sizeof(float));
@@ -104,7 +104,7 @@ static kept_status document(kept_train_job *j, int i, bool held, const int32_t *
     st = kept_train_feed(j, seq, tokens, j->length, err);
     if (!st)
         st = kept_train_look(j, seq, true, see, j, err);
-    *s->n += j->length;
+    *s->n += j->length - 1;
     kept_seq_free(seq);
     return st ? st : kept_train_tick(j, 1, err);
 }
