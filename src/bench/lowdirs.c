@@ -55,6 +55,31 @@ static kept_status fill(kept_lowdirs *x, uint64_t seed)
     return st;
 }
 
+/* Levels that stand closer about 0, as calibrated ones do, over channels of unlike mean and size.
+ */
+static void fill_levels(kept_lowdirs *x, uint64_t seed)
+{
+    kept_rng r;
+    kept_rng_init(&r, seed);
+    for (int d = 0; d < x->D; d++) {
+        x->zero[d] = (float)(kept_rng_normal(&r) / 4);
+        x->scale[d] = (float)(0.5 + kept_rng_unit(&r));
+    }
+    for (int four = 0; four < 2; four++) {
+        const int n = four ? 16 : 8;
+        for (int c = 0; c < n; c++) {
+            const double y = 2 * (c + 0.5) / n - 1;
+            x->level[four][c] = (float)(1.5 * y * (1 + y * y));
+        }
+        for (int i = 0; i < 4; i++)
+            x->nuq.level[i / 2][i % 2][four] = x->level[four];
+    }
+    x->nuq.zero = x->zero;
+    x->nuq.scale = x->scale;
+    for (int l = 0; l < KEPT_JOINT_LAYERS; l++)
+        x->low[l].nuq = &x->nuq;
+}
+
 kept_status kept_lowdirs_new(int head_size, int max_pos, uint64_t seed, kept_lowdirs **out,
                              kept_error *err)
 {
@@ -75,6 +100,7 @@ kept_status kept_lowdirs_new(int head_size, int max_pos, uint64_t seed, kept_low
     }
     for (int l = 0; l < KEPT_JOINT_LAYERS; l++)
         x->low[l].turns = x->turns;
+    fill_levels(x, seed);
     *out = x;
     return KEPT_OK;
 }

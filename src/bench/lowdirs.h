@@ -1,15 +1,18 @@
-/* lowdirs: random directions of one KV head of four layers, for checking and timing pages of
- * coefficients (kern/lowrank.h) without a model. */
+/* lowdirs: random directions of one KV head of four layers, and levels of it, for checking and
+ * timing pages of coefficients (kern/lowrank.h) and of calibrated levels (kern/nuq.h) without a
+ * model. */
 #ifndef BENCH_LOWDIRS_H
 #define BENCH_LOWDIRS_H
 
 #include "base/base.h"
-#include "kern/lowrank.h"
+#include "kern/nuq.h"
 
 typedef struct kept_lowdirs {
     int D;
     kept_turns *turns;
-    float *u;                        /* all directions */
+    float *u;                                                                /* all directions */
+    struct kept_nuq nuq;                                                     /* of all layers */
+    float zero[KEPT_MAX_HEAD_SIZE], scale[KEPT_MAX_HEAD_SIZE], level[2][16]; /* 8 and 16 of it */
     kept_low low[KEPT_JOINT_LAYERS]; /* of one layer: the first; of n: the first n */
 } kept_lowdirs;
 

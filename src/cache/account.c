@@ -31,16 +31,20 @@ static size_t low_bytes(const kept_cache *c, int codec, bool v)
 
 void kept_cache_note_form(kept_cache *c, kept_codecs form)
 {
+    const size_t D = (size_t)c->pool->head_size, heads = (size_t)(c->n_layers * c->n_heads);
     size_t bytes = 0;
     c->packed |= !kept_codec_is_f16(form);
-    if (!kept_codec_has_basis(form))
+    if (!kept_codec_has_low(form))
         return;
     for (int v = 0; v < 2; v++) {
         const int codec = v ? form.v : form.k;
         if (kept_codec_get(codec)->basis)
             bytes += low_bytes(c, codec, v);
+        if (kept_codec_get(codec)->nuq) /* levels, and of keys a mean and a scale per channel */
+            bytes +=
+                heads * ((1u << kept_codec_get(codec)->bits) + (v ? 0 : 2 * D)) * sizeof(float);
     }
-    if (kept_codec_get(form.k)->basis)
+    if (kept_codec_get(form.k)->basis || kept_codec_get(form.k)->nuq)
         bytes += kept_turns_bytes(c->pool->low[0].turns);
     c->low_bytes = bytes > c->low_bytes ? bytes : c->low_bytes;
 }

@@ -8,6 +8,7 @@
 #include "kern/codec_words.h"
 #include "kern/impl.h"
 #include "kern/lowrank.h"
+#include "kern/nuq.h"
 #include "kern/slerp.h"
 
 #include <math.h>
@@ -307,23 +308,6 @@ static uint16_t float_bits(int codec, float x)
     return kept_f32_to_f16(codec == KEPT_F16 ? x : y);
 }
 
-void kept_codec_choose(const double *sum, int D, int n, uint8_t *channels)
-{
-    bool stays[KEPT_MAX_HEAD_SIZE] = {false};
-
-    for (int k = 0; k < n; k++) {
-        int best = -1;
-
-        for (int d = 0; d < D; d++)
-            if (!stays[d] && (best < 0 || sum[d] > sum[best]))
-                best = d;
-        stays[best] = true;
-    }
-    for (int d = 0; d < D; d++)
-        if (stays[d])
-            *channels++ = (uint8_t)d;
-}
-
 /* The channels of x[64][D] with the largest sums of squares. */
 static void choose_channels(const float *x, int D, int n, uint8_t *out)
 {
@@ -359,6 +343,10 @@ static void pack_half(kept_packed to, bool v, int n, const kept_low *const *low,
     int codec = v ? to.c.v : to.c.k, D = to.head_size;
     uint8_t *at = to.at + (v ? kept_codec_half_bytes(to.c.k, false, D) : 0);
 
+    if (kept_codec_infos[codec].nuq) {
+        kept_nuq_pack(at, codec, v, to, x);
+        return;
+    }
     if (kept_codec_infos[codec].basis) {
         const int r = kept_codec_channels(codec, D);
 
@@ -435,6 +423,10 @@ static void read_half(kept_packed p, bool v, float *x)
 
     if (kept_codec_infos[codec].slerp) {
         kept_slerp_read(at, v, D, p.layer % 2, x);
+        return;
+    }
+    if (kept_codec_infos[codec].nuq) {
+        kept_nuq_read(at, codec, v, p, x);
         return;
     }
     if (kept_codec_infos[codec].basis) {
@@ -523,6 +515,10 @@ static void put_half(uint8_t *half, int codec, bool v, const kept_packed *p, int
     int D = p->head_size;
 
     memcpy(x, from, (size_t)D * sizeof *x);
+    if (kept_codec_infos[codec].nuq) {
+        kept_nuq_put(half, codec, v, *p, slot, x);
+        return;
+    }
     if (kept_codec_infos[codec].basis) {
         bound_all(x, D);
         kept_low_project_row(p->low, codec, v, p->pos ? p->pos[slot] : 0, D, x);
@@ -577,8 +573,15 @@ static void move_half(uint8_t *to, int dst, const uint8_t *from, int src, int co
 
 void kept_codec_move(kept_packed to, int dst, kept_packed from, int src)
 {
-    size_t half = kept_codec_half_bytes(to.c.k, false, to.head_size);
+    const size_t half = kept_codec_half_bytes(to.c.k, false, to.head_size);
 
-    move_half(to.at, dst, from.at, src, to.c.k, false, to.head_size);
-    move_half(to.at + half, dst, from.at + half, src, to.c.v, true, to.head_size);
+    for (int v = 0; v < 2; v++) {
+        const int codec = v ? to.c.v : to.c.k;
+        const size_t at = v ? half : 0;
+
+        if (kept_codec_infos[codec].nuq)
+            kept_nuq_move(to, dst, from, src, v);
+        else
+            move_half(to.at + at, dst, from.at + at, src, codec, v, to.head_size);
+    }
 }

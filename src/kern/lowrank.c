@@ -93,14 +93,23 @@ static const float *rows_of(const kept_low *low, int codec, bool v)
                                         : kept_low_directions(low, codec, v);
 }
 
-/* x [D] into places, at position 0. */
-static void to_places(const kept_turns *t, int32_t pos, int D, float *x)
+void kept_turns_place(const kept_turns *t, int32_t pos, int D, float *x)
 {
     float y[KEPT_MAX_HEAD_SIZE];
 
     for (int d = 0; d < D; d++)
         y[d] = x[t->order[d]];
     turn(t, pos, true, y);
+    memcpy(x, y, (size_t)D * sizeof *x);
+}
+
+void kept_turns_unplace(const kept_turns *t, int32_t pos, int D, float *x)
+{
+    float y[KEPT_MAX_HEAD_SIZE];
+
+    turn(t, pos, false, x);
+    for (int d = 0; d < D; d++)
+        y[t->order[d]] = x[d];
     memcpy(x, y, (size_t)D * sizeof *x);
 }
 
@@ -112,7 +121,7 @@ void kept_low_project(const kept_low *low, int codec, bool v, const int32_t *pos
 
     for (int s = 0; s < P64; s++, x += D, c += r) {
         if (kept_low_is_turned(codec, v))
-            to_places(low->turns, pos[s], D, x);
+            kept_turns_place(low->turns, pos[s], D, x);
         for (int i = 0; i < r; i++) {
             const float *row = u + i * D;
             float lane[16] = {0};
@@ -135,7 +144,7 @@ void kept_low_project_row(const kept_low *low, int codec, bool v, int32_t pos, i
     float y[KEPT_MAX_HEAD_SIZE];
 
     if (kept_low_is_turned(codec, v))
-        to_places(low->turns, pos, D, x);
+        kept_turns_place(low->turns, pos, D, x);
     memcpy(y, x, (size_t)D * sizeof *y);
     for (int i = 0; i < r; i++) {
         x[i] = 0;
@@ -163,14 +172,11 @@ void kept_low_expand(const kept_low *low, int codec, bool v, const int32_t *pos,
 {
     const float *u = kept_low_directions(low, codec, v);
     const int r = kept_codec_channels(codec, D);
-    float y[KEPT_MAX_HEAD_SIZE];
 
     for (int s = 0; s < P64; s++, x += D, c += r) {
         if (kept_low_is_turned(codec, v)) {
-            complete(kept_low_stands(low, codec), c, y);
-            turn(low->turns, pos[s], false, y);
-            for (int d = 0; d < D; d++)
-                x[low->turns->order[d]] = y[d];
+            complete(kept_low_stands(low, codec), c, x);
+            kept_turns_unplace(low->turns, pos[s], D, x);
             continue;
         }
         memset(x, 0, (size_t)D * sizeof *x);

@@ -44,6 +44,10 @@ kept_turns *kept_turns_new(const float *freq, int n_rope, bool neox, int head_si
 void kept_turns_free(kept_turns *t);
 size_t kept_turns_bytes(const kept_turns *t);
 
+/* A key x[D] of position pos, in channels, becomes the same at position 0, in places; and back. */
+void kept_turns_place(const kept_turns *t, int32_t pos, int D, float *x);
+void kept_turns_unplace(const kept_turns *t, int32_t pos, int D, float *x);
+
 typedef struct kept_stands kept_stands; /* lowrank_stands.h */
 
 /* Directions of one KV head of one layer, [D][D] each, the most important first; NULL: none. Keys
@@ -53,6 +57,7 @@ struct kept_low {
     const float *k[KEPT_N_BASES], *v[KEPT_N_BASES];
     const kept_stands *stands[KEPT_N_BASES][4];
     const kept_turns *turns;
+    const struct kept_nuq *nuq; /* nuq.h; NULL: none */
 };
 
 /* c[64][r] += the coefficients of x[64][D]; x is destroyed. pos [64], for keys that are turned. */
@@ -63,7 +68,8 @@ void kept_low_project_row(const kept_low *low, int codec, bool v, int32_t pos, i
 /* x[64][D] from c[64][r]. */
 void kept_low_expand(const kept_low *low, int codec, bool v, const int32_t *pos, int D,
                      const float *c, float *x);
-/* A half of a page whose codec has a basis, as floats in the element order of an F16 half. */
+/* A half of a page, packed as it may be, as floats in the element order of an F16 half; avx2: of
+ * one whose codec has a basis. */
 void kept_low_widen(kept_packed p, bool v, float *to);
 void kept_low_widen_avx2(kept_packed p, bool v, float *to);
 void kept_low_widen_avx512(kept_packed p, bool v, float *to);

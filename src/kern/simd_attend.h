@@ -17,6 +17,7 @@
 #define KERN_SIMD_ATTEND_H
 
 #include "kern/lowrank.h"
+#include "kern/nuq.h"
 #include "kern/slerp.h"
 
 #include <string.h>
@@ -428,6 +429,8 @@ INLINE void widen_any(float *to, const kept_attn_tile *a, int i, bool v, struct 
         kept_slerp_widen_avx2(h->at, v, D, a->layer % 2, to);
     else if (kept_codec_get(codec)->basis)
         LOW_WIDEN(kept_tile_packed(a, i), v, to);
+    else if (kept_codec_get(codec)->nuq)
+        kept_nuq_widen(kept_tile_packed(a, i), v, to);
     else
         kept_codec_widen(to, h->at, codec, v, D);
     h->at = to;
