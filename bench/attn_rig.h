@@ -24,6 +24,8 @@ struct setup {
     int D, G, slots, rounds, layers, strict;
     const kept_kern *kern;
     kept_codecs codec;   /* of the pages, set before make_ours */
+    const kept_low *low; /* of all heads, where the pages' codec has a basis */
+    const int32_t *pos;  /* [slots] positions, the same for all heads; NULL: not needed */
     enum ggml_type type; /* of ggml's cache */
     size_t layer_bytes;  /* of F16 K and V; there are layers for POOL_BYTES of the smallest side */
     float *q;            /* [HEADS*G][D], shared by all layers */
@@ -131,8 +133,11 @@ static void fill_pages(const struct setup *s, struct ours *o)
     uint8_t *f16 = big(kept_page_bytes(s->D));
 
     for (int i = 0; i < np * HEADS; i++) {
-        kept_packed page = {
-            .at = o->pool + (size_t)o->pages[i] * o->page, .c = o->codec, .head_size = s->D};
+        kept_packed page = {.at = o->pool + (size_t)o->pages[i] * o->page,
+                            .c = o->codec,
+                            .head_size = s->D,
+                            .low = s->low,
+                            .pos = s->pos ? s->pos + i % np * KEPT_PAGE_SLOTS : NULL};
 
         for (size_t j = 0; j < KEPT_PAGE_SLOTS; j++) {
             size_t at = ((size_t)(i % np) * KEPT_PAGE_SLOTS + j) * HEADS * D + (size_t)(i / np) * D;
@@ -194,9 +199,12 @@ static void run_head(const struct setup *s, struct ours *o, size_t head, bool sc
     float *out = o->out + head * (size_t)G * D;
     kept_attn_tile a = {.head_size = s->D, .group = G, .n_q = 1, .q_stride_g = D};
     kept_codecs codec[KEPT_SEG_PAGES];
+    const int32_t *slot_pos[KEPT_SEG_PAGES];
 
     for (int i = 0; i < KEPT_SEG_PAGES; i++)
         codec[i] = o->codec;
+    a.low = s->low;
+    a.slot_pos = s->pos ? slot_pos : NULL;
     a.codec = kept_codec_is_f16(o->codec) ? NULL : codec;
     a.q = s->q + head % HEADS * (size_t)G * D;
     a.scale = 1.44269504f / sqrtf((float)s->D);
@@ -210,6 +218,8 @@ static void run_head(const struct setup *s, struct ours *o, size_t head, bool sc
         a.n_pages = np - i < KEPT_SEG_PAGES ? np - i : KEPT_SEG_PAGES;
         a.next = a.pages + a.n_pages < end ? o->pool + (size_t)a.pages[a.n_pages] * page : NULL;
         a.first_slot = i * KEPT_PAGE_SLOTS;
+        for (int k = 0; k < a.n_pages && s->pos; k++)
+            slot_pos[k] = s->pos + (i + k) * KEPT_PAGE_SLOTS;
         a.p = scores ? o->p + (size_t)(i * G) * KEPT_PAGE_SLOTS : NULL;
         a.p_max = o->p_max + i * G;
         s->kern->attend(&a);

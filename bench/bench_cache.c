@@ -227,7 +227,9 @@ static void bench_pack(const more *m)
            s->context, m->codec, pack / 1e6, (double)(t2 - t1) / 1e6, attention / 1e6,
            (double)before.kv_bytes / 1048576, (double)after.kv_bytes / 1048576,
            (double)after.peak_bytes / 1048576);
-    bar("packing / attention of one prefill", pack / attention, "<", 0.25);
+    /* On a busy machine the difference can be anything. */
+    bar("packing / attention of one prefill", attention > 0 ? pack / attention : INFINITY, "<",
+        0.25);
     bar("peak while packing / full F16 cache",
         (double)after.peak_bytes / (double)(before.kv_bytes + before.meta_bytes), "<", 1.02);
     kept_seq_free(seq);

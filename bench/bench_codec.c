@@ -1,13 +1,15 @@
 /* Decode attention over packed pages, one thread, against ggml's CPU flash attention over its own
  * quantised cache (q8_0 for codecs of 8 bits, else q4_0) and against our own F16 pages at the same
  * slots, alternated in one process. See bench_attn for the set-up; layers are as many as make 512
- * MiB of F16, and at least 256 MiB of packed pages.
+ * MiB of F16, and at least 256 MiB of packed pages. Low rank (low50, flat50, ...) has random
+ * directions and stands against ggml's F16; it has no bars.
  *
  * Round: ggml, 4 x (packed on, packed off, F16 on, F16 on, packed off, packed on), ggml. Outputs
  * are first compared with attention in double over what each side's cache holds. Exit 1 if that
  * fails (with
  * --strict also if a bar is missed), 2 for usage, 77 if ggml has no CPU backend. */
 #include "attn_rig.h"
+#include "bench/lowdirs.h"
 
 enum side { ON, OFF, F16, GGML, N_SIDES };
 
@@ -72,9 +74,9 @@ static bool measure(const struct setup *s, struct both *b)
 
         printf("%-18s %8.2f %8.2f %8.2f\n", names[k], mid, t[k][0], size / mid);
     }
-    if (s->D != 128 || !strcmp(s->kern->name, "ref")) {
+    if (s->D != 128 || !strcmp(s->kern->name, "ref") || kept_codec_has_basis(s->codec)) {
         printf("ggml/packed %.2f, packed/F16 %.3f, score overhead %.2f %% (bars are for head size "
-               "128)\n",
+               "128 and codecs of numbers)\n",
                median(peer, n), median(own, n), median(over, n));
         return true;
     }
@@ -102,10 +104,22 @@ static bool check_outputs(const struct setup *s, const struct both *b)
 
 static int find_codec(const char *name)
 {
-    for (int i = 0; i < KEPT_N_PLAIN; i++)
+    for (int i = 0; i < KEPT_N_CODECS; i++)
         if (!strcmp(kept_codec_get(i)->name, name))
             return i;
     return -1;
+}
+
+/* Keys as the codec says, values as goes with them. */
+static kept_codecs form_of(int codec)
+{
+    const kept_codec_info *f = kept_codec_get(codec);
+    const int v = f->basis == KEPT_BASIS_FLAT ? codec - KEPT_FLAT75 + KEPT_LOW75
+                  : f->channel                ? codec - 2
+                  : kept_codec_is_thin(codec) ? KEPT_F16
+                                              : codec;
+
+    return (kept_codecs){(uint8_t)codec, (uint8_t)v};
 }
 
 static bool parse(int argc, char **argv, struct setup *s, int *codec)
@@ -139,7 +153,23 @@ static bool parse(int argc, char **argv, struct setup *s, int *codec)
     s->kern = kept_kern_get(isa);
     return s->kern && s->D >= 32 && s->D <= KEPT_MAX_HEAD_SIZE && s->D % 32 == 0 && s->G >= 1 &&
            s->G <= 16 && s->slots >= 64 && s->slots <= 1 << 17 && s->slots % 64 == 0 &&
-           s->rounds >= 1 && s->rounds <= MAX_ROUNDS && *codec > KEPT_BF16 && *codec < KEPT_N_PLAIN;
+           s->rounds >= 1 && s->rounds <= MAX_ROUNDS && *codec > KEPT_BF16 &&
+           kept_codec_fits(form_of(*codec), s->D, NULL) && kept_codec_layers(form_of(*codec)) == 1;
+}
+
+static void make_low(struct setup *s)
+{
+    kept_lowdirs *x = NULL;
+    int32_t *pos = big((size_t)s->slots * sizeof *pos);
+
+    for (int i = 0; i < s->slots; i++)
+        pos[i] = i;
+    if (kept_lowdirs_new(s->D, s->slots, 1, &x, NULL) || kept_lowdirs_need(x, s->codec, NULL)) {
+        fprintf(stderr, "bench_codec: no memory for directions\n");
+        exit(1);
+    }
+    s->low = &x->low[0];
+    s->pos = pos;
 }
 
 /* One codec; false: wrong outputs, or with --strict a missed bar. */
@@ -148,10 +178,13 @@ static bool run_codec(struct setup *s, int codec, bool *skip)
     struct both b = {.peer = {0}};
     bool ok;
 
-    s->codec = (kept_codecs){(uint8_t)codec,
-                             (uint8_t)(kept_codec_get(codec)->channel ? codec - 2 : codec)};
-    s->type = kept_codec_get(codec)->bits == 8 ? GGML_TYPE_Q8_0 : GGML_TYPE_Q4_0;
+    s->codec = form_of(codec);
+    s->type = kept_codec_get(codec)->bits == 8    ? GGML_TYPE_Q8_0
+              : kept_codec_get(codec)->bits == 16 ? GGML_TYPE_F16
+                                                  : GGML_TYPE_Q4_0;
     make_data(s, 0);
+    if (kept_codec_has_basis(s->codec))
+        make_low(s);
     make_ours(s, &b.packed);
     s->codec = (kept_codecs){KEPT_F16, KEPT_F16};
     make_ours(s, &b.f16);
@@ -176,8 +209,9 @@ static bool run_codec(struct setup *s, int codec, bool *skip)
 int main(int argc, char **argv)
 {
     struct setup s = {.D = 128, .G = 4, .slots = 8192, .rounds = 5};
-    static const int all[] = {KEPT_Q8, KEPT_Q4, KEPT_ROT4};
-    int codec = KEPT_N_PLAIN - 1, n = 3;
+    static const int all[] = {KEPT_Q8, KEPT_Q4, KEPT_ROT4, KEPT_LOW50, KEPT_FLAT50};
+    enum { N_ALL = sizeof all / sizeof *all };
+    int codec = KEPT_Q8, n = N_ALL;
     bool ok = true, skip = false;
 
     if (!parse(argc, argv, &s, &codec)) {

@@ -94,7 +94,7 @@ static void compare(const setup *s, kept_engine *e, kept_seq *base, const char *
     kept_account x, y;
     kept_seq_account(all, &x);
     kept_seq_account(part, &y);
-    printf("%-32s %8.2f %9.2f %8.1f %8.1f %9.1f\n", spec, all_ns[s->steps / 2] / 1e6,
+    printf("%-36s %8.2f %9.2f %8.1f %8.1f %9.1f\n", spec, all_ns[s->steps / 2] / 1e6,
            ratio[s->steps / 2], 100 * per_step(part) / per_step(all),
            100 * (double)(y.kv_bytes + y.meta_bytes) / (double)(x.kv_bytes + x.meta_bytes),
            first / 1e6);
@@ -127,8 +127,16 @@ static void park(kept_engine *e, kept_seq *q)
 
 static void run(setup *s)
 {
-    static const char *const specs[] = {"full+quest(share=0.25)", "full+quest(share=0.125)",
-                                        "full+landmarks(share=0.125)", "full+rocket(share=0.125)"};
+    static const char *const specs[] = {"full+quest(share=0.25)",
+                                        "full+quest(share=0.125)",
+                                        "full+quest(share=0.125,every=2)",
+                                        "full+quest(share=0.125,every=4)",
+                                        "full+landmarks(share=0.125)",
+                                        "full+landmarks(share=0.125,every=2)",
+                                        "full+landmarks(share=0.125,every=4)",
+                                        "full+rocket(share=0.125)",
+                                        "full+sparse-v",
+                                        "full+sparse-v(below=10)"};
     kept_model *m;
     kept_engine *e;
     kept_seq *base;
@@ -147,7 +155,7 @@ static void run(setup *s)
         die("prompt", &err);
     printf("%s, %s kernels, %d threads, %d tokens in the cache, %d blocks of steps\n", info->name,
            kept_engine_isa(e), s->threads, s->context, s->steps);
-    printf("%-32s %8s %9s %8s %8s %9s\n", "", "all ms", "x faster", "read %", "held %", "first ms");
+    printf("%-36s %8s %9s %8s %8s %9s\n", "", "all ms", "x faster", "read %", "held %", "first ms");
     for (size_t i = 0; i < sizeof specs / sizeof *specs; i++)
         compare(s, e, base, specs[i]);
     park(e, base);

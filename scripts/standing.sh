@@ -1,24 +1,25 @@
 #!/usr/bin/env bash
-# standing: the standing study. Strategies of every family at 4 budgets on 4 access patterns, a
-# needle among like needles, and text, at three lengths, for each model named; a study file a model
-# in $BUILD/standing. A run that was stopped goes on where it was. Hours on 2 cores.
+# standing: the standing study. Strategies of every family at 4 budgets on 4 access patterns, one
+# needle, and text, at three lengths, for each model named; a study file a model in
+# $BUILD/standing. A run that was stopped goes on where it was. Hours on 2 cores.
 #
-#   scripts/standing.sh [--samples N] [--lengths N,...] [--jobs N] [--out DIR] [MODEL...]
+#   scripts/standing.sh [--samples N] [--lengths N,...] [--jobs N] [--threads N] [--out DIR] [MODEL...]
 #   scripts/standing.sh --tables yes [--out DIR] [MODEL...]    docs/results from the studies of DIR
 #
 # --samples of every task at the first length [8], half as many at each further one. --jobs processes
-# of one thread work on one study [one a core]: short answers of many rows keep threads waiting.
+# [one a core] of --threads [1] work on one study: short answers of many rows keep threads waiting.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
 BUILD=${BUILD:-build}
-kept=$BUILD/kept out=$BUILD/standing samples=8 lengths=2048,4096,7680 jobs=$(nproc) tables='' models=()
-usage="usage: scripts/standing.sh [--samples N] [--lengths N,...] [--jobs N] [--tables yes] [--out DIR] [MODEL...]"
+kept=$BUILD/kept out=$BUILD/standing samples=8 lengths=2048,4096,7680 jobs=$(nproc) threads=1 tables='' models=()
+usage="usage: scripts/standing.sh [--samples N] [--lengths N,...] [--jobs N] [--threads N] [--tables yes] [--out DIR] [MODEL...]"
 while [ $# -gt 0 ]; do
     case $1 in
     --samples) samples=${2:?$usage} ;;
     --lengths) lengths=${2:?$usage} ;;
     --jobs) jobs=${2:?$usage} ;;
+    --threads) threads=${2:?$usage} ;;
     --tables) tables=${2:?$usage} ;;
     --out) out=${2:?$usage} ;;
     -*) die "$usage" ;;
@@ -40,29 +41,43 @@ strategies=$strategies,snapkv+k4v3,expected-attention+k4v3
 strategies=$strategies,recursive
 strategies=$strategies,full+q8,full+rot4,full+k4v3,full+kivi2
 budgets=50%,25%,12.5%,6.25%
-tasks=facts_sequential,facts_hotspot,facts_random,facts_update,niah_multikey
+tasks=facts_sequential,facts_hotspot,facts_random,facts_update
 
-# study MODEL LENGTH SAMPLES: the processes share the samples; the first writes the table
+# one MODEL LENGTH SAMPLES: patterns and text, then the needle, in which there is only one
+one() {
+    local both=(run --study "$out/$1.db" --model "$1" --length "$2" --samples "$3" --quiet
+        --strategy "$strategies" --budget "$budgets" --threads "$threads" --speed-samples 0)
+    local facts=(--task "$tasks" --keys 8 --queries 4)
+    [ ! -s "$kept_text" ] || facts+=(--text "$kept_text" --score-tokens 48)
+    "$kept" "${both[@]}" "${facts[@]}" && "$kept" "${both[@]}" --task niah_single_1
+}
+
+# worker MODEL: what is left at every length
+worker() {
+    local n=$samples length
+    for length in ${lengths//,/ }; do
+        one "$1" "$length" "$n" || return 1
+        n=$(((n + 1) / 2))
+    done
+}
+
+# study MODEL: the processes share the samples
 study() {
-    local args=(run --study "$out/$1.db" --model "$1" --length "$2" --samples "$3" --quiet
-        --strategy "$strategies" --budget "$budgets" --task "$tasks" --queries 4
-        --threads 1 --speed-samples 0) pids=() i failed=0
-    if [ -s "$kept_text" ]; then
-        args=("${args[@]/%$tasks/$tasks,text}" --text "$kept_text" --score-tokens 48)
-    fi
-    for ((i = 1; i < jobs; i++)); do
-        "$kept" "${args[@]}" >"$out/job-$i.txt" 2>&1 &
+    local pids=() i failed=0
+    for ((i = 1; i <= jobs; i++)); do
+        worker "$1" >"$out/job-$1-$i.txt" 2>&1 &
         pids+=($!)
         [ "$i" -gt 1 ] || sleep 2 # the file is made by one
     done
-    "$kept" "${args[@]}" >"$out/$1-$2.txt" || failed=1
     for i in "${pids[@]}"; do wait "$i" || failed=1; done
-    [ $failed = 0 ] || die "$1 at $2 tokens: a process failed; run it again to go on ($out/job-*.txt)"
+    [ $failed = 0 ] || die "$1: a process failed; run it again to go on ($out/job-$1-*.txt)"
+    rm -f "$out/job-$1-"*.txt
 }
 
-# table CSV: one line a strategy: over the patterns its mean score, then needle and text, by budget
+# table CSV LENGTH: one line a strategy: over the patterns its mean score, then needle and text, by
+# budget
 table() {
-    awk "$kept_split_csv"'
+    awk -v length_wanted="$2" "$kept_split_csv"'
     function show(name, b,   key) {
         key = name SUBSEP b
         return sprintf(" %.1f | %s | %s | %s |", held[key], \
@@ -72,7 +87,7 @@ table() {
     NR == 1 { split_csv($0); for (i in f) at[f[i]] = i; next }
     {
         split_csv($0)
-        if (f[at["n"]] == 0) next
+        if (f[at["n"]] == 0 || f[at["length"]] != length_wanted) next
         name = f[at["strategy"]]; b = "-"
         if (name ~ /@/) { b = name; sub(/.*@/, "", b); sub(/@.*/, "", name) }
         key = name SUBSEP b
@@ -113,16 +128,17 @@ results() {
         "$kept" study ls "$out/$m.db" | sed -n 's/^setting \([0-9]*\) .*/\1/p' | while read -r setting; do
             "$kept" study export "$out/$m.db" --format csv --setting "$setting" --out "$out/table.csv"
             "$kept" study show "$out/$m.db" --setting "$setting" >"$out/table.txt"
-            length=$(sed -n '2s/^"[^"]*",\([0-9]*\),.*/\1/p' "$out/table.csv")
-            {
-                echo
-                echo "## $length tokens"
-                echo
-                sed -n 's/^model  */- model: /p; s/^machine  */- machine: /p; s/^run  */- run: /p' "$out/table.txt"
-                sed -n 's/^\([a-z_]*(.*samples of.*\)$/- \1/p' "$out/table.txt"
-                echo
-                table "$out/table.csv"
-            } >>"$doc"
+            for length in $(sed -n 's/^"[^"]*",\([0-9]*\),.*/\1/p' "$out/table.csv" | sort -nu); do
+                {
+                    echo
+                    echo "## $length tokens"
+                    echo
+                    sed -n 's/^model  */- model: /p; s/^machine  */- machine: /p; s/^run  */- run: /p' "$out/table.txt"
+                    sed -n "s/^\([a-z_0-9]*(.*samples of $length tokens.*\)\$/- \1/p" "$out/table.txt"
+                    echo
+                    table "$out/table.csv" "$length"
+                } >>"$doc"
+            done
         done
         say "wrote $doc"
     done
@@ -135,11 +151,7 @@ fi
 mkdir -p "$out"
 for m in "${models[@]}"; do
     "$kept" pull "$m" >/dev/null
-    n=$samples
-    for length in ${lengths//,/ }; do
-        start=$SECONDS
-        study "$m" "$length" "$n"
-        say "$m at $length tokens, $n samples a task: $((SECONDS - start)) s"
-        n=$(((n + 1) / 2))
-    done
+    start=$SECONDS
+    study "$m"
+    say "$m: $((SECONDS - start)) s"
 done

@@ -4,7 +4,7 @@
 #define TESTS_LOWRANK_RIG_H
 
 #include "kern/impl.h"
-#include "kern/lowrank.h"
+#include "kern/lowrank_stands.h"
 #include "test.h"
 
 enum { P64 = 64, MOST = KEPT_MAX_HEAD_SIZE, HIGH = 5000 };
@@ -53,6 +53,26 @@ typedef struct rig {
 
 static rig the;
 
+/* What stands for keys of all layers for the codecs that turn keys. */
+static void make_stands(void)
+{
+    for (int c = 0; c < KEPT_N_CODECS; c++) {
+        const int basis = kept_codec_get(c)->basis, q = kept_codec_get(c)->quarters - 1;
+        const int g = kept_codec_layers((kept_codecs){(uint8_t)c, (uint8_t)c});
+        if (!basis || !kept_low_is_turned(c, false) || the.low[0].stands[basis][q])
+            continue;
+        for (int l = 0; l < 4; l += g) {
+            const float *u[4];
+            kept_stands *out[4];
+            for (int i = 0; i < g; i++)
+                u[i] = the.u[l + i][basis][0];
+            CHECK(kept_stands_new(g, u, the.D, kept_codec_channels(c, the.D), out));
+            for (int i = 0; i < g; i++)
+                the.low[l + i].stands[basis][q] = out[i];
+        }
+    }
+}
+
 static inline void start(int D, int n_rope, bool neox)
 {
     the.D = D;
@@ -76,10 +96,16 @@ static inline void start(int D, int n_rope, bool neox)
                 the.low[l].turns = the.turns;
             }
         }
+    make_stands();
 }
 
 static inline void stop(void)
 {
+    for (int l = 0; l < 4; l++)
+        for (int i = 0; i < KEPT_N_BASES * 4; i++) {
+            free((kept_stands *)(uintptr_t)the.low[l].stands[i / 4][i % 4]);
+            the.low[l].stands[i / 4][i % 4] = NULL;
+        }
     kept_turns_free(the.turns);
 }
 

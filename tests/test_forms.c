@@ -38,7 +38,11 @@ static void test_spellings(void)
     check_spelling("chunks+full+kivi2", "full+chunks+store(k=chan2,residual=128)", NULL);
     check_spelling("q4+snapkv@25%", "snapkv+store(k=q4)@25%", NULL);
     check_spelling("full+aged(new=rot4)", "full+aged(new=rot4)",
-                   "full+aged(new=rot4,mid=rot4,old=rot4,mid-after=128,old-after=512,in=tokens)");
+                   "full+aged(new=rot4,mid=rot4,old=rot4,mid-after=128,old-after=512,in=tokens,"
+                   "new-v=rot4,mid-v=rot4,old-v=rot4,edge=0,edge-as=f16)");
+    check_spelling("full+aged(mid=chan4,old=chan4,old-v=rot3)", "full+aged(mid=chan4,old-v=rot3)",
+                   "full+aged(new=f16,mid=chan4,old=chan4,mid-after=128,old-after=512,in=tokens,"
+                   "new-v=f16,mid-v=rot4,old-v=rot3,edge=0,edge-as=f16)");
     check_spelling("rdkv@3%", "snapkv+values+waterfill@3%", NULL);
     check_spelling("ranked(top=q4)+knorm@7%", "knorm+ranked(top=q4)@7%", NULL);
     check_spelling("aging@10%", "recency+protect(recent=0)+aged@10%", NULL);
@@ -96,6 +100,11 @@ static void test_errors(void)
     check_error("snapkv+rerotated+store(k=chan4)@5%", 17, "use the position original, or k=q4");
     check_error("snapkv+aged@128", 7, "use a smaller mid-after");
     check_error("full+aged(old=q8,mid=q4)", 5, "old=q8 has more bits than mid=q4");
+    check_error("full+aged(mid-v=rot3,old-v=q8)", 5, "old-v=q8 has more bits than mid-v=rot3");
+    check_error("full+aged(mid-v=chan4)", 16, "choice of option 'mid-v' 'chan4'");
+    check_error("snapkv+aged(mid=chan4)+slot@9%", 7, "use the position original, or q4");
+    check_error("snapkv+merging+ranked(top=chan4)@9%", 15, "leave it out, or use q4");
+    check_error("h2o+ranked(mid-v=f16)@9%", 4, "mid-v=f16 has more bits than top-v=q8");
     check_error("full+aged(in=percent,old-after=101)", 5, "more than 100 percent");
     check_error("full+ranked", 5, "write for example 'snapkv+ranked@25%'");
     check_error("snapkv+ranked(mid=f16)@9%", 7, "mid=f16 has more bits than top=q8");

@@ -86,7 +86,8 @@ static void check_page(const kept_seq *s, int l, int h, int page, const int32_t 
 
 /* ---- by rank --------------------------------------------------------------------------------- */
 
-static void check_ranked(const char *parts, const uint8_t form[3], double top, double mid,
+/* form: of keys, of values */
+static void check_ranked(const char *parts, const uint8_t form[2][3], double top, double mid,
                          double percent)
 {
     char spec[200];
@@ -106,7 +107,9 @@ static void check_ranked(const char *parts, const uint8_t form[3], double top, d
         const int n_mid = (int)floor((top + mid) * full + 1e-9) - n_top;
         for (int k = 0; k < full; k++) {
             check_page(s, l, h, k, x->best + rest + k * P64, P64);
-            CHECK_INT(form_of(s, l, h, k).k, form[k < n_top ? 0 : k < n_top + n_mid ? 1 : 2]);
+            const int rung = k < n_top ? 0 : k < n_top + n_mid ? 1 : 2;
+            CHECK_INT(form_of(s, l, h, k).k, form[0][rung]);
+            CHECK_INT(form_of(s, l, h, k).v, form[1][rung]);
         }
     }
     CHECK_INT(kv_bytes(s), kept_strategy_bytes(st, info->n_layers, info->n_kv_heads, D,
@@ -120,18 +123,34 @@ static void check_ranked(const char *parts, const uint8_t form[3], double top, d
 
 static void test_ranked(void)
 {
-    static const uint8_t usual[] = {KEPT_Q8, KEPT_ROT4, KEPT_ROT2};
-    static const uint8_t other[] = {KEPT_F16, KEPT_Q8, KEPT_Q4};
+    static const uint8_t usual[2][3] = {{KEPT_Q8, KEPT_ROT4, KEPT_ROT2},
+                                        {KEPT_Q8, KEPT_ROT4, KEPT_ROT2}};
+    static const uint8_t other[2][3] = {{KEPT_F16, KEPT_Q8, KEPT_Q4}, {KEPT_F16, KEPT_Q8, KEPT_Q4}};
+    static const uint8_t apart[2][3] = {{KEPT_Q8, KEPT_CHAN4, KEPT_CHAN4},
+                                        {KEPT_ROT4, KEPT_ROT4, KEPT_ROT2}};
     check_ranked("h2o+ranked", usual, 0.25, 0.5, 100);
     check_ranked("h2o+ranked", usual, 0.25, 0.5, 20);
     check_ranked("h2o+ranked(top=f16,mid=q8,low=q4,top-part=0.2,mid-part=0.3)", other, 0.2, 0.3,
                  45);
+    check_ranked("h2o+ranked(mid=chan4,top-v=rot4,low-v=rot2)", apart, 0.25, 0.5, 30);
 }
 
 /* ---- water-filling --------------------------------------------------------------------------- */
 
 static const int widths[] = {0, 2, 3, 4, 8, 16};
 static const uint8_t codec_of[] = {KEPT_F16, KEPT_ROT2, KEPT_ROT3, KEPT_ROT4, KEPT_Q8, KEPT_F16};
+
+static int lag; /* widths that values are narrower than keys */
+
+static uint8_t value_codec(int width)
+{
+    return codec_of[width > lag ? width - lag : width ? 1 : 0];
+}
+
+static double bits_at(int width)
+{
+    return (widths[width] + widths[width > lag ? width - lag : width ? 1 : 0]) / 2.0;
+}
 
 typedef struct group {
     double worth;
@@ -144,10 +163,9 @@ static int n_groups[MAX_HEADS];
 
 static double bytes_of(const group *g, int width)
 {
-    const uint8_t k = codec_of[width];
     if (!width || g->slots < P64)
         return width ? g->slots * 4.0 * D : 0;
-    return (double)kept_codec_page_bytes((kept_codecs){k, k}, D);
+    return (double)kept_codec_page_bytes((kept_codecs){codec_of[width], value_codec(width)}, D);
 }
 
 /* b = max(0, 1/2 log2(w^power / level)), to the nearest of the widths that it may have. */
@@ -156,7 +174,7 @@ static int width_at(const group *g, double log_level, double power, int low, int
     const double b = fmax(0, (power * log2(g->worth) - log_level) / 2);
     int best = 0;
     for (int w = low; w <= high; w++)
-        if ((g->slots == P64 || w == 5) && fabs(b - widths[w]) < fabs(b - widths[best]))
+        if (g->slots == P64 && fabs(b - bits_at(w)) < fabs(b - bits_at(best)))
             best = w;
     if (g->slots < P64 && b >= 8)
         best = 5;
@@ -234,7 +252,7 @@ static void check_water(const char *parts, double power, int low, int high, doub
             const int width = width_at(&groups[i][k], level, power, low, high);
             check_page(s, l, h, k, heads[i].best + k * P64, P64);
             CHECK_INT(form_of(s, l, h, k).k, codec_of[width]);
-            CHECK_INT(form_of(s, l, h, k).v, codec_of[width]);
+            CHECK_INT(form_of(s, l, h, k).v, value_codec(width));
             spent += bytes_of(&groups[i][k], width);
             seen[width]++;
         }
@@ -255,7 +273,30 @@ static void test_waterfill(void)
     for (int i = 0; i < 4; i++) {
         check_water("h2o+waterfill", 2, 1, 5, percent[i]);
         check_water("h2o+waterfill(most=q8,least=rot3,power=4)", 4, 2, 4, percent[i]);
+        lag = 1;
+        check_water("h2o+waterfill(lag=1)", 2, 1, 5, percent[i]);
+        lag = 0;
     }
+}
+
+/* At the edge, of two layers of two, every page is at least what edge-as says. */
+static void test_edge(void)
+{
+    util_run r = start();
+    kept_strategy *st = parse("h2o+waterfill(edge=1,edge-as=q8,lag=3)@40%");
+    kept_seq *s = run(&r, st, 0, NULL);
+    int n = 0;
+    for (int l = 0; l < info->n_layers; l++)
+        for (int h = 0; h < info->n_kv_heads; h++)
+            for (int k = 0; k < kept_cache_n(s->cache, l, h) / P64; k++, n++) {
+                const kept_codecs c = form_of(s, l, h, k);
+                CHECK((c.k == KEPT_Q8 || c.k == KEPT_F16) && (c.v == KEPT_Q8 || c.v == KEPT_F16));
+            }
+    CHECK(n > 0);
+    kept_seq_free(s);
+    kept_strategy_free(st);
+    check_budget(&r, "h2o+waterfill(edge=1,edge-as=q8,lag=3)", 40);
+    kept_engine_free(r.engine);
 }
 
 /* One width is eviction alone, of whole pages by their mean, heads against each other: what is kept
@@ -292,6 +333,8 @@ static void test_budgets(void)
                                         "knorm+waterfill",
                                         "keydiff+ranked+slot",
                                         "rdkv",
+                                        "h2o+waterfill(lag=2)",
+                                        "snapkv+ranked(top=chan4,low=chan2,edge=1,edge-as=q8)",
                                         "expected-attention+waterfill(power=1)+chunks"};
     const double percent[] = {6, 25, 60};
     util_run r = start();
@@ -365,6 +408,7 @@ int main(void)
     open_model();
     RUN(test_ranked);
     RUN(test_waterfill);
+    RUN(test_edge);
     RUN(test_one_width);
     RUN(test_budgets);
     RUN(test_again);

@@ -93,18 +93,79 @@ static double coefficient(const uint8_t *half, int codec, bool v, int s, int i)
     return (double)row[i];
 }
 
-/* What slot s of a packed half is, in double. layer: who reads it. */
+/* ---- what pages hold ------------------------------------------------------------------------ */
+
+/* The directions' sums [r] that have the channels which pages of a codec hold are those channels
+ * times this [r][r]: the inverse of the directions there, by elimination. */
+static const double *unmix(int codec, int layer)
+{
+    static double a[MOST * MOST], inverse[MOST * MOST];
+    static int of[3];
+    static float mark;
+    const int D = the.D, r = kept_codec_channels(codec, D), basis = kept_codec_get(codec)->basis;
+    const int g = kept_codec_layers((kept_codecs){(uint8_t)codec, (uint8_t)codec});
+    const int first = layer / g * g;
+    if (of[0] == codec && of[1] == first && of[2] == D && mark == the.u[first][basis][0][0])
+        return inverse;
+    memset(inverse, 0, sizeof inverse);
+    for (int l = first; l < first + g; l++) {
+        const kept_stands *x = kept_low_stands(&the.low[l], codec);
+        for (int k = 0; k < x->n_own; k++)
+            for (int i = 0; i < r; i++)
+                a[x->from[k] * r + i] = (double)the.u[l][basis][0][i * D + x->own[k]];
+    }
+    for (int i = 0; i < r; i++)
+        inverse[i * r + i] = 1;
+    for (int k = 0; k < r; k++) {
+        int best = k;
+        for (int i = k; i < r; i++)
+            best = fabs(a[i * r + k]) > fabs(a[best * r + k]) ? i : best;
+        for (int j = 0; j < r; j++) {
+            const double p = a[k * r + j], q = inverse[k * r + j];
+            a[k * r + j] = a[best * r + j];
+            a[best * r + j] = p;
+            inverse[k * r + j] = inverse[best * r + j];
+            inverse[best * r + j] = q;
+        }
+        const double pivot = a[k * r + k];
+        for (int j = 0; j < r; j++) {
+            a[k * r + j] /= pivot;
+            inverse[k * r + j] /= pivot;
+        }
+        for (int i = 0; i < r; i++) {
+            const double f = a[i * r + k];
+            for (int j = 0; j < r && i != k && f != 0; j++) {
+                a[i * r + j] -= f * a[k * r + j];
+                inverse[i * r + j] -= f * inverse[k * r + j];
+            }
+        }
+    }
+    of[0] = codec;
+    of[1] = first;
+    of[2] = D;
+    mark = the.u[first][basis][0][0];
+    return inverse;
+}
+
+/* What slot s of a packed half is, in double. layer: who reads it. Of turned keys the one vector
+ * along the directions that has the channels which the page holds. */
 static void expand(const uint8_t *half, int codec, bool v, int layer, int s, int32_t pos, double *x)
 {
     const int D = the.D, r = kept_codec_channels(codec, D), basis = kept_codec_get(codec)->basis;
     const float *u = the.u[layer][basis][v];
     const bool turned = !v && basis != KEPT_BASIS_FLAT;
+    const double *a = turned ? unmix(codec, layer) : NULL;
+    double c[MOST];
     for (int d = 0; d < D; d++)
         x[d] = 0;
+    for (int i = 0; i < r; i++)
+        c[i] = coefficient(half, codec, v, s, i);
     for (int i = 0; i < r; i++) {
-        const double c = coefficient(half, codec, v, s, i);
+        double sum = turned ? 0 : c[i];
+        for (int k = 0; k < r && turned; k++)
+            sum += a[i * r + k] * c[k];
         for (int d = 0; d < D; d++)
-            x[turned ? channel(d) : d] += c * (double)u[i * D + d];
+            x[turned ? channel(d) : d] += sum * (double)u[i * D + d];
     }
     if (turned)
         turn(x, pos, 1);
@@ -184,7 +245,8 @@ static void fill(pages *x, const kept_codecs *form)
         x->id[i] = i;
         x->slot_pos[i] = x->pos[i];
         for (int s = 0; s < P64; s++) {
-            x->pos[i][s] = (int32_t)((uniform() + 1) / 2 * HIGH);
+            /* In some pages they follow each other, as they do until something is evicted. */
+            x->pos[i][s] = i % 2 ? 37 + 1013 * i + s : (int32_t)((uniform() + 1) / 2 * HIGH);
             for (int l = 0; l < 4; l++) {
                 float k[MOST], v[MOST];
                 for (int d = 0; d < D; d++) {

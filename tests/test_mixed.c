@@ -55,10 +55,13 @@ static int32_t youngest(const int32_t *pos, int page)
     return most;
 }
 
+static const uint8_t *value_form; /* of values, where they are not like keys */
+
 /* exact: pages were never mixed by an eviction, so none is narrower than the rule says. */
 static void check_ladder(const kept_seq *s, const uint8_t *form, double mid, double old,
                          bool percent, bool exact)
 {
+    const uint8_t *values = value_form ? value_form : form;
     static int32_t pos[MOST];
     for (int l = 0; l < info->n_layers; l++)
         for (int h = 0; h < info->n_kv_heads; h++) {
@@ -70,7 +73,8 @@ static void check_ladder(const kept_seq *s, const uint8_t *form, double mid, dou
                     younger += youngest(pos, k) > youngest(pos, i);
                 const uint8_t want = ladder(form, mid, old, percent, younger, n);
                 const kept_codecs is = form_of(s, l, h, i);
-                CHECK_INT(is.k, is.v);
+                if (exact)
+                    CHECK_INT(is.v, ladder(values, mid, old, percent, younger, n));
                 if (exact)
                     CHECK_INT(is.k, want);
                 CHECK(kept_codec_get(is.k)->bits <= kept_codec_get(want)->bits);
@@ -134,6 +138,59 @@ static void test_ladder(void)
     free(out);
 }
 
+/* Keys and values on ladders of their own: a half whose form stays keeps its bits when the other is
+ * demoted, so keys of the first layer are those of a cache whose values never were. */
+static void test_apart(void)
+{
+    static const uint8_t keys[] = {KEPT_ROT4, KEPT_ROT4, KEPT_ROT3};
+    static const uint8_t values[] = {KEPT_F16, KEPT_ROT3, KEPT_ROT3};
+    static float k[2][MOST * D];
+    float *out = calloc((size_t)N_DECODE * (size_t)info->n_vocab, sizeof(float));
+    util_run r = start();
+    kept_strategy *st =
+        parse("full+aged(new=rot4,mid=rot4,old=rot3,new-v=f16,mid-v=rot3,old-v=rot3,"
+              "mid-after=100,old-after=320)");
+    kept_strategy *other =
+        parse("full+aged(new=rot4,mid=rot4,old=rot3,new-v=f16,mid-v=f16,old-v=f16,"
+              "mid-after=100,old-after=320)");
+    kept_seq *s = run(&r, st, 0, NULL), *t = run(&r, other, 0, NULL);
+    value_form = values;
+    check_ladder(s, keys, 100, 320, false, true);
+    CHECK_INT(util_decode(&r, s, tokens + N_PROMPT, N_DECODE, out), KEPT_OK);
+    CHECK_INT(util_decode(&r, t, tokens + N_PROMPT, N_DECODE, out), KEPT_OK);
+    check_ladder(s, keys, 100, 320, false, true);
+    kept_cache_read(s->cache, 0, 1, NULL, k[0], NULL);
+    kept_cache_read(t->cache, 0, 1, NULL, k[1], NULL);
+    CHECK(!memcmp(k[0], k[1], (size_t)(N_PROMPT + N_DECODE) * D * sizeof(float)));
+    CHECK_INT(kv_bytes(s), kept_strategy_bytes(st, info->n_layers, info->n_kv_heads, D,
+                                               (uint64_t)kept_seq_held(s).slots));
+    value_form = NULL;
+    kept_seq_free(s);
+    kept_seq_free(t);
+    kept_strategy_free(st);
+    kept_strategy_free(other);
+    kept_engine_free(r.engine);
+    free(out);
+}
+
+/* Both layers of two are the outermost ones: no rung of theirs is narrower than edge-as. */
+static void test_edge(void)
+{
+    util_run r = start();
+    kept_strategy *st = parse("full+aged(new=f16,mid=q8,old=rot2,mid-after=64,old-after=128,edge=1,"
+                              "edge-as=q8)");
+    kept_seq *s = run(&r, st, 0, NULL);
+    static const uint8_t form[] = {KEPT_F16, KEPT_Q8, KEPT_Q8};
+    check_ladder(s, form, 64, 128, false, true);
+    CHECK_INT(kept_form_rungs(st, 1, 3, 9).form[2].k, KEPT_ROT2);
+    CHECK_INT(kept_form_rungs(st, 2, 3, 9).form[2].v, KEPT_Q8);
+    CHECK_INT(kv_bytes(s), kept_strategy_bytes(st, info->n_layers, info->n_kv_heads, D,
+                                               (uint64_t)kept_seq_held(s).slots));
+    kept_seq_free(s);
+    kept_strategy_free(st);
+    kept_engine_free(r.engine);
+}
+
 /* ---- budgets --------------------------------------------------------------------------------- */
 
 static void test_budgets(void)
@@ -142,7 +199,10 @@ static void test_budgets(void)
         "recency+aged(mid-after=64,old-after=128)",
         "snapkv+ada+aged(new=q8,mid=q4,old=rot2,in=percent,mid-after=20,old-after=50)",
         "knorm+pyramid+aged(new=q8,mid-after=64,old-after=192)",
-        "snapkv+aged(new=q8,mid=rot4,old=rot3)+chunks", "recency+aged(mid-after=0,old-after=64)"};
+        "snapkv+aged(new=q8,mid=rot4,old=rot3)+chunks",
+        "recency+aged(mid-after=0,old-after=64)",
+        "snapkv+aged(new=chan4,old=chan2,mid-v=q8,new-v=q8,edge=1,edge-as=q8)",
+        "recency+aged(mid=f16,mid-v=q8,old-v=rot2,mid-after=64,old-after=128)"};
     const double percent[] = {12, 30, 55};
     util_run r = start();
     for (size_t i = 0; i < sizeof specs / sizeof *specs; i++)
@@ -175,80 +235,92 @@ static void test_evicted(void)
 enum { HEADS = 4, WIDTHS = 4 };
 static const uint8_t width[WIDTHS] = {KEPT_ROT2, KEPT_ROT3, KEPT_ROT4, KEPT_Q8};
 
-static kept_trained *lend(util_run *r, float loss[WIDTHS][HEADS], char turn)
+static kept_trained *lend(util_run *r, float loss[2][WIDTHS][HEADS], char turn)
 {
-    static const char *const name[] = {"rot2", "rot3", "rot4", "q8"};
+    static const char *const name[] = {"k-rot2", "k-rot3", "k-rot4", "k-q8",
+                                       "v-rot2", "v-rot3", "v-rot4", "v-q8"};
     char hex[65];
     kept_trained *t = NULL;
     CHECK_INT(kept_model_sha256(model, hex, &r->err), KEPT_OK);
     hex[5] = turn ? turn : hex[5];
     CHECK_INT(kept_trained_new("bits", hex, &t, &r->err), KEPT_OK);
-    for (int w = 0; w < WIDTHS; w++)
-        CHECK_INT(kept_trained_put(t, name[w], loss[w], HEADS, &r->err), KEPT_OK);
+    for (int w = 0; w < 2 * WIDTHS; w++)
+        CHECK_INT(kept_trained_put(t, name[w], loss[w / WIDTHS][w % WIDTHS], HEADS, &r->err),
+                  KEPT_OK);
     return t;
 }
 
-static double page_bytes(int w)
+static double half_bytes(int w, int v)
 {
-    return (double)kept_codec_page_bytes((kept_codecs){width[w], width[w]}, D);
+    return (double)kept_codec_half_bytes(width[w], v, D);
 }
 
-/* Every choice of a width per head that takes no more bytes loses no less. */
-static void check_choice(const kept_seq *s, float loss[WIDTHS][HEADS], double bits)
+/* Every choice of a width per head, or for its keys and its values apart, that takes no more bytes
+ * loses no less. */
+static void check_choice(const kept_seq *s, float loss[2][WIDTHS][HEADS], double bits, bool apart)
 {
-    int own[HEADS] = {0}, pages[HEADS];
+    int own[2][HEADS] = {{0}}, pages[HEADS];
     double bytes = 0, lost = 0, all = 0;
     for (int h = 0; h < HEADS; h++) {
         const int l = h / info->n_kv_heads, i = h % info->n_kv_heads;
         pages[h] = kept_cache_n(s->cache, l, i) / P64;
-        for (int w = 0; w < WIDTHS; w++)
-            own[h] = width[w] == form_of(s, l, i, 0).k ? w : own[h];
+        for (int w = 0; w < WIDTHS; w++) {
+            own[0][h] = width[w] == form_of(s, l, i, 0).k ? w : own[0][h];
+            own[1][h] = width[w] == form_of(s, l, i, 0).v ? w : own[1][h];
+        }
+        CHECK(apart || own[0][h] == own[1][h]);
         for (int p = 0; p < pages[h]; p++)
-            CHECK_INT(form_of(s, l, i, p).k, width[own[h]]);
-        bytes += pages[h] * page_bytes(own[h]);
-        lost += (double)loss[own[h]][h];
+            CHECK(form_of(s, l, i, p).k == width[own[0][h]] &&
+                  form_of(s, l, i, p).v == width[own[1][h]]);
+        for (int v = 0; v < 2; v++) {
+            bytes += pages[h] * half_bytes(own[v][h], v);
+            lost += (double)loss[v][own[v][h]][h];
+        }
         all += pages[h];
     }
     CHECK(bytes <= all * bits * D * 2 * P64 / 8);
-    for (int c = 0; c < 256; c++) {
+    for (int c = 0; c < (apart ? 65536 : 256); c++) {
         double b = 0, x = 0;
-        for (int h = 0; h < HEADS; h++) {
-            const int w = c >> 2 * h & 3;
-            b += pages[h] * page_bytes(w);
-            x += (double)loss[w][h];
-        }
+        for (int h = 0; h < HEADS; h++)
+            for (int v = 0; v < 2; v++) {
+                const int w = c >> 2 * (apart ? HEADS * v + h : h) & 3;
+                b += pages[h] * half_bytes(w, v);
+                x += (double)loss[v][w][h];
+            }
         CHECK(b > bytes || x >= lost * (1 - 1e-12));
     }
 }
 
 static void test_calibrated(void)
 {
-    float equal[WIDTHS][HEADS], loss[WIDTHS][HEADS];
+    float equal[2][WIDTHS][HEADS], loss[2][WIDTHS][HEADS];
     const size_t n = (size_t)N_DECODE * (size_t)info->n_vocab;
     float *out[2] = {calloc(n, sizeof(float)), calloc(n, sizeof(float))};
     const double bits[] = {2.25, 3, 4.25, 5.5, 8.25};
     kept_rng rng;
     kept_rng_init(&rng, 4);
-    for (int w = 0; w < WIDTHS; w++)
-        for (int h = 0; h < HEADS; h++) {
-            const double noise = 0.2 + kept_rng_below(&rng, 1000) / 500.0;
-            equal[w][h] = (float)exp2(-2.0 * (w == 3 ? 8 : w + 2));
-            loss[w][h] = (float)(noise * (double)equal[w][h] * (h == 2 ? 40 : 1));
+    for (int k = 0; k < 2 * WIDTHS; k++)
+        for (int h = 0, v = k / WIDTHS, w = k % WIDTHS; h < HEADS; h++) {
+            const double noise = (v ? 0.1 : 1) * (0.2 + kept_rng_below(&rng, 1000) / 500.0);
+            equal[v][w][h] = (float)exp2(-2.0 * (w == 3 ? 8 : w + 2));
+            loss[v][w][h] = (float)(noise * (double)equal[v][w][h] * (h == 2 ? 40 : 1));
         }
-    for (int i = 0; i < 10; i++) {
+    for (int i = 0; i < 15; i++) {
         char spec[90];
         util_run r = start();
         kept_trained *t = lend(&r, loss, 0);
         CHECK_INT(kept_engine_add_trained(r.engine, t, &r.err), KEPT_OK);
         snprintf(spec, sizeof spec,
-                 i < 5 ? "full+calibrated(bits=%g)" : "snapkv+ada+calibrated(bits=%g)@30%%",
+                 i < 5    ? "full+calibrated(bits=%g)"
+                 : i < 10 ? "snapkv+ada+calibrated(bits=%g)@30%%"
+                          : "full+calibrated(bits=%g,apart=on)",
                  bits[i % 5]);
         kept_strategy *st = parse(spec);
         kept_seq *s = run(&r, st, 0, NULL);
-        check_choice(s, loss, bits[i % 5]);
+        check_choice(s, loss, bits[i % 5], i >= 10);
         kept_seq_free(s);
         kept_strategy_free(st);
-        if (i >= 5) {
+        if (i >= 5 && i < 10) {
             snprintf(strchr(spec, '@'), 5, "%s", "");
             check_budget(&r, spec, 20);
             check_budget(&r, spec, 45);
@@ -275,7 +347,7 @@ static void test_calibrated(void)
 
 static void test_refused(void)
 {
-    static float none[WIDTHS][HEADS];
+    static float none[2][WIDTHS][HEADS];
     util_run r = start();
     kept_seq *s = NULL;
     kept_strategy *st = parse("full+calibrated"), *many = parse("full+calibrated(bits=9)");
@@ -299,6 +371,8 @@ int main(void)
     open_model();
     RUN(test_one_rung);
     RUN(test_ladder);
+    RUN(test_apart);
+    RUN(test_edge);
     RUN(test_budgets);
     RUN(test_evicted);
     RUN(test_calibrated);

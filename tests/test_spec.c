@@ -138,7 +138,7 @@ static void test_every_part(void)
                 if (strstr(spec, "high=0") || strstr(spec, "low=1048576"))
                     continue;
                 /* Nor does a ladder have a rung that is wider than the one before. */
-                if (strstr(spec, "old=f16") || strstr(spec, "mid=f16") || strstr(spec, "low=f16"))
+                if (strstr(spec, "=f16") && strspn(strchr(spec, '(') + 1, "oml"))
                     continue;
                 check_round_trip(spec);
             }

@@ -34,6 +34,12 @@ static double any_number(kept_rng *rng)
     }
 }
 
+static int falling(const void *a, const void *b)
+{
+    float x = *(const float *)a, y = *(const float *)b;
+    return (x < y) - (x > y);
+}
+
 static void fill_scores(world *w, kept_rng *rng)
 {
     int kind = (int)kept_rng_below(rng, 5);
@@ -113,6 +119,8 @@ static void fill(world *w, const kept_allocator *a, kept_rng *rng, bool even)
     }
     fill_scores(w, rng);
     fill_counts(w, rng, even);
+    for (int i = 0; i < ALL && a->falling; i++)
+        qsort(w->value[i], (size_t)w->n[i], sizeof(float), falling);
     fill_table(w, a, rng);
     s->trained = w->table;
 }
@@ -224,12 +232,6 @@ static void test_contracts(void)
 }
 
 /* ---- relations between allocators ----------------------------------------------------------- */
-
-static int falling(const void *a, const void *b)
-{
-    float x = *(const float *)a, y = *(const float *)b;
-    return (x < y) - (x > y);
-}
 
 /* Sum of what is kept of scores sorted in falling order. */
 static double mass(const world *w, const int *keep)

@@ -25,7 +25,8 @@ static const struct {
 } job[] = {{"duo", NULL, LENGTH},          {"headkv", NULL, 1024},     {"qfilters", NULL, LENGTH},
            {"triattention", NULL, LENGTH}, {"expected", NULL, LENGTH}, {"lu-kv", NULL, LENGTH},
            {"kvzap", "linear", LENGTH},    {"kvzap", "mlp", LENGTH},   {"ranker", NULL, 512},
-           {"bits", NULL, LENGTH},         {"split", NULL, LENGTH},    {"basis", NULL, LENGTH}};
+           {"bits", NULL, LENGTH},         {"split", NULL, LENGTH},    {"basis", NULL, LENGTH},
+           {"nuq", NULL, LENGTH}};
 enum { N_JOBS = sizeof job / sizeof *job };
 
 static inline const char *file(const char *name)

@@ -237,6 +237,7 @@ typedef struct kept_allocator {
     kept_recent_of *recent;
     const char *trained;
     bool needs_scores;
+    bool falling;        /* of each head from the best candidate to the worst; with needs_scores */
     bool data_dependent; /* may hold less than the budget, which is only a bound: it is asked at
                             every eviction, also where the budget is met */
     /* Layer by layer, as a layer-major prefill cuts: what a layer keeps depends on the candidates'

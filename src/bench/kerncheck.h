@@ -24,7 +24,7 @@ typedef struct kept_kerncheck {
 kept_status kept_kerncheck_verify(const kept_kern *kern, int head_size, uint64_t seed,
                                   kept_kerncheck *out, kept_error *err);
 
-/* The same for packed pages of every form whose rows are the slot's own numbers; adds to *out. */
+/* The same for packed pages of every form; adds to *out. */
 kept_status kept_packcheck_verify(const kept_kern *kern, int head_size, uint64_t seed,
                                   kept_kerncheck *out, kept_error *err);
 

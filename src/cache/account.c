@@ -3,7 +3,7 @@
  */
 #include "cache/private.h"
 
-#include "kern/lowrank.h"
+#include "kern/lowrank_stands.h"
 
 static uint64_t kv_bytes(const kept_cache *c)
 {
@@ -16,19 +16,35 @@ static uint64_t meta_bytes(const kept_cache *c)
            c->extra_meta + c->low_bytes;
 }
 
+/* What reading a half of that codec takes besides the page: of all heads, as any layer may have it.
+ */
+static size_t low_bytes(const kept_cache *c, int codec, bool v)
+{
+    const size_t D = (size_t)c->pool->head_size, heads = (size_t)(c->n_layers * c->n_heads);
+    size_t bytes = 0;
+    if (!kept_low_is_turned(codec, v))
+        return heads * (size_t)kept_codec_channels(codec, (int)D) * D * sizeof(float);
+    for (size_t h = 0; h < heads; h++)
+        bytes += kept_stands_bytes(kept_low_stands(&c->pool->low[h], codec));
+    return bytes;
+}
+
 void kept_cache_note_form(kept_cache *c, kept_codecs form)
 {
     const size_t D = (size_t)c->pool->head_size, heads = (size_t)(c->n_layers * c->n_heads);
     size_t bytes = 0;
     c->packed |= !kept_codec_is_f16(form);
-    if (!kept_codec_has_basis(form))
+    if (!kept_codec_has_low(form))
         return;
     for (int v = 0; v < 2; v++) {
         const int codec = v ? form.v : form.k;
         if (kept_codec_get(codec)->basis)
-            bytes += heads * (size_t)kept_codec_channels(codec, (int)D) * D * sizeof(float);
+            bytes += low_bytes(c, codec, v);
+        if (kept_codec_get(codec)->nuq) /* levels, and of keys a mean and a scale per channel */
+            bytes +=
+                heads * ((1u << kept_codec_get(codec)->bits) + (v ? 0 : 2 * D)) * sizeof(float);
     }
-    if (kept_codec_get(form.k)->basis)
+    if (kept_codec_get(form.k)->basis || kept_codec_get(form.k)->nuq)
         bytes += kept_turns_bytes(c->pool->low[0].turns);
     c->low_bytes = bytes > c->low_bytes ? bytes : c->low_bytes;
 }

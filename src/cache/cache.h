@@ -112,9 +112,9 @@ kept_status kept_cache_pack(kept_cache *c, int layer, int head, kept_codecs form
 kept_status kept_cache_pack_joint(kept_cache *c, int layer, int head, kept_codecs form, int skip);
 bool kept_cache_is_joint(const kept_cache *c); /* it may have such pages */
 
-/* Full page `page` of a head gets that form, whose rows can move, if both of its halves take fewer
- * bytes in it than now, or if it is F16; else it stays: what was rounded regains nothing in a wider
- * form. A packed page is unpacked to F16, which rounds once, and packed again; one that layers
+/* Either half of full page `page` of a head gets its part of that form if it takes fewer bytes in
+ * it than now; else it stays as it is, bit for bit: what was rounded regains nothing in a wider
+ * form. A packed half is unpacked to F16, which rounds once, and packed again; a page that layers
  * share stays. FULL: no room. */
 kept_status kept_cache_narrow(kept_cache *c, int layer, int head, int page, kept_codecs form);
 

@@ -7,6 +7,22 @@
 #include <math.h>
 #include <string.h>
 
+/* A half that has the form of page id's keeps its bits. */
+static void keep_half(const kept_pool *p, int32_t id, kept_packed to)
+{
+    const kept_codecs now = p->form[id];
+    const int D = p->head_size;
+    const uint8_t *from = kept_pool_page(p, id);
+    if (kept_codec_layers(now) > 1)
+        return;
+    if (now.k == to.c.k)
+        memcpy(to.at, from, kept_codec_half_bytes(now.k, false, D));
+    if (now.v == to.c.v)
+        memcpy(to.at + kept_codec_half_bytes(to.c.k, false, D),
+               from + kept_codec_half_bytes(now.k, false, D),
+               kept_codec_half_bytes(now.v, true, D));
+}
+
 /* A page of that form in place of page id, which loses one reference, or -1. In a pool without room
  * for both, a page that nobody shares goes before its packed copy comes. with: what packing needs
  * besides the page. */
@@ -32,6 +48,7 @@ static int32_t pack_page(kept_pool *p, int32_t id, kept_codecs form, const kept_
         from = wide;
     }
     kept_codec_pack(packed, from);
+    keep_half(p, id, packed);
     kept_pool_drop_page(p, id);
     if (first) {
         to = kept_pool_take_page(p, form);
@@ -114,12 +131,13 @@ kept_status kept_cache_narrow(kept_cache *c, int layer, int head, int page, kept
     const int D = p->head_size;
     assert(page < kept_cache_n(c, layer, head) / KEPT_PAGE_SLOTS);
     assert(!kept_codec_is_thin(form.k) && kept_codec_layers(form) == 1);
-    const bool narrower =
-        kept_codec_half_bytes(form.k, false, D) < kept_codec_half_bytes(now.k, false, D) &&
-        kept_codec_half_bytes(form.v, true, D) < kept_codec_half_bytes(now.v, true, D);
-    if (kept_codec_is_f16(form) || (!kept_codec_is_f16(now) && !narrower))
-        return KEPT_OK;
     if (kept_codec_layers(now) > 1) /* it is other layers' page too */
+        return KEPT_OK;
+    if (kept_codec_half_bytes(form.k, false, D) >= kept_codec_half_bytes(now.k, false, D))
+        form.k = now.k;
+    if (kept_codec_half_bytes(form.v, true, D) >= kept_codec_half_bytes(now.v, true, D))
+        form.v = now.v;
+    if (form.k == now.k && form.v == now.v)
         return KEPT_OK;
     return replace_page(c, layer, head, page, form, NULL) ? KEPT_OK : KEPT_FULL;
 }

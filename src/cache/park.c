@@ -26,7 +26,7 @@ kept_status kept_cache_load_page(kept_cache *c, int layer, int head, kept_codecs
     cache_head *h = kept_cache_head(c, layer, head);
     if (h->n_pages >= c->cap)
         return KEPT_ARGUMENT;
-    if ((kept_codec_has_basis(form) && !p->low) || kept_codec_layers(form) > 1)
+    if ((kept_codec_has_low(form) && !p->low) || kept_codec_layers(form) > 1)
         return KEPT_ARGUMENT; /* nobody could read it, or it would be there once a layer */
     if ((size_t)(c->n_planes + c->n_notes) > p->n_free_blocks)
         return KEPT_FULL;

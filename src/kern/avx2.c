@@ -12,10 +12,13 @@
 #if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
 #include <immintrin.h>
 
-#define W         8 /* floats of a vector */
-#define ROWS      6 /* most rows of a register block: 6 x 2 sums, 2 vectors, 1 broadcast */
-#define QUAD_ROWS 2 /* up to here blocks are four vectors wide, else two */
-#define MANY_ROWS 6 /* rows of a block when there are many */
+#define W          8 /* floats of a vector */
+#define ROWS       6 /* most rows of a register block: 6 x 2 sums, 2 vectors, 1 broadcast */
+#define QUAD_ROWS  2 /* up to here blocks are four vectors wide, else two */
+#define MANY_ROWS  6 /* rows of a block when there are many */
+#define LOW_WIDEN  kept_low_widen_avx2
+#define LOW_SCORES kept_low_scores_avx2
+#define PACK_HALF  kept_pack_avx2
 
 #define INLINE static inline __attribute__((always_inline))
 

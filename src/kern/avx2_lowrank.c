@@ -1,22 +1,70 @@
-/* kern/avx2_lowrank: keys and values from their coefficients, for every level from AVX2 up. 64
- * slots are made row by row, two at a time so that a direction is loaded once for both, turned to
- * their positions, and turned over into the order of an F16 half. */
+/* kern/avx2_lowrank: keys from their coefficients for the levels of AVX2 (simd_rebuild.h), values
+ * and merged pairs of layers for every level from AVX2 up. Values are only made for several
+ * queries; they are made row by row, two at a time so that a direction is loaded once for both. */
 #include "kern/codec_words.h"
 #include "kern/impl.h"
-#include "kern/lowrank.h"
+#include "kern/lowrank_stands.h"
 #include "kern/slerp.h"
 
 #if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
 #include <immintrin.h>
+#include <string.h>
 
-#define P64     KEPT_PAGE_SLOTS
-#define INLINE  static inline __attribute__((always_inline))
-#define ALIGNED __attribute__((aligned(64)))
+#define W          8
+#define BLOCK      6 /* of 2 vectors: 12 sums, 2 vectors, 1 factor */
+#define SCORE_ROWS 4
+#define INLINE     static inline __attribute__((always_inline))
 
-INLINE __m256 wide8(const kept_f16 *p)
+typedef __m256 vec;
+
+INLINE vec v_zero(void)
+{
+    return _mm256_setzero_ps();
+}
+INLINE vec v_all(const float *p)
+{
+    return _mm256_broadcast_ss(p);
+}
+INLINE vec v_load(const float *p)
+{
+    return _mm256_loadu_ps(p);
+}
+INLINE void v_store(float *p, vec x)
+{
+    _mm256_storeu_ps(p, x);
+}
+INLINE vec v_wide(const kept_f16 *p)
 {
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p));
 }
+INLINE vec v_bf16(const uint16_t *p)
+{
+    __m256i x = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
+
+    return _mm256_castsi256_ps(_mm256_slli_epi32(x, 16));
+}
+/* Byte j of 8 words, with its sign. */
+INLINE vec v_byte(const uint8_t *p, int j)
+{
+    __m256i x = _mm256_loadu_si256((const __m256i *)(const void *)p);
+
+    x = _mm256_sll_epi32(x, _mm_cvtsi32_si128(24 - 8 * j));
+    return _mm256_cvtepi32_ps(_mm256_srai_epi32(x, 24));
+}
+INLINE vec v_mul(vec x, vec y)
+{
+    return _mm256_mul_ps(x, y);
+}
+INLINE vec v_fma(vec x, vec y, vec z)
+{
+    return _mm256_fmadd_ps(x, y, z);
+}
+INLINE vec v_fms(vec x, vec y, vec z)
+{
+    return _mm256_fmsub_ps(x, y, z);
+}
+
+#include "kern/simd_rebuild.h"
 
 /* nv vectors of channels of two slots: x += sum of coefficient times direction. */
 INLINE void two_slots(int nv, const float *c0, const float *c1, int stride, const float *u, int r,
@@ -57,77 +105,6 @@ static void make_rows(const float *c, const int at[3], const float *u, int r, in
     }
 }
 
-/* Turns a row to its position. */
-INLINE void turn_row(const kept_turns *t, int32_t pos, float *x)
-{
-    const int half = t->n_rope / 2;
-    const float *re0 = t->re_low + pos % P64 * half, *im0 = t->im_low + pos % P64 * half;
-    const float *re1 = t->re_high + pos / P64 * half, *im1 = t->im_high + pos / P64 * half;
-    int j = 0;
-
-    for (; j + 8 <= half; j += 8) {
-        __m256 a = _mm256_loadu_ps(re0 + j), b = _mm256_loadu_ps(im0 + j);
-        __m256 c = _mm256_loadu_ps(re1 + j), d = _mm256_loadu_ps(im1 + j);
-        __m256 re = _mm256_fmsub_ps(a, c, _mm256_mul_ps(b, d));
-        __m256 im = _mm256_fmadd_ps(a, d, _mm256_mul_ps(b, c));
-        __m256 p = _mm256_loadu_ps(x + j), q = _mm256_loadu_ps(x + j + half);
-
-        _mm256_storeu_ps(x + j, _mm256_fmsub_ps(re, p, _mm256_mul_ps(im, q)));
-        _mm256_storeu_ps(x + j + half, _mm256_fmadd_ps(im, p, _mm256_mul_ps(re, q)));
-    }
-    for (; j < half; j++) {
-        float re = re0[j] * re1[j] - im0[j] * im1[j], im = re0[j] * im1[j] + im0[j] * re1[j];
-        float a = x[j], b = x[j + half];
-
-        x[j] = re * a - im * b;
-        x[j + half] = im * a + re * b;
-    }
-}
-
-/* Eight channels of eight slots, x row by row of D, to vectors of slots: channel i at to[i]. */
-INLINE void turn_over(const float *x, int D, float *const to[8])
-{
-    __m256 r[8], s[8];
-
-    for (int i = 0; i < 8; i++)
-        r[i] = _mm256_loadu_ps(x + i * D);
-    for (int i = 0; i < 8; i += 2) {
-        s[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
-        s[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
-    }
-    for (int i = 0; i < 8; i += 4) {
-        r[i] = _mm256_shuffle_ps(s[i], s[i + 2], 0x44);
-        r[i + 1] = _mm256_shuffle_ps(s[i], s[i + 2], 0xee);
-        r[i + 2] = _mm256_shuffle_ps(s[i + 1], s[i + 3], 0x44);
-        r[i + 3] = _mm256_shuffle_ps(s[i + 1], s[i + 3], 0xee);
-    }
-    for (int i = 0; i < 4; i++) {
-        _mm256_storeu_ps(to[i], _mm256_permute2f128_ps(r[i], r[i + 4], 0x20));
-        _mm256_storeu_ps(to[i + 4], _mm256_permute2f128_ps(r[i], r[i + 4], 0x31));
-    }
-}
-
-static void keys_of(const kept_packed *p, const float *c, float *to)
-{
-    ALIGNED float x[P64 * KEPT_MAX_HEAD_SIZE];
-    const int D = p->head_size, r = kept_codec_channels(p->c.k, D);
-    const bool turned = kept_low_is_turned(p->c.k, false);
-    const kept_turns *t = p->low->turns;
-
-    make_rows(c, (const int[3]){r * 32, 1, 32}, kept_low_directions(p->low, p->c.k, false), r, D,
-              x);
-    for (int s = 0; s < P64 && turned; s++)
-        turn_row(t, p->pos[s], x + s * D);
-    for (int s = 0; s < P64; s += 8)
-        for (int d = 0; d < D; d += 8) {
-            float *at[8];
-
-            for (int i = 0; i < 8; i++)
-                at[i] = to + s / 32 * D * 32 + (turned ? t->order[d + i] : d + i) * 32 + s % 32;
-            turn_over(x + s * D + d, D, at);
-        }
-}
-
 static void values_of(const kept_packed *p, const float *c, float *to)
 {
     ALIGNED float x[P64 * KEPT_MAX_HEAD_SIZE], rows[P64 * KEPT_MAX_HEAD_SIZE];
@@ -146,18 +123,25 @@ static void values_of(const kept_packed *p, const float *c, float *to)
 void kept_low_widen_avx2(kept_packed p, bool v, float *to)
 {
     ALIGNED float c[P64 * KEPT_MAX_HEAD_SIZE];
-    const int codec = v ? p.c.v : p.c.k, r = kept_codec_channels(codec, p.head_size);
-    const int inner = kept_codec_get(codec)->inner;
-    const uint8_t *half = p.at + (v ? kept_codec_half_bytes(p.c.k, false, p.head_size) : 0);
+    const int r = kept_codec_channels(p.c.v, p.head_size);
+    const uint8_t *half = p.at + kept_codec_half_bytes(p.c.k, false, p.head_size);
 
-    for (int i = 0; inner == KEPT_F16 && i < P64 * r; i += 8)
-        _mm256_storeu_ps(c + i, wide8((const kept_f16 *)(const void *)half + i));
-    if (inner != KEPT_F16)
-        kept_codec_widen(c, half, inner, v, r);
-    if (v)
-        values_of(&p, c, to);
+    if (!v) {
+        make_keys(&p, to);
+        return;
+    }
+    if (kept_codec_get(p.c.v)->inner == KEPT_F16)
+        for (int i = 0; i < P64 * r; i += W)
+            v_store(c + i, v_wide((const kept_f16 *)(const void *)half + i));
     else
-        keys_of(&p, c, to);
+        kept_codec_widen(c, half, kept_codec_get(p.c.v)->inner, true, r);
+    values_of(&p, c, to);
+}
+
+void kept_low_scores_avx2(kept_packed p, ptrdiff_t ahead, int n, const float *q, int stride,
+                          float *s)
+{
+    turned_scores(&p, ahead, n, q, stride, s);
 }
 
 /* Directions times lengths; then the slots that are apart. */
@@ -168,19 +152,20 @@ void kept_slerp_widen_avx2(const uint8_t *half, bool v, int D, int which, float 
     ALIGNED float length[P64];
 
     for (int s = 0; s < P64; s += 8)
-        _mm256_store_ps(length + s, wide8(own + which * P64 + s));
+        _mm256_store_ps(length + s, v_wide(own + which * P64 + s));
     own = (const kept_f16 *)(const void *)(apart + P64);
     for (int i = 0; i < P64 * D && !v; i += 8) {
         const int s = i / (32 * D) * 32 + i % 32;
 
-        _mm256_storeu_ps(to + i, _mm256_mul_ps(wide8(from + i), _mm256_load_ps(length + s)));
+        _mm256_storeu_ps(to + i, _mm256_mul_ps(v_wide(from + i), _mm256_load_ps(length + s)));
     }
     for (int c = 0; c < D && v; c += 64)
         for (int s = 0, w = kept_v_width(D, c); s < P64; s++)
             for (int d = 0; d < w; d += 8) {
                 const int i = P64 * c + s * w + d;
 
-                _mm256_storeu_ps(to + i, _mm256_mul_ps(wide8(from + i), _mm256_set1_ps(length[s])));
+                _mm256_storeu_ps(to + i,
+                                 _mm256_mul_ps(v_wide(from + i), _mm256_set1_ps(length[s])));
             }
     for (int k = 0; k < KEPT_SLERP_APART && which; k++)
         for (int d = 0; d < D; d++) {

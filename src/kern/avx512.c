@@ -12,10 +12,13 @@
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
 #include <immintrin.h>
 
-#define W         16 /* floats of a vector */
-#define ROWS      8  /* most rows of a register block */
-#define QUAD_ROWS 6  /* up to here blocks are four vectors wide, else two */
-#define MANY_ROWS 6  /* rows of a block when there are many */
+#define W          16 /* floats of a vector */
+#define ROWS       8  /* most rows of a register block */
+#define QUAD_ROWS  6  /* up to here blocks are four vectors wide, else two */
+#define MANY_ROWS  6  /* rows of a block when there are many */
+#define LOW_WIDEN  kept_low_widen_avx512
+#define LOW_SCORES kept_low_scores_avx512
+#define PACK_HALF  kept_pack_avx512
 
 #define INLINE static inline __attribute__((always_inline))
 

@@ -1,5 +1,6 @@
-/* codec: packing and unpacking of page halves, in plain C: one packer for every instruction set.
- * Codes are handled as bytes [64][D] on the way; words.c lays them out.
+/* codec: packing and unpacking of page halves, in plain C. What levels have of their own for
+ * packing gives the same bits (simd_pack.h). Codes are handled as bytes [64][D] on the way; words.c
+ * lays them out.
  *
  * Rounding adds and subtracts 1.5 * 2^23, which rounds to even like the kernels do. */
 #include "kern/codec.h"
@@ -7,6 +8,7 @@
 #include "kern/codec_words.h"
 #include "kern/impl.h"
 #include "kern/lowrank.h"
+#include "kern/nuq.h"
 #include "kern/slerp.h"
 
 #include <math.h>
@@ -14,8 +16,7 @@
 
 #define P64 KEPT_PAGE_SLOTS
 
-/* The largest Lloyd-Max level in units of the standard deviation. */
-static const float lloyd_top[5] = {0, 0, 1.510f, 2.152f, 2.733f};
+const float kept_codec_lloyd_top[5] = {0, 0, 1.510f, 2.152f, 2.733f};
 
 static bool is_float(int codec)
 {
@@ -120,6 +121,8 @@ static void encode_span(const float *x, int n, int top, uint8_t *code, uint16_t 
         low = x[d] < low ? x[d] : low;
         high = x[d] > high ? x[d] : high;
     }
+    low += 0.0f; /* no -0, whichever zero came first */
+    high += 0.0f;
     scale_zero[1] = f16_toward(low, false);
     zero = kept_f16_to_f32(scale_zero[1]);
     scale_zero[0] = f16_toward((high - zero) / (float)top, true);
@@ -142,7 +145,7 @@ static uint16_t encode_lloyd(const float *x, int n, const kept_codec_info *f, ui
 
     for (int d = 0; d < n; d++)
         sum += x[d] * x[d];
-    unit = sqrtf(sum / (float)n) * lloyd_top[f->bits] / 63.0f;
+    unit = sqrtf(sum / (float)n) * kept_codec_lloyd_top[f->bits] / 63.0f;
     inverse = unit > 0 ? 1.0f / unit : 0.0f;
     for (int d = 0; d < n; d++) {
         float y = x[d] * inverse;
@@ -305,23 +308,6 @@ static uint16_t float_bits(int codec, float x)
     return kept_f32_to_f16(codec == KEPT_F16 ? x : y);
 }
 
-void kept_codec_choose(const double *sum, int D, int n, uint8_t *channels)
-{
-    bool stays[KEPT_MAX_HEAD_SIZE] = {false};
-
-    for (int k = 0; k < n; k++) {
-        int best = -1;
-
-        for (int d = 0; d < D; d++)
-            if (!stays[d] && (best < 0 || sum[d] > sum[best]))
-                best = d;
-        stays[best] = true;
-    }
-    for (int d = 0; d < D; d++)
-        if (stays[d])
-            *channels++ = (uint8_t)d;
-}
-
 /* The channels of x[64][D] with the largest sums of squares. */
 static void choose_channels(const float *x, int D, int n, uint8_t *out)
 {
@@ -357,6 +343,10 @@ static void pack_half(kept_packed to, bool v, int n, const kept_low *const *low,
     int codec = v ? to.c.v : to.c.k, D = to.head_size;
     uint8_t *at = to.at + (v ? kept_codec_half_bytes(to.c.k, false, D) : 0);
 
+    if (kept_codec_infos[codec].nuq) {
+        kept_nuq_pack(at, codec, v, to, x);
+        return;
+    }
     if (kept_codec_infos[codec].basis) {
         const int r = kept_codec_channels(codec, D);
 
@@ -398,7 +388,7 @@ void kept_codec_pack_joint(kept_packed to, int n, const kept_low *const *low,
     }
 }
 
-void kept_codec_pack(kept_packed to, const uint8_t *f16)
+void kept_codec_pack_by(const kept_kern *kern, kept_packed to, const uint8_t *f16)
 {
     float x[P64 * KEPT_MAX_HEAD_SIZE];
     int D = to.head_size;
@@ -406,17 +396,24 @@ void kept_codec_pack(kept_packed to, const uint8_t *f16)
 
     for (int v = 0; v < 2; v++) {
         const int codec = v ? to.c.v : to.c.k;
+        uint8_t *at = to.at + (v ? kept_codec_half_bytes(to.c.k, false, D) : 0);
 
         if (codec == KEPT_F16) {
-            memcpy(to.at + (v ? kept_codec_half_bytes(to.c.k, false, D) : 0), f16 + (v ? half : 0),
-                   half);
+            memcpy(at, f16 + (v ? half : 0), half);
             continue;
         }
+        if (kern->pack && kern->pack(at, f16 + (v ? half : 0), codec, v, D))
+            continue;
         decode_half(f16 + (v ? half : 0), KEPT_F16, v, D, x);
         if (kept_codec_infos[codec].basis)
             bound_all(x, P64 * D);
         pack_half(to, v, 1, &to.low, x);
     }
+}
+
+void kept_codec_pack(kept_packed to, const uint8_t *f16)
+{
+    kept_codec_pack_by(kept_kern_get(NULL), to, f16);
 }
 
 static void read_half(kept_packed p, bool v, float *x)
@@ -426,6 +423,10 @@ static void read_half(kept_packed p, bool v, float *x)
 
     if (kept_codec_infos[codec].slerp) {
         kept_slerp_read(at, v, D, p.layer % 2, x);
+        return;
+    }
+    if (kept_codec_infos[codec].nuq) {
+        kept_nuq_read(at, codec, v, p, x);
         return;
     }
     if (kept_codec_infos[codec].basis) {
@@ -514,6 +515,10 @@ static void put_half(uint8_t *half, int codec, bool v, const kept_packed *p, int
     int D = p->head_size;
 
     memcpy(x, from, (size_t)D * sizeof *x);
+    if (kept_codec_infos[codec].nuq) {
+        kept_nuq_put(half, codec, v, *p, slot, x);
+        return;
+    }
     if (kept_codec_infos[codec].basis) {
         bound_all(x, D);
         kept_low_project_row(p->low, codec, v, p->pos ? p->pos[slot] : 0, D, x);
@@ -568,8 +573,15 @@ static void move_half(uint8_t *to, int dst, const uint8_t *from, int src, int co
 
 void kept_codec_move(kept_packed to, int dst, kept_packed from, int src)
 {
-    size_t half = kept_codec_half_bytes(to.c.k, false, to.head_size);
+    const size_t half = kept_codec_half_bytes(to.c.k, false, to.head_size);
 
-    move_half(to.at, dst, from.at, src, to.c.k, false, to.head_size);
-    move_half(to.at + half, dst, from.at + half, src, to.c.v, true, to.head_size);
+    for (int v = 0; v < 2; v++) {
+        const int codec = v ? to.c.v : to.c.k;
+        const size_t at = v ? half : 0;
+
+        if (kept_codec_infos[codec].nuq)
+            kept_nuq_move(to, dst, from, src, v);
+        else
+            move_half(to.at + at, dst, from.at + at, src, codec, v, to.head_size);
+    }
 }

@@ -19,6 +19,7 @@
  *     chan4/2  4/2   c                              f16 scale and zero per channel and 32 slots,
  *                                                   K only
  *     f16, bf16      as an unpacked page, the latter with bfloat16 in place of F16
+ *     nuq4/3, with s calibrated levels: nuq.h
  *     thin75/50/25   as an unpacked page of three, two, one quarter of the channels, K only; then
  *                    [r] bytes, which channels these are, ascending. The others are 0. (ThinK,
  *                    arXiv 2407.21018: who packs says which channels stay.)
@@ -65,7 +66,7 @@ typedef enum kept_codec {
     KEPT_THIN75,
     KEPT_THIN50,
     KEPT_THIN25,
-    KEPT_PAIR100, /* from here on a page is read with directions that lie beside it */
+    KEPT_PAIR100, /* from here on a page is read with what lies beside it */
     KEPT_PAIR75,
     KEPT_PAIR50,
     KEPT_PAIR25,
@@ -84,6 +85,10 @@ typedef enum kept_codec {
     KEPT_LOW75Q8,
     KEPT_LOW50Q8,
     KEPT_LOW25Q8,
+    KEPT_NUQ4, /* needs calibrated levels: nuq.h */
+    KEPT_NUQ3,
+    KEPT_NUQ4S,
+    KEPT_NUQ3S,
     KEPT_N_CODECS,
     KEPT_N_PLAIN = KEPT_PAIR100 /* codecs that need the page alone */
 } kept_codec;
@@ -116,7 +121,12 @@ typedef struct kept_codec_info {
                          pages of the same channels */
     uint8_t inner;    /* codec of the coefficients */
     bool slerp;       /* the layers of a pair share directions of their own */
+    uint8_t nuq;      /* kept_nuq_kind */
 } kept_codec_info;
+
+/* Whether levels are calibrated, and some numbers are held beside their codes: their rows cannot
+ * move. */
+typedef enum kept_nuq_kind { KEPT_NO_NUQ, KEPT_NUQ_DENSE, KEPT_NUQ_SPARSE } kept_nuq_kind;
 
 extern const kept_codec_info kept_codec_infos[KEPT_N_CODECS];
 static inline const kept_codec_info *kept_codec_get(int codec)
@@ -131,6 +141,15 @@ static inline bool kept_codec_is_thin(int codec)
 static inline bool kept_codec_has_basis(kept_codecs c)
 {
     return kept_codec_infos[c.k].basis || kept_codec_infos[c.v].basis;
+}
+static inline bool kept_codec_has_nuq(kept_codecs c)
+{
+    return kept_codec_infos[c.k].nuq || kept_codec_infos[c.v].nuq;
+}
+/* Pages are read with what lies beside them: kept_packed.low. */
+static inline bool kept_codec_has_low(kept_codecs c)
+{
+    return kept_codec_has_basis(c) || kept_codec_has_nuq(c);
 }
 /* Layers that a page belongs to. */
 static inline int kept_codec_layers(kept_codecs c)
@@ -161,8 +180,8 @@ typedef struct kept_packed {
     /* For packing a thin K: [kept_codec_channels] the channels that stay, ascending; NULL: those
      * with the largest sum of squares in the page, the lower one among equals. */
     const uint8_t *channels;
-    /* Of a codec with a basis: the directions of the head that reads, and the positions [64] of the
-     * slots; pos is needed for keys alone. */
+    /* Of a codec with a basis or calibrated levels: what was calibrated of the head that reads, and
+     * the positions [64] of the slots; pos is needed for keys alone. */
     const kept_low *low;
     const int32_t *pos;
     int layer; /* of a page of several layers: the one that reads */
@@ -175,6 +194,10 @@ const uint8_t *kept_codec_channels_of(const uint8_t *half, int codec, int head_s
 
 /* Packs a full F16 page; infinities become 65504, NaN 0. They do not overlap. */
 void kept_codec_pack(kept_packed to, const uint8_t *f16);
+/* The same by what a level has for it, instead of the best one; "ref" has nothing but plain C. The
+ * bits are the same. */
+struct kept_kern;
+void kept_codec_pack_by(const struct kept_kern *kern, kept_packed to, const uint8_t *f16);
 /* A joint page from the F16 pages of its n layers, low [n] their directions (to.low is not read).
  */
 void kept_codec_pack_joint(kept_packed to, int n, const kept_low *const *low,

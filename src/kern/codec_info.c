@@ -1,5 +1,6 @@
 /* codec_info: what the codecs are called, what they consist of and how many bytes they take. */
 #include "kern/codec_words.h"
+#include "kern/nuq.h"
 #include "kern/slerp.h"
 
 #define P64 KEPT_PAGE_SLOTS
@@ -27,24 +28,28 @@ static const int8_t plain4[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 
 #define LOW(name, quarters, basis, inner)                                                          \
     {                                                                                              \
         name, 16, false, false, false, false, NULL, quarters, KEPT_BASIS_##basis, KEPT_##inner,    \
-            false                                                                                  \
+            false, 0                                                                               \
+    }
+#define NUQ(name, bits, kind)                                                                      \
+    {                                                                                              \
+        name, bits, false, false, false, false, NULL, 0, 0, 0, false, KEPT_NUQ_##kind              \
     }
 const kept_codec_info kept_codec_infos[KEPT_N_CODECS] = {
-    [KEPT_F16] = {"f16", 16, false, false, false, false, NULL, 0, 0, 0, false},
-    [KEPT_BF16] = {"bf16", 16, false, false, false, false, NULL, 0, 0, 0, false},
-    [KEPT_Q8] = {"q8", 8, false, false, false, false, NULL, 0, 0, 0, false},
-    [KEPT_Q4] = {"q4", 4, true, false, false, false, kept_codec_even4, 0, 0, 0, false},
-    [KEPT_Q4G] = {"q4g", 4, false, true, false, false, kept_codec_even4, 0, 0, 0, false},
-    [KEPT_ROT4] = {"rot4", 4, true, false, false, false, lloyd4, 0, 0, 0, false},
-    [KEPT_ROT3] = {"rot3", 3, true, false, false, false, lloyd3, 0, 0, 0, false},
-    [KEPT_ROT2] = {"rot2", 2, true, false, false, false, lloyd2, 0, 0, 0, false},
-    [KEPT_TOK4] = {"tok4", 4, false, true, true, false, plain4, 0, 0, 0, false},
-    [KEPT_TOK2] = {"tok2", 2, false, true, true, false, plain4, 0, 0, 0, false},
-    [KEPT_CHAN4] = {"chan4", 4, false, false, true, true, plain4, 0, 0, 0, false},
-    [KEPT_CHAN2] = {"chan2", 2, false, false, true, true, plain4, 0, 0, 0, false},
-    [KEPT_THIN75] = {"thin75", 16, false, false, false, false, NULL, 3, 0, 0, false},
-    [KEPT_THIN50] = {"thin50", 16, false, false, false, false, NULL, 2, 0, 0, false},
-    [KEPT_THIN25] = {"thin25", 16, false, false, false, false, NULL, 1, 0, 0, false},
+    [KEPT_F16] = {"f16", 16, false, false, false, false, NULL, 0, 0, 0, false, 0},
+    [KEPT_BF16] = {"bf16", 16, false, false, false, false, NULL, 0, 0, 0, false, 0},
+    [KEPT_Q8] = {"q8", 8, false, false, false, false, NULL, 0, 0, 0, false, 0},
+    [KEPT_Q4] = {"q4", 4, true, false, false, false, kept_codec_even4, 0, 0, 0, false, 0},
+    [KEPT_Q4G] = {"q4g", 4, false, true, false, false, kept_codec_even4, 0, 0, 0, false, 0},
+    [KEPT_ROT4] = {"rot4", 4, true, false, false, false, lloyd4, 0, 0, 0, false, 0},
+    [KEPT_ROT3] = {"rot3", 3, true, false, false, false, lloyd3, 0, 0, 0, false, 0},
+    [KEPT_ROT2] = {"rot2", 2, true, false, false, false, lloyd2, 0, 0, 0, false, 0},
+    [KEPT_TOK4] = {"tok4", 4, false, true, true, false, plain4, 0, 0, 0, false, 0},
+    [KEPT_TOK2] = {"tok2", 2, false, true, true, false, plain4, 0, 0, 0, false, 0},
+    [KEPT_CHAN4] = {"chan4", 4, false, false, true, true, plain4, 0, 0, 0, false, 0},
+    [KEPT_CHAN2] = {"chan2", 2, false, false, true, true, plain4, 0, 0, 0, false, 0},
+    [KEPT_THIN75] = {"thin75", 16, false, false, false, false, NULL, 3, 0, 0, false, 0},
+    [KEPT_THIN50] = {"thin50", 16, false, false, false, false, NULL, 2, 0, 0, false, 0},
+    [KEPT_THIN25] = {"thin25", 16, false, false, false, false, NULL, 1, 0, 0, false, 0},
     [KEPT_LOW100] = LOW("low100", 4, LOW, F16),
     [KEPT_LOW75] = LOW("low75", 3, LOW, F16),
     [KEPT_LOW50] = LOW("low50", 2, LOW, F16),
@@ -52,7 +57,7 @@ const kept_codec_info kept_codec_infos[KEPT_N_CODECS] = {
     [KEPT_LOW75Q8] = LOW("low75q8", 3, LOW, Q8),
     [KEPT_LOW50Q8] = LOW("low50q8", 2, LOW, Q8),
     [KEPT_LOW25Q8] = LOW("low25q8", 1, LOW, Q8),
-    [KEPT_MINI] = {"mini", 16, false, false, false, false, NULL, 0, 0, 0, true},
+    [KEPT_MINI] = {"mini", 16, false, false, false, false, NULL, 0, 0, 0, true, 0},
     [KEPT_FLAT75] = LOW("flat75", 3, FLAT, F16),
     [KEPT_FLAT50] = LOW("flat50", 2, FLAT, F16),
     [KEPT_FLAT25] = LOW("flat25", 1, FLAT, F16),
@@ -64,8 +69,13 @@ const kept_codec_info kept_codec_infos[KEPT_N_CODECS] = {
     [KEPT_QUAD50] = LOW("quad50", 2, QUAD, F16),
     [KEPT_PAIR25] = LOW("pair25", 1, PAIR, F16),
     [KEPT_QUAD25] = LOW("quad25", 1, QUAD, F16),
+    [KEPT_NUQ4] = NUQ("nuq4", 4, DENSE),
+    [KEPT_NUQ3] = NUQ("nuq3", 3, DENSE),
+    [KEPT_NUQ4S] = NUQ("nuq4s", 4, SPARSE),
+    [KEPT_NUQ3S] = NUQ("nuq3s", 3, SPARSE),
 };
 #undef LOW
+#undef NUQ
 
 bool kept_codec_fits(kept_codecs c, int head_size, const char **why)
 {
@@ -118,6 +128,8 @@ size_t kept_codec_half_bytes(int codec, bool v, int head_size)
 
     if (kept_codec_infos[codec].slerp)
         return kept_slerp_bytes(head_size);
+    if (kept_codec_infos[codec].nuq)
+        return kept_nuq_half_bytes(codec, v, head_size);
     if (kept_codec_infos[codec].basis)
         return kept_codec_half_bytes(kept_codec_infos[codec].inner, v, n);
     if (kept_codec_is_thin(codec))
@@ -133,5 +145,23 @@ size_t kept_codec_page_bytes(kept_codecs c, int head_size)
 
 bool kept_codec_has_rows(kept_codecs c)
 {
-    return !kept_codec_infos[c.k].channel && kept_codec_layers(c) == 1;
+    return !kept_codec_infos[c.k].channel && kept_codec_infos[c.k].nuq != KEPT_NUQ_SPARSE &&
+           kept_codec_infos[c.v].nuq != KEPT_NUQ_SPARSE && kept_codec_layers(c) == 1;
+}
+
+void kept_codec_choose(const double *sum, int D, int n, uint8_t *channels)
+{
+    bool stays[KEPT_MAX_HEAD_SIZE] = {false};
+
+    for (int k = 0; k < n; k++) {
+        int best = -1;
+
+        for (int d = 0; d < D; d++)
+            if (!stays[d] && (best < 0 || sum[d] > sum[best]))
+                best = d;
+        stays[best] = true;
+    }
+    for (int d = 0; d < D; d++)
+        if (stays[d])
+            *channels++ = (uint8_t)d;
 }

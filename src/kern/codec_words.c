@@ -26,28 +26,20 @@ size_t kept_words_bytes(int bits, bool v, int D)
 /* ---- one plane of 1, 2, 4 or 8 bits -----------------------------------------------------------
  */
 
-/* A plane: where its words are. K: word w of slot s at base + block(s) + w * 64 + s % 16 * 4. */
-typedef struct plane {
-    uint8_t *base;
-    int bits, shift;   /* bits of the code from `shift` up lie here */
-    size_t block_step; /* K: bytes of a block of 16 slots; V: of one channel, high bits included */
-    size_t at;         /* V: bytes before this plane in a block, per channel */
-} plane;
-
-static int planes_of(plane p[2], uint8_t *half, int bits, bool v, int D)
+int kept_words_planes(kept_plane p[2], uint8_t *half, int bits, bool v, int D)
 {
     if (bits != 3) {
-        p[0] = (plane){half, bits, 0, v ? (size_t)(8 * bits) : k_words(bits, D), 0};
+        p[0] = (kept_plane){half, bits, 0, v ? (size_t)(8 * bits) : k_words(bits, D), 0};
         return 1;
     }
-    p[0] = (plane){half, 2, 0, v ? 24 : k_words(2, D), 0};
-    p[1] = (plane){v ? half : half + 4 * k_words(2, D), 1, 2,
-                   v ? 24 : (size_t)((D + 31) / 32) * P64, 16};
+    p[0] = (kept_plane){half, 2, 0, v ? 24 : k_words(2, D), 0};
+    p[1] = (kept_plane){v ? half : half + 4 * k_words(2, D), 1, 2,
+                        v ? 24 : (size_t)((D + 31) / 32) * P64, 16};
     return 2;
 }
 
 /* Byte of number d of slot s, and in *field its lowest bit there. */
-static uint8_t *field_of(const plane *p, bool v, int D, int s, int d, int *field)
+static uint8_t *field_of(const kept_plane *p, bool v, int D, int s, int d, int *field)
 {
     int per = per_byte(p->bits), along = v ? s : d, in = along % (4 * per);
     size_t word = (size_t)(along / (4 * per));
@@ -64,8 +56,8 @@ static uint8_t *field_of(const plane *p, bool v, int D, int s, int d, int *field
 
 void kept_words_put(uint8_t *half, const uint8_t *code, int bits, bool v, int D, int slot)
 {
-    plane p[2];
-    int n = planes_of(p, half, bits, v, D), at;
+    kept_plane p[2];
+    int n = kept_words_planes(p, half, bits, v, D), at;
 
     for (int i = 0; i < n; i++) {
         int mask = (1 << p[i].bits) - 1;
@@ -80,8 +72,8 @@ void kept_words_put(uint8_t *half, const uint8_t *code, int bits, bool v, int D,
 
 void kept_words_get(uint8_t *code, const uint8_t *half, int bits, bool v, int D, int slot)
 {
-    plane p[2];
-    int n = planes_of(p, (uint8_t *)(uintptr_t)half, bits, v, D), at;
+    kept_plane p[2];
+    int n = kept_words_planes(p, (uint8_t *)(uintptr_t)half, bits, v, D), at;
 
     memset(code, 0, (size_t)D);
     for (int i = 0; i < n; i++)
@@ -103,7 +95,7 @@ static uint32_t four(const uint8_t *p)
     return x;
 }
 
-static void store_k(const plane *p, const uint8_t *code, int D)
+static void store_k(const kept_plane *p, const uint8_t *code, int D)
 {
     int per = per_byte(p->bits);
     uint32_t mask = 0x01010101u * (uint32_t)((1 << p->bits) - 1);
@@ -121,7 +113,7 @@ static void store_k(const plane *p, const uint8_t *code, int D)
     }
 }
 
-static void load_k(const plane *p, uint8_t *code, int D)
+static void load_k(const kept_plane *p, uint8_t *code, int D)
 {
     int per = per_byte(p->bits);
     uint32_t mask = 0x01010101u * (uint32_t)((1 << p->bits) - 1);
@@ -142,12 +134,12 @@ static void load_k(const plane *p, uint8_t *code, int D)
 }
 
 /* Word row `word` of the V block at channel c: bytes [w][4]. */
-static uint8_t *v_row(const plane *p, int c, int w, int word)
+static uint8_t *v_row(const kept_plane *p, int c, int w, int word)
 {
     return p->base + (size_t)c * p->block_step + (size_t)w * p->at + (size_t)(word * w * 4);
 }
 
-static void store_v(const plane *p, const uint8_t *code, int D)
+static void store_v(const kept_plane *p, const uint8_t *code, int D)
 {
     int per = per_byte(p->bits), mask = (1 << p->bits) - 1;
 
@@ -169,7 +161,7 @@ static void store_v(const plane *p, const uint8_t *code, int D)
     }
 }
 
-static void load_v(const plane *p, uint8_t *code, int D)
+static void load_v(const kept_plane *p, uint8_t *code, int D)
 {
     int per = per_byte(p->bits), mask = (1 << p->bits) - 1;
 
@@ -192,8 +184,8 @@ static void load_v(const plane *p, uint8_t *code, int D)
 
 void kept_words_store(uint8_t *half, const uint8_t *code, int bits, bool v, int D)
 {
-    plane p[2];
-    int n = planes_of(p, half, bits, v, D);
+    kept_plane p[2];
+    int n = kept_words_planes(p, half, bits, v, D);
 
     for (int i = 0; i < n; i++) {
         if (v)
@@ -205,8 +197,8 @@ void kept_words_store(uint8_t *half, const uint8_t *code, int bits, bool v, int 
 
 void kept_words_load(uint8_t *code, const uint8_t *half, int bits, bool v, int D)
 {
-    plane p[2];
-    int n = planes_of(p, (uint8_t *)(uintptr_t)half, bits, v, D);
+    kept_plane p[2];
+    int n = kept_words_planes(p, (uint8_t *)(uintptr_t)half, bits, v, D);
 
     memset(code, 0, (size_t)(P64 * D));
     for (int i = 0; i < n; i++) {

@@ -22,6 +22,10 @@ const kept_kern *kept_kern_avx512vnni(void);
 #define KEPT_EXP2_C4 0.009671512640f
 #define KEPT_EXP2_C5 0.001326472722f
 
+/* kept_kern.pack of the levels of AVX2 and of AVX-512. */
+bool kept_pack_avx2(uint8_t *half, const uint8_t *f16, int codec, bool v, int head_size);
+bool kept_pack_avx512(uint8_t *half, const uint8_t *f16, int codec, bool v, int head_size);
+
 /* Bit copy, the same for every level: K is a strided column, V one row of every channel block. */
 void kept_kern_move(uint8_t *to, int dst, const uint8_t *from, int src, int head_size);
 

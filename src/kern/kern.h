@@ -108,6 +108,9 @@ typedef struct kept_kern {
     /* c[i*ldc + j] = sum over d < k of a[i*k + d] * b[j*k + d], i < m, j < n, in the order of d:
      * the same two rows give the same bits wherever they stand. c overlaps neither. */
     void (*dots)(int m, int n, int k, const float *a, const float *b, float *c, int ldc);
+    /* Packs K or V of an F16 page, f16, as kept_codec_pack does in plain C, with the same bits.
+     * False: not of that codec. NULL: of none. */
+    bool (*pack)(uint8_t *half, const uint8_t *f16, int codec, bool v, int head_size);
     /* out[r] += sum over i < n of a[i] * b[r*ldb + i], r < rows; n a multiple of 16. */
     void (*judge)(int n, const kept_f16 *a, int rows, const float *b, size_t ldb, float *out);
 } kept_kern;

@@ -1,5 +1,5 @@
 /* lowrank: the plain reading of lowrank.h, and what packs pages. */
-#include "kern/lowrank.h"
+#include "kern/lowrank_stands.h"
 
 #include "kern/impl.h"
 
@@ -13,7 +13,7 @@
 
 static size_t table_floats(int n_rope, int n_high)
 {
-    return (size_t)(P64 + n_high) * (size_t)n_rope;
+    return (size_t)(2 * P64 + n_high) * (size_t)n_rope;
 }
 
 kept_turns *kept_turns_new(const float *freq, int n_rope, bool neox, int head_size, int max_pos)
@@ -32,7 +32,9 @@ kept_turns *kept_turns_new(const float *freq, int n_rope, bool neox, int head_si
                       .re_low = at,
                       .im_low = at + P64 * half,
                       .re_high = at + 2 * P64 * half,
-                      .im_high = at + (2 * P64 + n_high) * half};
+                      .im_high = at + (2 * P64 + n_high) * half,
+                      .re_slot = at + 2 * (P64 + n_high) * half,
+                      .im_slot = at + (3 * P64 + 2 * n_high) * half};
     for (int p = 0; p < P64 + n_high; p++)
         for (int j = 0; j < half; j++) {
             double angle = (p < P64 ? (double)p : (double)P64 * (p - P64)) * (double)freq[j];
@@ -40,6 +42,13 @@ kept_turns *kept_turns_new(const float *freq, int n_rope, bool neox, int head_si
 
             re[j] = (float)cos(angle);
             re[j + (p < P64 ? P64 : n_high) * half] = (float)sin(angle);
+        }
+    for (int p = 0; p < P64; p++)
+        for (int j = 0; j < half; j++) {
+            float *re = at + 2 * (P64 + n_high) * half + j * P64 + p;
+
+            re[0] = t->re_low[p * half + j];
+            re[P64 * half] = t->im_low[p * half + j];
         }
     for (int d = 0; d < head_size; d++)
         t->order[d] = (uint8_t)(neox || d >= n_rope ? d : d < half ? 2 * d : 2 * (d - half) + 1);
@@ -77,8 +86,14 @@ static void turn(const kept_turns *t, int32_t pos, bool back, float *x)
 
 /* ---- coefficients --------------------------------------------------------------------------- */
 
-/* x [D] into places, at position 0. */
-static void to_places(const kept_turns *t, int32_t pos, int D, float *x)
+/* Rows [r][D] whose products with a vector are its coefficients. */
+static const float *rows_of(const kept_low *low, int codec, bool v)
+{
+    return kept_low_is_turned(codec, v) ? kept_low_stands(low, codec)->into
+                                        : kept_low_directions(low, codec, v);
+}
+
+void kept_turns_place(const kept_turns *t, int32_t pos, int D, float *x)
 {
     float y[KEPT_MAX_HEAD_SIZE];
 
@@ -88,15 +103,25 @@ static void to_places(const kept_turns *t, int32_t pos, int D, float *x)
     memcpy(x, y, (size_t)D * sizeof *x);
 }
 
+void kept_turns_unplace(const kept_turns *t, int32_t pos, int D, float *x)
+{
+    float y[KEPT_MAX_HEAD_SIZE];
+
+    turn(t, pos, false, x);
+    for (int d = 0; d < D; d++)
+        y[t->order[d]] = x[d];
+    memcpy(x, y, (size_t)D * sizeof *x);
+}
+
 void kept_low_project(const kept_low *low, int codec, bool v, const int32_t *pos, int D, float *x,
                       float *c)
 {
-    const float *u = kept_low_directions(low, codec, v);
+    const float *u = rows_of(low, codec, v);
     const int r = kept_codec_channels(codec, D);
 
     for (int s = 0; s < P64; s++, x += D, c += r) {
         if (kept_low_is_turned(codec, v))
-            to_places(low->turns, pos[s], D, x);
+            kept_turns_place(low->turns, pos[s], D, x);
         for (int i = 0; i < r; i++) {
             const float *row = u + i * D;
             float lane[16] = {0};
@@ -114,12 +139,12 @@ void kept_low_project(const kept_low *low, int codec, bool v, const int32_t *pos
 
 void kept_low_project_row(const kept_low *low, int codec, bool v, int32_t pos, int D, float *x)
 {
-    const float *u = kept_low_directions(low, codec, v);
+    const float *u = rows_of(low, codec, v);
     const int r = kept_codec_channels(codec, D);
     float y[KEPT_MAX_HEAD_SIZE];
 
     if (kept_low_is_turned(codec, v))
-        to_places(low->turns, pos, D, x);
+        kept_turns_place(low->turns, pos, D, x);
     memcpy(y, x, (size_t)D * sizeof *y);
     for (int i = 0; i < r; i++) {
         x[i] = 0;
@@ -128,32 +153,37 @@ void kept_low_project_row(const kept_low *low, int codec, bool v, int32_t pos, i
     }
 }
 
+/* y[D], in places, of a turned key at position 0. */
+static void complete(const kept_stands *x, const float *c, float *y)
+{
+    for (int k = 0; k < x->n_own; k++)
+        y[x->own[k]] = c[x->from[k]];
+    for (int k = 0; k < x->n_rest; k++) {
+        float sum = 0;
+
+        for (int i = 0; i < x->r; i++)
+            sum += x->mix[k * x->r + i] * c[i];
+        y[x->rest[k]] = sum;
+    }
+}
+
 void kept_low_expand(const kept_low *low, int codec, bool v, const int32_t *pos, int D,
                      const float *c, float *x)
 {
     const float *u = kept_low_directions(low, codec, v);
     const int r = kept_codec_channels(codec, D);
-    float y[KEPT_MAX_HEAD_SIZE];
 
     for (int s = 0; s < P64; s++, x += D, c += r) {
-        memset(y, 0, (size_t)D * sizeof *y);
-        for (int i = 0; i < r; i++)
-            for (int d = 0; d < D; d++)
-                y[d] += c[i] * u[i * D + d];
-        if (!kept_low_is_turned(codec, v)) {
-            memcpy(x, y, (size_t)D * sizeof *x);
+        if (kept_low_is_turned(codec, v)) {
+            complete(kept_low_stands(low, codec), c, x);
+            kept_turns_unplace(low->turns, pos[s], D, x);
             continue;
         }
-        turn(low->turns, pos[s], false, y);
-        for (int d = 0; d < D; d++)
-            x[low->turns->order[d]] = y[d];
+        memset(x, 0, (size_t)D * sizeof *x);
+        for (int i = 0; i < r; i++)
+            for (int d = 0; d < D; d++)
+                x[d] += c[i] * u[i * D + d];
     }
-}
-
-void kept_low_query(const kept_low *low, int codec, int D, const float *q, float *out)
-{
-    memcpy(out, q, (size_t)D * sizeof *q);
-    kept_low_project_row(low, codec, false, 0, D, out);
 }
 
 void kept_low_widen(kept_packed p, bool v, float *to)

@@ -158,7 +158,7 @@ static void ref_widen(float *to, const kept_attn_tile *a, int i, bool v)
     const kept_codecs c = kept_tile_codec(a, i);
     const int D = a->head_size, codec = v ? c.v : c.k;
 
-    if (kept_codec_get(codec)->basis || kept_codec_get(codec)->slerp)
+    if (codec >= KEPT_N_PLAIN)
         kept_low_widen(kept_tile_packed(a, i), v, to);
     else
         kept_codec_widen(to, page + (v ? kept_codec_half_bytes(c.k, false, D) : 0), codec, v, D);

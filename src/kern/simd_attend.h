@@ -1,5 +1,6 @@
 /* kern, inside: attend over any vector width, included by the file of a level after its primitives
- * (vec, v_*) and block shapes (W, ROWS, QUAD_ROWS, MANY_ROWS).
+ * (vec, v_*), block shapes (W, ROWS, QUAD_ROWS, MANY_ROWS), and what the level has for
+ * lowrank.h (LOW_*).
  *
  * Few rows (decode): pages are widened in registers as they stream by, with the next page
  * prefetched line for line at the same place. Many rows (prefill): a page half is widened once into
@@ -16,6 +17,7 @@
 #define KERN_SIMD_ATTEND_H
 
 #include "kern/lowrank.h"
+#include "kern/nuq.h"
 #include "kern/slerp.h"
 
 #include <string.h>
@@ -426,7 +428,9 @@ INLINE void widen_any(float *to, const kept_attn_tile *a, int i, bool v, struct 
     else if (kept_codec_get(codec)->slerp)
         kept_slerp_widen_avx2(h->at, v, D, a->layer % 2, to);
     else if (kept_codec_get(codec)->basis)
-        kept_low_widen_avx2(kept_tile_packed(a, i), v, to);
+        LOW_WIDEN(kept_tile_packed(a, i), v, to);
+    else if (kept_codec_get(codec)->nuq)
+        kept_nuq_widen(kept_tile_packed(a, i), v, to);
     else
         kept_codec_widen(to, h->at, codec, v, D);
     h->at = to;

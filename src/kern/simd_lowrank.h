@@ -3,6 +3,18 @@
 #ifndef KERN_SIMD_LOWRANK_H
 #define KERN_SIMD_LOWRANK_H
 
+/* A query along the first r directions. */
+static void project_query(const float *u, int r, int D, const float *q, float *out)
+{
+    for (int i = 0; i < r; i++, u += D) {
+        vec s = v_mul(v_load(q), v_load(u));
+
+        for (int d = W; d < D; d += W)
+            s = v_fma(v_load(q + d), v_load(u + d), s);
+        out[i] = v_sum(s);
+    }
+}
+
 /* Scores against a page of coefficients of rotated keys. */
 static void flat_scores(const kept_attn_tile *a, const struct packed *k, int codec,
                         struct queries *x, struct rows *rows)
@@ -10,7 +22,8 @@ static void flat_scores(const kept_attn_tile *a, const struct packed *k, int cod
     struct half h = {k->at, (const kept_f16 *)(const void *)(k->at + k->ahead)};
 
     for (int r = 0; r < rows->n && x->flat_codec != codec; r++)
-        kept_low_query(a->low, codec, a->head_size, x->q + r * Q_STRIDE, x->flat + r * Q_STRIDE);
+        project_query(kept_low_directions(a->low, codec, false), k->D, a->head_size,
+                      x->q + r * Q_STRIDE, x->flat + r * Q_STRIDE);
     x->flat_codec = codec;
     for (int r = 0; r < rows->n; r += ROWS)
         qk_few(rows->n - r < ROWS ? rows->n - r : ROWS, &h, k->D, x->flat + r * Q_STRIDE,

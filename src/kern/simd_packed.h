@@ -277,6 +277,8 @@ static void page_scores(const kept_attn_tile *a, int i, struct queries *x, struc
         flat_scores(a, &k, codec, x, rows);
     } else if (kept_codec_is_thin(codec)) {
         thin_scores(&k, codec, n, q, rows->s);
+    } else if (kept_codec_get(codec)->basis) {
+        LOW_SCORES(kept_tile_packed(a, i), k.ahead, n, q, Q_STRIDE, rows->s);
     } else if (!packed_scores[codec]) {
         struct half h = {k.at, (const kept_f16 *)(const void *)(k.at + k.ahead)};
 

@@ -278,7 +278,7 @@ static void simd_judge(int n, const kept_f16 *a, int rows, const float *b, size_
     {                                                                                              \
         .name = isa, .attend = simd_attend, .combine = simd_combine, .mass = simd_mass,            \
         .peak = simd_peak, .put = simd_put, .move = kept_kern_move, .get = simd_get,               \
-        .outer = simd_outer, .dots = simd_dots, .judge = simd_judge                                \
+        .outer = simd_outer, .dots = simd_dots, .pack = PACK_HALF, .judge = simd_judge             \
     }
 
 #endif

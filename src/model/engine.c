@@ -192,7 +192,7 @@ kept_status kept_engine_add_trained(kept_engine *e, const kept_trained *t, kept_
         i++;
     if (i == KEPT_MAX_TRAINED)
         return kept_fail(err, KEPT_ARGUMENT, "more than %d trained files", KEPT_MAX_TRAINED);
-    if (!strcmp(kept_trained_kind(t), "basis"))
+    if (!strcmp(kept_trained_kind(t), "basis") || !strcmp(kept_trained_kind(t), "nuq"))
         st = kept_directions_set(e, t, err);
     if (st)
         return st;

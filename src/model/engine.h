@@ -186,7 +186,7 @@ struct kept_engine {
     int32_t *pack_work;   /* [max_tokens + KEPT_PAGE_SLOTS] of who packs */
     const kept_trained *trained[KEPT_MAX_TRAINED]; /* lent by kept_engine_add_trained */
     int n_trained;
-    kept_directions *directions; /* of a trained file "basis", or NULL */
+    kept_directions *directions; /* of trained files "basis" and "nuq", or NULL */
     /* hidden.c */
     kept_hidden_fn *tap;
     void *tap_ctx;
@@ -341,11 +341,18 @@ kept_status kept_local_new(kept_engine *e, const kept_capture *cap, kept_error *
 void kept_record_local(kept_engine *e, int layer, const struct ggml_tensor *q, int ith, int nth);
 
 /* ---- directions.c ---- */
-/* Lends the pool what a trained file "basis" says. ARGUMENT: sequences still read with another. */
+/* Lends the pool what a trained file "basis" or "nuq" says, beside what it has of the other kind.
+ * ARGUMENT: sequences still read with another. */
 kept_status kept_directions_set(kept_engine *e, const kept_trained *t, kept_error *err);
 void kept_directions_free(kept_directions *x);
+/* Prepares them for pages of that form, or of any form of a strategy (NULL: none): before there is
+ * one. Nothing to do where no file was lent. NOMEM. */
+kept_status kept_directions_need(const kept_engine *e, kept_codecs form, kept_error *err);
+kept_status kept_directions_for(const kept_engine *e, const kept_strategy *s, kept_error *err);
 /* Tells the directions of one file from those of another; 0: there are none. */
 uint64_t kept_directions_mark(const kept_engine *e);
+/* The same of what pages of that form are read with. */
+uint64_t kept_directions_mark_of(const kept_engine *e, kept_codecs form);
 
 /* ---- each.c ---- */
 /* Prepares kept_engine_each: a graph of one node that every thread works on. */

@@ -162,8 +162,8 @@ static kept_status save_page(kept_io *x, const kept_seq *s, const spot *at)
     kept_codecs form = kept_pool_get_page(s->engine->pool, id).c;
     const size_t n = kept_cache_save_page(s->cache, at->layer, at->h, at->page, at->buf);
     IO(form);
-    if (kept_codec_has_basis(form)) {
-        uint64_t mark = kept_directions_mark(s->engine);
+    if (kept_codec_has_low(form)) {
+        uint64_t mark = kept_directions_mark_of(s->engine, form);
         IO(mark);
     }
     if (at->lossy)
@@ -198,11 +198,13 @@ static kept_status load_page(kept_io *x, kept_seq *s, const spot *at)
     if (form.k >= KEPT_N_CODECS || form.v >= KEPT_N_CODECS || !kept_codec_fits(form, d, &why) ||
         (at->live < KEPT_PAGE_SLOTS && !kept_codec_is_f16(form)))
         return KEPT_FORMAT;
-    if (kept_codec_has_basis(form)) {
+    if (kept_codec_has_low(form)) {
         uint64_t mark = 0;
         IO(mark);
-        if (mark != kept_directions_mark(s->engine))
+        if (mark != kept_directions_mark_of(s->engine, form))
             return KEPT_ARGUMENT;
+        if (kept_directions_need(s->engine, form, NULL))
+            return KEPT_NOMEM;
     }
     const size_t n = kept_codec_page_bytes(form, d), f16 = kept_page_bytes(d);
     if (n > f16)

@@ -26,7 +26,9 @@ static kept_status captures(const kept_engine *e, const kept_strategy *strategy,
         st = kept_strategy_needs(strategy, want, err);
     if (!st)
         st = kept_record_check(e, strategy, want, err);
-    return st ? st : kept_ahead_check(e, strategy, want, err);
+    if (!st)
+        st = kept_ahead_check(e, strategy, want, err);
+    return st ? st : kept_directions_for(e, strategy, err);
 }
 
 /* biased: slots have biases, or will. */

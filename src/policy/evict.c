@@ -136,6 +136,21 @@ static void normalise(float *x, int n)
         x[k] = kept_pass_bounded((float)((x[k] - mean) * scale));
 }
 
+/* x [n] from the largest down; work [2n]. */
+static void order_falling(float *x, int n, uint64_t *work)
+{
+    uint32_t bits;
+    for (int k = 0; k < n; k++) {
+        memcpy(&bits, &x[k], sizeof bits);
+        work[k] = (uint64_t)kept_float_order(x[k]) << 32 | bits;
+    }
+    kept_order_keys(work, n, work + n);
+    for (int k = 0; k < n; k++) {
+        bits = (uint32_t)work[k];
+        memcpy(&x[k], &bits, sizeof bits);
+    }
+}
+
 /* Scores of the candidates alone, for allocators that ask. */
 static void collect_open(kept_pass *p)
 {
@@ -151,6 +166,8 @@ static void collect_open(kept_pass *p)
                 to[m++] = p->value[p->at[i] + (size_t)k];
         if (!p->score->comparable)
             normalise(to, m);
+        if (p->alloc->falling)
+            order_falling(to, m, p->work);
         p->open_of[i] = to;
         to += m;
     }

@@ -26,22 +26,31 @@
 #define P64 KEPT_PAGE_SLOTS
 
 /* Widths: 0 is gone, then the choices of most and least. */
-enum { GONE, ROT2, ROT3, ROT4, Q8, F16, N_WIDTHS };
-static const int bits_of[N_WIDTHS] = {0, 2, 3, 4, 8, 16};
+enum { GONE, F16 = KEPT_WATER_F16 + 1, N_WIDTHS };
 
-static kept_codecs form_at(int width)
+/* Form of a page of head i at a width. */
+static kept_codecs form_at(const kept_pass *p, int i, int width)
 {
-    return (kept_codecs){kept_water_codec[width - 1], kept_water_codec[width - 1]};
+    return kept_water_form(p->s, i / p->n_heads, p->n_layers, width - 1);
 }
 
-static int least(const kept_pass *p)
+static int least(const kept_pass *p, int i)
 {
-    return (int)p->s->option[KEPT_AXIS_CODEC][KEPT_WATER_LEAST] + 1;
+    return kept_water_least(p->s, i / p->n_heads, p->n_layers) + 1;
 }
 
-static int most(const kept_pass *p)
+static int most(const kept_pass *p, int i)
 {
-    return (int)p->s->option[KEPT_AXIS_CODEC][KEPT_WATER_MOST] + 1;
+    return kept_water_most(p->s, i / p->n_heads, p->n_layers) + 1;
+}
+
+/* Bits of a number, of keys and values in the mean. */
+static double bits_of(const kept_pass *p, int i, int width)
+{
+    if (width == GONE)
+        return 0;
+    const kept_codecs c = form_at(p, i, width);
+    return (kept_codec_get(c.k)->bits + kept_codec_get(c.v)->bits) / 2.0;
 }
 
 /* ---- worth ---------------------------------------------------------------------------------- */
@@ -71,29 +80,32 @@ static double mean_worth(const kept_pass *p, int i, const int32_t *slot, int n)
 
 /* ---- water-filling -------------------------------------------------------------------------- */
 
-/* Bytes of a page at a width; rest: slots of what is no whole page, which is F16 or gone. */
-static double cost(const kept_pass *p, int page, int width)
+/* Bytes of a page of head i at a width; rest: slots of what is no whole page, which is F16 or gone.
+ */
+static double cost(const kept_pass *p, int i, int page, int width)
 {
     const int D = p->e->head_size, rest = p->grade.rest[page];
     if (width == GONE)
         return 0;
-    return rest ? 4.0 * D * rest : (double)kept_codec_page_bytes(form_at(width), D);
+    return rest ? 4.0 * D * rest : (double)kept_codec_page_bytes(form_at(p, i, width), D);
 }
 
-static int wider(const kept_pass *p, int page, int width)
+static int wider(const kept_pass *p, int i, int page, int width)
 {
-    return p->grade.rest[page] ? F16 : width == GONE ? least(p) : width + 1;
+    return p->grade.rest[page] ? F16 : width == GONE ? least(p, i) : width + 1;
 }
 
-/* Lists the steps of a page from the width it has up to `top`; returns how many there are now. */
-static int add_steps(kept_pass *p, int page, int top, int n)
+/* Lists the steps of a page of head i from the width it has up to `top`; returns how many there are
+ * now. */
+static int add_steps(kept_pass *p, int i, int page, int top, int n)
 {
     const double power = p->s->option[KEPT_AXIS_CODEC][KEPT_WATER_POWER];
     const double worth = p->grade.worth[page];
     for (int width = p->grade.width[page]; width < top;) {
-        const int next = wider(p, page, width);
+        const int next = wider(p, i, page, width);
+        const double bits = p->grade.rest[page] ? 16 : bits_of(p, i, next);
         const double level =
-            worth > 0 ? power * log2(worth) / 2 - (bits_of[width] + bits_of[next]) / 2.0 : -1e30;
+            worth > 0 ? power * log2(worth) / 2 - (bits_of(p, i, width) + bits) / 2 : -1e30;
         const uint32_t tie = UINT32_MAX - (uint32_t)(page * N_WIDTHS + next);
         p->grade.step[n++] = (uint64_t)kept_float_order((float)level) << 32 | tie;
         width = next;
@@ -108,7 +120,8 @@ static void take_steps(kept_pass *p, int n, double bytes)
     for (int k = 0; k < n; k++) {
         const uint32_t at = UINT32_MAX - (uint32_t)p->grade.step[k];
         const int page = (int)(at / N_WIDTHS), width = (int)(at % N_WIDTHS);
-        const double more = cost(p, page, width) - cost(p, page, p->grade.width[page]);
+        const int i = p->grade.head[page];
+        const double more = cost(p, i, page, width) - cost(p, i, page, p->grade.width[page]);
         if (more > bytes)
             return;
         bytes -= more;
@@ -144,9 +157,10 @@ void kept_grade_split(kept_pass *p)
             const int m = p->n[i] - at < P64 ? p->n[i] - at : P64;
             g->rest[page] = (uint8_t)(m < P64 ? m : 0);
             g->worth[page] = mean_worth(p, i, p->order + at, m);
-            g->width[page] = (uint8_t)(at < p->n_guard[i] ? wider(p, page, GONE) : GONE);
-            bytes -= cost(p, page, g->width[page]);
-            n = add_steps(p, page, g->rest[page] ? F16 : most(p), n);
+            g->head[page] = i;
+            g->width[page] = (uint8_t)(at < p->n_guard[i] ? wider(p, i, page, GONE) : GONE);
+            bytes -= cost(p, i, page, g->width[page]);
+            n = add_steps(p, i, page, g->rest[page] ? F16 : most(p, i), n);
         }
     }
     take_steps(p, n, bytes);
@@ -224,10 +238,11 @@ static int widest(const kept_pass *p, int i, int page)
 {
     const kept_codecs now = form_now(p, i, page);
     const size_t bytes = kept_codec_page_bytes(now, p->e->head_size);
-    int width = most(p);
-    while (width >= least(p) && kept_codec_page_bytes(form_at(width), p->e->head_size) > bytes)
+    int width = most(p, i);
+    while (width >= least(p, i) &&
+           kept_codec_page_bytes(form_at(p, i, width), p->e->head_size) > bytes)
         width--;
-    return width < least(p) ? GONE : width;
+    return width < least(p, i) ? GONE : width;
 }
 
 static void fill_pages(kept_pass *p)
@@ -240,10 +255,11 @@ static void fill_pages(kept_pass *p)
         bytes -= 4.0 * p->e->head_size * (p->n[i] % P64);
         for (int k = 0; k < p->n[i] / P64; k++) {
             const int page = g->first[i] + k, top = widest(p, i, k);
-            g->width[page] = (uint8_t)(top == GONE ? GONE : least(p));
+            g->head[page] = i;
+            g->width[page] = (uint8_t)(top == GONE ? GONE : least(p, i));
             bytes -= top == GONE ? (double)kept_codec_page_bytes(form_now(p, i, k), p->e->head_size)
-                                 : cost(p, page, g->width[page]);
-            n = add_steps(p, page, top, n);
+                                 : cost(p, i, page, g->width[page]);
+            n = add_steps(p, i, page, top, n);
         }
     }
     take_steps(p, n, bytes);
@@ -275,7 +291,9 @@ static kept_status pack_head(kept_pass *p, int i)
     (void)kept_cache_arrange(p->e->cache, layer, head, p->grade.from);
     for (int k = 0; k < n; k++) {
         const int width = p->grade.width[p->grade.first[i] + k];
-        const kept_codecs form = ranked ? r.form[width] : form_at(width);
+        if (!ranked && width == GONE) /* it is narrower than any width */
+            continue;
+        const kept_codecs form = ranked ? r.form[width] : form_at(p, i, width);
         kept_status st = kept_cache_narrow(p->e->cache, layer, head, k, form);
         if (st)
             return st;

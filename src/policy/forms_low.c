@@ -15,7 +15,9 @@ static bool form_of(const kept_strategy *s, kept_codecs *form)
 const char *kept_form_trained(const kept_strategy *s)
 {
     kept_codecs form;
-    return form_of(s, &form) && kept_codec_has_basis(form) ? "basis" : NULL;
+    if (!form_of(s, &form))
+        return NULL;
+    return kept_codec_has_basis(form) ? "basis" : kept_codec_has_nuq(form) ? "nuq" : NULL;
 }
 
 /* Slots of layers that share pages come and go together, and stay where they are. */
@@ -52,7 +54,11 @@ kept_status kept_form_check_low(const kept_strategy *s, kept_error *err)
                          "a page of several layers holds keys and values of all of them, and "
                          "k=%s,v=%s is one of each; use v=%s",
                          k->name, v->name, kept_codec_layers(form) > 1 ? k->name : "low50");
-    if (k->basis && kept_strategy_moves_keys(s))
+    if (kept_codec_has_basis(form) && kept_codec_has_nuq(form))
+        return kept_fail(err, KEPT_ARGUMENT,
+                         "k=%s,v=%s reads two trained files, of kinds 'basis' and 'nuq'; use v=%s",
+                         k->name, v->name, k->nuq ? k->name : "rot4");
+    if ((k->basis || k->nuq) && kept_strategy_moves_keys(s))
         return kept_fail(err, KEPT_ARGUMENT,
                          "'%s' moves keys to other positions, and keys stored as %s are made again "
                          "at their own; use the position original, or k=q8",

@@ -33,6 +33,8 @@ static void weigh_channels(const kept_packing *p, const float *recent, int n_rec
     }
 }
 
+enum { N_LOSSY = 4, N_CHOICES };
+
 /* What stays the same from head to head. */
 typedef struct packer {
     const kept_strategy *s;
@@ -40,10 +42,11 @@ typedef struct packer {
     const float *recent;
     int n_recent;     /* -1: not asked for yet */
     int at, n_layers; /* of the layers that evict: this one, and all */
-    /* calibrated: price of a byte (0: not known yet), losses and bytes of the widths */
+    /* calibrated: price of a byte (0: not known yet), losses and bytes of the widths, of keys and
+     * of values */
     double price;
-    const float *loss[4];
-    size_t bytes[5];
+    const float *loss[2][N_LOSSY];
+    size_t bytes[2][N_CHOICES];
 } packer;
 
 /* Pages of a group of layers, when its last one is at hand. A group with windowed layers is none.
@@ -104,20 +107,19 @@ static kept_status pack_graded(packer *x, int l, int h)
 {
     const kept_packing *p = x->p;
     const int n = kept_cache_n(p->cache, l, h) / P64;
-    const uint8_t k = kept_water_codec[(int)x->s->option[KEPT_AXIS_CODEC][KEPT_WATER_MOST]];
-    const kept_codecs form = kept_form_is(x->s, &kept_part_ranked)
-                                 ? kept_form_rungs(x->s, x->at, x->n_layers, n).form[0]
-                                 : (kept_codecs){k, k};
+    const kept_codecs form =
+        kept_form_is(x->s, &kept_part_ranked)
+            ? kept_form_rungs(x->s, x->at, x->n_layers, n).form[0]
+            : kept_water_form(x->s, x->at, x->n_layers, kept_water_most(x->s, x->at, x->n_layers));
     return kept_cache_pack(p->cache, l, h, form, 0, NULL);
 }
 
 /* ---- calibrated ------------------------------------------------------------------------------
  *
  * The least sum of losses within the bytes, by the price of a byte: at a price every head takes the
- * width with the least loss and cost together. The lowest price at which the bytes suffice is found
- * by bisection, which needs no memory and gives the same widths for the same pages. */
-
-enum { N_LOSSY = 4 };
+ * width with the least loss and cost together, or (apart) its keys and its values do. The lowest
+ * price at which the bytes suffice is found by bisection, which needs no memory and gives the same
+ * widths for the same pages. The outermost layers (edge) are besides. */
 
 /* Full pages of a head; layers that are still to be read will hold as many as the longest. */
 static int pages_of(const kept_packing *p, int l, int h)
@@ -133,16 +135,19 @@ static int pages_of(const kept_packing *p, int l, int h)
     return most;
 }
 
-static int width_of(const packer *x, int l, int h, double price)
+/* Width of halves [first, last] of a head at that price; of equal ones the narrower. */
+static int width_of(const packer *x, const int head[2], const int half[2], double price)
 {
     const int most = (int)x->s->option[KEPT_AXIS_CODEC][KEPT_CALIBRATED_MOST];
-    const int n = pages_of(x->p, l, h), head = l * x->p->n_heads + h;
+    const int n = pages_of(x->p, head[0], head[1]), at = head[0] * x->p->n_heads + head[1];
     double least = INFINITY;
     int best = 0;
     for (int w = 0; w <= most; w++) {
-        const double loss = w < N_LOSSY ? x->loss[w][head] : 0;
-        const double sum = loss + price * n * (double)x->bytes[w];
-        if (sum < least) { /* of equal ones the narrower */
+        double sum = 0;
+        for (int v = half[0]; v <= half[1]; v++)
+            sum +=
+                (w < N_LOSSY ? (double)x->loss[v][w][at] : 0) + price * n * (double)x->bytes[v][w];
+        if (sum < least) {
             least = sum;
             best = w;
         }
@@ -150,28 +155,45 @@ static int width_of(const packer *x, int l, int h, double price)
     return best;
 }
 
+static void widths_of(const packer *x, int l, int h, double price, int width[2])
+{
+    const bool apart = x->s->option[KEPT_AXIS_CODEC][KEPT_CALIBRATED_APART] != 0;
+    const int head[2] = {l, h};
+    width[0] = width_of(x, head, (const int[2]){0, !apart}, price);
+    width[1] = apart ? width_of(x, head, (const int[2]){1, 1}, price) : width[0];
+}
+
 static bool affords(const packer *x, double price)
 {
     const kept_packing *p = x->p;
-    const double each = kept_form_mean_bytes(x->s, p->head_size);
     double left = 0;
-    for (int l = 0; l < p->n_layers; l++)
-        for (int h = 0; h < p->n_heads && !(p->windowed && p->windowed[l]); h++)
-            left += pages_of(p, l, h) * (each - (double)x->bytes[width_of(x, l, h, price)]);
+    uint8_t as;
+    for (int l = 0, at = 0; l < p->n_layers; l++) {
+        if (p->windowed && p->windowed[l])
+            continue;
+        const double each = kept_form_mean_bytes(x->s, at, x->n_layers, p->head_size);
+        for (int h = 0; h < p->n_heads && !kept_form_at_edge(x->s, at, x->n_layers, &as); h++) {
+            int w[2];
+            widths_of(x, l, h, price, w);
+            left += pages_of(p, l, h) * (each - (double)(x->bytes[0][w[0]] + x->bytes[1][w[1]]));
+        }
+        at++;
+    }
     return left >= 0;
 }
 
 static void find_price(packer *x)
 {
-    static const char *const name[N_LOSSY] = {"rot2", "rot3", "rot4", "q8"};
+    static const char *const name[2][N_LOSSY] = {{"k-rot2", "k-rot3", "k-rot4", "k-q8"},
+                                                 {"v-rot2", "v-rot3", "v-rot4", "v-q8"}};
     double low = -140, high = 40; /* of a byte, log 2 */
-    for (int w = 0; w <= N_LOSSY; w++) {
-        const kept_codecs c = {kept_water_codec[w], kept_water_codec[w]};
-        size_t n;
-        x->bytes[w] = kept_codec_page_bytes(c, x->p->head_size);
-        if (w < N_LOSSY)
-            x->loss[w] = kept_trained_array(x->p->bits, name[w], &n);
-    }
+    for (int v = 0; v < 2; v++)
+        for (int w = 0; w < N_CHOICES; w++) {
+            size_t n;
+            x->bytes[v][w] = kept_codec_half_bytes(kept_water_codec[w], v, x->p->head_size);
+            if (w < N_LOSSY)
+                x->loss[v][w] = kept_trained_array(x->p->bits, name[v][w], &n);
+        }
     x->price = exp2(low);
     if (affords(x, x->price))
         return;
@@ -186,13 +208,18 @@ static kept_status pack_calibrated(packer *x, int l, int h)
 {
     const kept_packing *p = x->p;
     kept_status st = KEPT_OK;
+    uint8_t as;
+    int w[2];
     if (!p->bits) /* who let it begin without has been told */
         return KEPT_OK;
     if (!x->price)
         find_price(x);
-    const uint8_t k = kept_water_codec[width_of(x, l, h, x->price)];
+    widths_of(x, l, h, x->price, w);
+    const kept_codecs form = kept_form_at_edge(x->s, x->at, x->n_layers, &as)
+                                 ? (kept_codecs){as, as}
+                                 : (kept_codecs){kept_water_codec[w[0]], kept_water_codec[w[1]]};
     for (int i = 0; i < kept_cache_n(p->cache, l, h) / P64 && !st; i++)
-        st = kept_cache_narrow(p->cache, l, h, i, (kept_codecs){k, k});
+        st = kept_cache_narrow(p->cache, l, h, i, form);
     return st;
 }
 

@@ -1,6 +1,5 @@
-/* forms_parts: the parts and recipes of the codec axis: what a slot is stored as. forms.c reads
- * their options.
- */
+/* forms_parts: the parts of the codec axis: what a slot is stored as. forms.c reads their options;
+ * recipes_codec.c has the recipes. */
 #include "policy/parts.h"
 
 #define ANY_POSITION 1048576
@@ -16,11 +15,19 @@ const kept_part kept_part_f16 = {
 
 /* In the order of kept_codec; some are for keys alone. */
 static const char *const codecs[] = {
-    "f16",    "bf16",    "q8",     "q4",     "q4g",     "rot4",    "rot3",    "rot2",   "tok4",
-    "tok2",   "chan4",   "chan2",  "thin75", "thin50",  "thin25",  "pair100", "pair75", "pair50",
-    "pair25", "quad100", "quad75", "quad50", "quad25",  "mini",    "flat75",  "flat50", "flat25",
-    "low100", "low75",   "low50",  "low25",  "low75q8", "low50q8", "low25q8", NULL};
+    "f16",     "bf16",    "q8",     "q4",      "q4g",    "rot4",   "rot3",   "rot2",
+    "tok4",    "tok2",    "chan4",  "chan2",   "thin75", "thin50", "thin25", "pair100",
+    "pair75",  "pair50",  "pair25", "quad100", "quad75", "quad50", "quad25", "mini",
+    "flat75",  "flat50",  "flat25", "low100",  "low75",  "low50",  "low25",  "low75q8",
+    "low50q8", "low25q8", "nuq4",   "nuq3",    "nuq4s",  "nuq3s",  NULL};
 static const char *const edge_codecs[] = {"f16", "q8", NULL};
+
+#define EDGE_OPTIONS(as)                                                                           \
+    {"edge", 0, 0, 255, true, NULL, "first and last layers, as many each, that keep more bits"},   \
+    {                                                                                              \
+        "edge-as", 0, 0, 1, true, edge_codecs, as                                                  \
+    }
+#define AT_LEAST EDGE_OPTIONS("what these layers store at least")
 
 static const kept_option store_options[] = {
     {"k", KEPT_Q8, KEPT_F16, KEPT_N_CODECS - 1, true, codecs, "what keys are stored as"},
@@ -28,8 +35,7 @@ static const kept_option store_options[] = {
      "what values are stored as; like keys if it is not said"},
     {"residual", 0, 0, ANY_POSITION, true, NULL,
      "newest slots of a head that stay f16, in whole pages; the page that fills does anyhow"},
-    {"edge", 0, 0, 255, true, NULL, "first and last layers, as many each, that keep more bits"},
-    {"edge-as", 0, 0, 1, true, edge_codecs, "what these layers store"},
+    EDGE_OPTIONS("what these layers store"),
 };
 /* Values are stored like keys unless it is said; what is per channel for keys is per slot for them,
  * and channels are left out of keys alone. */
@@ -51,7 +57,8 @@ const kept_part kept_part_store = {
     .name = "store",
     .summary = "full pages are packed, keys and values each in a form of their own",
     .paper = "arXiv 2404.00456 (rotation), 2402.02750 (chan, tok), 2504.19874 (rot), "
-             "2407.21018 (thin), 2407.21118 (low), 2503.18893 (pair, quad), 2405.14366 (mini)",
+             "2407.21018 (thin), 2407.21118 (low), 2503.18893 (pair, quad), 2405.14366 (mini), "
+             "2401.18079 (nuq)",
     .deviations =
         "keys are stored rotated to their positions; a page of 64 slots is packed when it is full "
         "and the prompt is in (schedule chunks: while it is read, so that later chunks attend to "
@@ -61,14 +68,28 @@ const kept_part kept_part_store = {
     .fallback = store_fallback,
 };
 
-/* In the order of `graded` in forms.c. */
-static const char *const graded_codecs[] = {"f16", "q8", "q4", "rot4", "rot3", "rot2", NULL};
+/* In the order of kept_graded_keys and kept_graded_values. */
+static const char *const graded_keys[] = {"f16",  "q8",    "q4",    "rot4", "rot3",
+                                          "rot2", "chan4", "chan2", NULL};
+static const char *const graded_values[] = {"f16", "q8", "q4", "rot4", "rot3", "rot2", NULL};
+
+/* What values are unless it is said: as keys (where these have scales per channel, rotated), but no
+ * wider than what goes before. Option i, of rungs from `keys` and from `values` on. */
+static double graded_value(const double *o, int keys, int values, int i)
+{
+    enum { ROT4 = 3, ROT2 = 5, CHAN4 = 6, CHAN2 = 7 };
+    const double key = o[keys + i - values];
+    const double like = (int)key == CHAN4 ? ROT4 : (int)key == CHAN2 ? ROT2 : key;
+    return i > values && o[i - 1] > like ? o[i - 1] : like;
+}
+
+#define LIKE_KEYS "; like keys if it is not said"
 static const char *const age_units[] = {"tokens", "percent", NULL};
 
 static const kept_option aged_options[] = {
-    {"new", 0, 0, 5, true, graded_codecs, "what young pages are stored as"},
-    {"mid", 1, 0, 5, true, graded_codecs, "what pages become after mid-after"},
-    {"old", 2, 0, 5, true, graded_codecs, "what pages become after old-after"},
+    {"new", 0, 0, 7, true, graded_keys, "what keys of young pages are stored as"},
+    {"mid", 1, 0, 7, true, graded_keys, "what they become after mid-after"},
+    {"old", 2, 0, 7, true, graded_keys, "what they become after old-after"},
     {"mid-after", 128, 0, ANY_POSITION, true, NULL,
      "age at which a page becomes mid: slots of its head in younger pages, in whole pages (10 "
      "with in=percent)"},
@@ -76,6 +97,10 @@ static const kept_option aged_options[] = {
      "age at which it becomes old, whatever mid-after says (50 with in=percent)"},
     {"in", KEPT_AGED_TOKENS, 0, 1, true, age_units,
      "what ages count: slots, or percent of the slots that the head holds"},
+    {"new-v", 0, 0, 5, true, graded_values, "values of young pages" LIKE_KEYS},
+    {"mid-v", 1, 0, 5, true, graded_values, "what they become after mid-after" LIKE_KEYS},
+    {"old-v", 2, 0, 5, true, graded_values, "what they become after old-after" LIKE_KEYS},
+    AT_LEAST,
 };
 
 /* No wider than what goes before; ages in the unit. */
@@ -84,6 +109,8 @@ static double aged_fallback(const double *o, int i)
     const double usual = aged_options[i].value;
     if (i == KEPT_AGED_MID || i == KEPT_AGED_OLD)
         return o[i - 1] > usual ? o[i - 1] : usual;
+    if (i >= KEPT_AGED_NEW_V && i <= KEPT_AGED_OLD_V)
+        return graded_value(o, KEPT_AGED_NEW, KEPT_AGED_NEW_V, i);
     if (i > KEPT_AGED_OLD && (int)o[KEPT_AGED_IN] == KEPT_AGED_PERCENT)
         return i == KEPT_AGED_MID_AFTER ? 10 : i == KEPT_AGED_OLD_AFTER ? 50 : usual;
     return usual;
@@ -100,21 +127,27 @@ const kept_part kept_part_aged = {
         "and rounded once more, so what it lost it does not regain: a wider form is for pages to "
         "come; the last rung, eviction, is the score's and the budget's",
     .options = aged_options,
-    .n_options = 6,
+    .n_options = 11,
     .fallback = aged_fallback,
 };
 
 static const kept_option ranked_options[] = {
-    {"top", 1, 0, 5, true, graded_codecs, "what the best pages of a head are stored as"},
-    {"mid", 3, 0, 5, true, graded_codecs, "what the next ones are"},
-    {"low", 5, 0, 5, true, graded_codecs, "what the others are"},
+    {"top", 1, 0, 7, true, graded_keys, "what keys of the best pages of a head are stored as"},
+    {"mid", 3, 0, 7, true, graded_keys, "what those of the next ones are"},
+    {"low", 5, 0, 7, true, graded_keys, "what those of the others are"},
     {"top-part", 0.25, 0, 1, false, NULL, "part of a head's pages that is top, rounded down"},
     {"mid-part", 0.5, 0, 1, false, NULL, "part that is mid"},
+    {"top-v", 1, 0, 5, true, graded_values, "values of the best pages" LIKE_KEYS},
+    {"mid-v", 3, 0, 5, true, graded_values, "of the next ones" LIKE_KEYS},
+    {"low-v", 5, 0, 5, true, graded_values, "of the others" LIKE_KEYS},
+    AT_LEAST,
 };
 
 static double ranked_fallback(const double *o, int i)
 {
     const double usual = ranked_options[i].value;
+    if (i >= KEPT_RANKED_TOP_V && i <= KEPT_RANKED_LOW_V)
+        return graded_value(o, KEPT_RANKED_TOP, KEPT_RANKED_TOP_V, i);
     return (i == KEPT_RANKED_MID || i == KEPT_RANKED_LOW) && o[i - 1] > usual ? o[i - 1] : usual;
 }
 
@@ -132,17 +165,19 @@ const kept_part kept_part_ranked = {
     .paper = "",
     .deviations = GRADED,
     .options = ranked_options,
-    .n_options = 5,
+    .n_options = 10,
     .fallback = ranked_fallback,
 };
 
-/* In the order of the widths in forms_grade.c. */
+/* In the order of kept_water_codec. */
 static const char *const water_codecs[] = {"rot2", "rot3", "rot4", "q8", "f16", NULL};
 
 static const kept_option waterfill_options[] = {
     {"most", 4, 0, 4, true, water_codecs, "the widest form"},
     {"least", 0, 0, 4, true, water_codecs, "the narrowest form that is not eviction"},
     {"power", 2, 0.01, 8, false, NULL, "of a score in the distortion that losing its slot causes"},
+    {"lag", 0, 0, 3, true, NULL, "widths that values are narrower than keys"},
+    AT_LEAST,
 };
 
 const kept_part kept_part_waterfill = {
@@ -158,12 +193,14 @@ const kept_part kept_part_waterfill = {
         "are not public); scores that heads cannot compare are parts of their head's sum; a head "
         "that does not keep all of its slots keeps whole pages; " GRADED,
     .options = waterfill_options,
-    .n_options = 3,
+    .n_options = 6,
 };
 
 static const kept_option calibrated_options[] = {
     {"bits", 4.5, 2, 16, false, NULL, "bits that a number takes in the mean, scales included"},
     {"most", 3, 0, 4, true, water_codecs, "the widest form of a head; the narrowest is rot2"},
+    {"apart", 0, 0, 1, true, kept_off_on, "keys and values of a head each in a form of their own"},
+    EDGE_OPTIONS("what these layers store, besides that mean"),
 };
 
 const kept_part kept_part_calibrated = {
@@ -177,7 +214,7 @@ const kept_part kept_part_calibrated = {
                   "does not fit leaves its bits unspent; where heads hold unequally many pages the "
                   "mean is over pages, and a head may get narrower while others grow",
     .options = calibrated_options,
-    .n_options = 2,
+    .n_options = 5,
 };
 
 const kept_part kept_part_searched = {
@@ -188,111 +225,4 @@ const kept_part kept_part_searched = {
                "store(k=FORM) with the form of the nearest budget",
     .paper = "",
     .deviations = "searched with snapkv, whatever the score",
-};
-
-#define RECIPE(id, named, says, expands, cites, differs)                                           \
-    const kept_recipe kept_recipe_##id = {                                                         \
-        .name = named, .summary = says, .spec = expands, .paper = cites, .deviations = differs}
-
-RECIPE(bf16, "bf16", "keys and values as bfloat16", "store(k=bf16)", "", "");
-RECIPE(q8, "q8", "8 bits, a scale per slot", "store(k=q8)", "", "");
-RECIPE(q4, "q4", "4 bits after a rotation, a scale per slot", "store(k=q4)",
-       "arXiv 2404.00456 (QuaRot)", "rounded to nearest, no calibration");
-RECIPE(q4g, "q4g", "4 bits, a scale per slot and 32 channels", "store(k=q4g)", "", "");
-RECIPE(rot4, "rot4", "4 bits after a rotation, levels of a Gaussian", "store(k=rot4)",
-       "arXiv 2504.19874 (TurboQuant)", "without the paper's one-bit residual");
-RECIPE(rot3, "rot3", "3 bits after a rotation, levels of a Gaussian", "store(k=rot3)",
-       "arXiv 2504.19874 (TurboQuant)", "without the paper's one-bit residual");
-RECIPE(rot2, "rot2", "2 bits after a rotation, levels of a Gaussian", "store(k=rot2)",
-       "arXiv 2504.19874 (TurboQuant)", "without the paper's one-bit residual");
-#define THINK(id, named, says, expands)                                                            \
-    RECIPE(id, named, says, expands, "arXiv 2407.21018 (ThinK)",                                   \
-           "chosen once a head, from the last 32 queries and the keys that are in full pages "     \
-           "then; a page keeps a byte a channel that says which; values stay f16")
-THINK(think75, "think75", "three quarters of the channels of keys, those that queries use most",
-      "store(k=thin75)");
-THINK(think50, "think50", "half of the channels of keys, those that queries use most",
-      "store(k=thin50)");
-THINK(think25, "think25", "a quarter of the channels of keys, those that queries use most",
-      "store(k=thin25)");
-#undef THINK
-#define PALU_DIFFERS                                                                               \
-    "of every KV head by itself, with the same rank for all of them; directions of keys and "      \
-    "values on a calibration text (kept calibrate basis), not of the weights"
-#define PALU(share, q8, says)                                                                      \
-    RECIPE(palu##share##q8, "palu" #share #q8, says, "store(k=low" #share #q8 ")",                 \
-           "arXiv 2407.21118 (Palu)", PALU_DIFFERS)
-PALU(75, , "three quarters of the directions of keys and values, keys made again on read");
-PALU(50, , "half of the directions of keys and values, keys made again on read");
-PALU(25, , "a quarter of the directions of keys and values, keys made again on read");
-PALU(50, q8, "half of the directions of keys and values, 8 bits each");
-#undef PALU
-#undef PALU_DIFFERS
-#define XKV(id, form, says)                                                                        \
-    RECIPE(id, #id, says, "store(k=" form ")", "arXiv 2503.18893 (xKV)",                           \
-           "directions of a calibration text (kept calibrate basis), not of the prompt; of every " \
-           "KV head by itself; groups of two and four layers; the same rank for keys and values")
-XKV(xkv50, "pair100", "two layers share pages: as many coefficients as one layer has channels");
-XKV(xkv25, "quad100", "four layers share pages: as many coefficients as one layer has channels");
-XKV(xkv12, "quad50", "four layers share pages: half as many coefficients as one has channels");
-#undef XKV
-RECIPE(
-    minicache, "minicache",
-    "deeper half: two layers share the directions of keys and values, each has its lengths",
-    "store(k=mini)", "arXiv 2405.14366 (MiniCache)",
-    "directions of every KV head by itself; the 4 slots of a page whose angles are largest stay "
-    "unmerged (the paper: those within 5 % of the range below the largest); t is 0.6; f16, where "
-    "the paper also has 4 bits");
-RECIPE(shadowkv, "shadowkv", "half of the directions of keys, and pages read by their mean key",
-       "store(k=low50,v=f16)+landmarks(share=0.125)", "arXiv 2410.21465 (ShadowKV)",
-       "values stay where they are (the paper: in host memory); directions of a calibration text, "
-       "half of the head size where the paper has rank 160 of all heads together; pages of 64 "
-       "slots (chunks of 8); no chunks set aside as outliers");
-#undef RECIPE
-
-static const kept_option kivi_options[] = {
-    {"residual", 128, 0, ANY_POSITION, true, NULL, "newest slots of a head that stay f16"},
-};
-#define KIVI                                                                                       \
-    .paper = "arXiv 2402.02750 (KIVI)",                                                            \
-    .deviations = "values are packed a page at a time like keys (the paper: one token at a "       \
-                  "time); keys are grouped by slots, which an eviction may reorder",               \
-    .options = kivi_options, .n_options = 1
-const kept_recipe kept_recipe_kivi4 = {
-    .name = "kivi4",
-    .summary = "4 bits, scales per channel for keys and per slot for values",
-    .spec = "store(k=chan4,residual=$residual)",
-    KIVI,
-};
-const kept_recipe kept_recipe_kivi2 = {
-    .name = "kivi2",
-    .summary = "2 bits, scales per channel for keys and per slot for values",
-    .spec = "store(k=chan2,residual=$residual)",
-    KIVI,
-};
-
-const kept_recipe kept_recipe_k4v3 = {
-    .name = "k4v3",
-    .summary = "keys in 4 bits, scales per channel; values in 3 after a rotation, levels of a "
-               "Gaussian",
-    .spec = "store(k=chan4,v=rot3)",
-    .paper = "",
-    .deviations = "",
-};
-
-const kept_recipe kept_recipe_aging = {
-    .name = "aging",
-    .summary = "f16, then q8, then q4, then gone, as tokens grow old",
-    .spec = "recency+protect(recent=0)+aged",
-    .paper = "",
-    .deviations = "",
-};
-
-const kept_recipe kept_recipe_rdkv = {
-    .name = "rdkv",
-    .summary = "attention times length of value decides on eviction and bits together",
-    .spec = "snapkv+values+waterfill",
-    .paper = "arXiv 2605.08317 (RDKV)",
-    .deviations = "the paper's weights are not public: attention of the last queries, pooled, "
-                  "times the length of the value; for others: see waterfill",
 };

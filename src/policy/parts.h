@@ -51,7 +51,8 @@
     X(tokens)                                                                                      \
     X(chunked)                                                                                     \
     X(blocks)                                                                                      \
-    X(critical)
+    X(critical)                                                                                    \
+    X(blended)
 
 /* X(identifier): const kept_allocator kept_alloc_IDENTIFIER, in alloc_IDENTIFIER.c */
 #define KEPT_ALLOC_LIST(X)                                                                         \
@@ -65,6 +66,7 @@
     X(simlayer)                                                                                    \
     X(threshold)                                                                                   \
     X(coverage)                                                                                    \
+    X(composite)                                                                                   \
     X(zigzag)                                                                                      \
     X(duo)                                                                                         \
     X(headkv)                                                                                      \
@@ -119,7 +121,7 @@
     X(adaptive)                                                                                    \
     X(balance)
 
-/* X(identifier): const kept_recipe kept_recipe_IDENTIFIER, in parts.c or forms_parts.c */
+/* X(identifier): const kept_recipe kept_recipe_IDENTIFIER, in recipes.c or recipes_codec.c */
 #define KEPT_RECIPE_LIST(X)                                                                        \
     X(window)                                                                                      \
     X(streaming)                                                                                   \
@@ -136,6 +138,7 @@
     X(duo_attention)                                                                               \
     X(headkv_snapkv)                                                                               \
     X(lukv)                                                                                        \
+    X(kvcompose)                                                                                   \
     X(kvzap_threshold)                                                                             \
     X(expected_attention_stats)                                                                    \
     X(trikv)                                                                                       \
@@ -156,6 +159,10 @@
     X(rot4)                                                                                        \
     X(rot3)                                                                                        \
     X(rot2)                                                                                        \
+    X(nuq4)                                                                                        \
+    X(nuq3)                                                                                        \
+    X(nuq4s)                                                                                       \
+    X(nuq3s)                                                                                       \
     X(think75)                                                                                     \
     X(think50)                                                                                     \
     X(think25)                                                                                     \
@@ -219,17 +226,40 @@ enum {
     KEPT_AGED_OLD,
     KEPT_AGED_MID_AFTER,
     KEPT_AGED_OLD_AFTER,
-    KEPT_AGED_IN
+    KEPT_AGED_IN,
+    KEPT_AGED_NEW_V,
+    KEPT_AGED_MID_V,
+    KEPT_AGED_OLD_V,
+    KEPT_AGED_EDGE, /* followed by edge-as, here and below */
+    KEPT_AGED_EDGE_AS
 };
 enum {
     KEPT_RANKED_TOP,
     KEPT_RANKED_MID,
     KEPT_RANKED_LOW,
     KEPT_RANKED_TOP_PART,
-    KEPT_RANKED_MID_PART
+    KEPT_RANKED_MID_PART,
+    KEPT_RANKED_TOP_V,
+    KEPT_RANKED_MID_V,
+    KEPT_RANKED_LOW_V,
+    KEPT_RANKED_EDGE,
+    KEPT_RANKED_EDGE_AS
 };
-enum { KEPT_CALIBRATED_BITS, KEPT_CALIBRATED_MOST };
-enum { KEPT_WATER_MOST, KEPT_WATER_LEAST, KEPT_WATER_POWER };
+enum {
+    KEPT_CALIBRATED_BITS,
+    KEPT_CALIBRATED_MOST,
+    KEPT_CALIBRATED_APART,
+    KEPT_CALIBRATED_EDGE,
+    KEPT_CALIBRATED_EDGE_AS
+};
+enum {
+    KEPT_WATER_MOST,
+    KEPT_WATER_LEAST,
+    KEPT_WATER_POWER,
+    KEPT_WATER_LAG,
+    KEPT_WATER_EDGE,
+    KEPT_WATER_EDGE_AS
+};
 enum { KEPT_AGED_TOKENS, KEPT_AGED_PERCENT }; /* choices of in= */
 enum { KEPT_STORE_K, KEPT_STORE_V, KEPT_STORE_RESIDUAL, KEPT_STORE_EDGE, KEPT_STORE_EDGE_AS };
 enum { KEPT_PARK_BITS, KEPT_PARK_KEYS, KEPT_PARK_FIRST, KEPT_PARK_LAST, KEPT_PARK_BASIS };

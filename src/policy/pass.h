@@ -21,6 +21,7 @@ typedef struct kept_grading {
     int *first;               /* [n_all] its first page */
     double *low, *scale;      /* [n_all] what turns its scores into worth */
     double *worth;            /* [pages] mean of the slots */
+    int *head;                /* [pages] whose page it is */
     uint8_t *width;           /* [pages] what it gets: a width, or a rung */
     uint8_t *rest;            /* [pages] slots of what is no whole page; 0: it is one */
     uint64_t *step, *sorting; /* [KEPT_GRADE_STEPS * pages] */

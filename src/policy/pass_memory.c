@@ -98,6 +98,7 @@ static void lay_out_grading(kept_pass *p, char *base, size_t *used)
     g->low = take(base, used, all, sizeof *g->low);
     g->scale = take(base, used, all, sizeof *g->scale);
     g->worth = take(base, used, pages, sizeof *g->worth);
+    g->head = take(base, used, pages, sizeof *g->head);
     g->width = take(base, used, pages, sizeof *g->width);
     g->rest = take(base, used, pages, sizeof *g->rest);
     g->step = take(base, used, KEPT_GRADE_STEPS * pages, sizeof *g->step);

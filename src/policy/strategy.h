@@ -29,7 +29,7 @@
  *   merge       drop (default: what is dropped is gone), or what kept slots take over from the
  *               dropped ones (kept/merge.h): merging, cam, ...
  *   codec       f16 (default), store(k=q8,v=q8,residual=0,edge=0,edge-as=f16), aged, ranked,
- *               waterfill, calibrated, searched: see forms.c
+ *               waterfill, calibrated, searched: see forms_parts.c
  *   controller  fixed (default), adaptive(calm=SPEC,tight=SPEC), balance: see control.h
  *   read        all (default), quest, landmarks, rocket: pages that a decode step attends to
  * The specs of a controller's states name everything but a controller and a way of reading, which
@@ -98,7 +98,7 @@ typedef struct kept_profile {
 /* options NULL: the defaults. */
 void kept_part_profile(const kept_part *part, const double *options, kept_profile *out);
 
-/* ---- forms: forms.c, forms_pack.c, forms_grade.c ------------------------------------------- */
+/* ---- forms: forms.c, forms_check.c, forms_bytes.c, forms_pack.c, forms_grade.c ------------- */
 static inline bool kept_strategy_is_full(const kept_strategy *s) /* evicts nothing */
 {
     return s->budget_kind == KEPT_BUDGET_NONE;
@@ -129,13 +129,30 @@ kept_codecs kept_strategy_form(const kept_strategy *s, int l, int n_layers);
 int kept_strategy_residual(const kept_strategy *s); /* full pages of a head that stay F16 */
 /* Whether that part is its codec. */
 bool kept_form_is(const kept_strategy *s, const kept_part *codec);
+/* Choices of aged and ranked, of keys and of values. */
+extern const uint8_t kept_graded_keys[], kept_graded_values[];
+/* Whether the l-th of n_layers layers that evict is one of the outermost that the codec of s treats
+ * apart: *as is the narrowest form that keys and values take there. */
+bool kept_form_at_edge(const kept_strategy *s, int l, int n_layers, uint8_t *as);
+/* Whether codec a takes more bytes of that half than b (1), less (-1) or as many (0). */
+int kept_form_compare(int a, int b, bool v);
 /* The widths of waterfill, from the narrowest, in the order of its choices. */
 extern const uint8_t kept_water_codec[];
+enum { KEPT_WATER_F16 = 4 }; /* the widest */
+/* Form of a page of that width in the l-th of n_layers layers: values may be some widths narrower
+ * than keys. The narrowest and the widest that a page has there; the outermost layers have wider
+ * ones. */
+kept_codecs kept_water_form(const kept_strategy *s, int l, int n_layers, int width);
+int kept_water_least(const kept_strategy *s, int l, int n_layers);
+int kept_water_most(const kept_strategy *s, int l, int n_layers);
+/* What a page without any merit is stored as. */
+kept_codecs kept_form_narrowest(const kept_strategy *s, int l, int n_layers);
 /* Forms that the codec `searched` chooses from, in the order of a trained file of kind "split". */
 #define KEPT_N_SEARCHED 5
 extern const uint8_t kept_searched_codec[KEPT_N_SEARCHED];
-/* Bytes that a page takes in the mean of all heads; codec calibrated. */
-double kept_form_mean_bytes(const kept_strategy *s, int head_size);
+/* Bytes that a page takes in the mean of all heads, but for the outermost layers; codec calibrated.
+ */
+double kept_form_mean_bytes(const kept_strategy *s, int l, int n_layers, int head_size);
 /* Whether its codec gives pages forms by what their slots scored: forms_grade.c. */
 bool kept_form_grades(const kept_strategy *s);
 /* Bytes that a codec which decides what heads keep spends on n_layers that evict; 0: it decides

@@ -6,9 +6,9 @@
 #include <math.h>
 #include <string.h>
 
-/* Shapes: l layers, h KV heads, g query heads of one, d channels of a head, p pairs of them, f
- * features of a slot, w hidden channels of a ranker, r rows of a table: these two are what the
- * array says that names them. */
+/* Shapes: l layers, h KV heads, g query heads of one, d channels of a head, p pairs of them, b and
+ * c levels of 3 and of 4 bits, f features of a slot, w hidden channels of a ranker, r rows of a
+ * table: these two are what the array says that names them. */
 static const struct {
     const char *kind, *array, *shape;
     char names; /* the letter that this array's length decides */
@@ -22,16 +22,30 @@ static const struct {
     {"triattention", "modulus", "lhgp", 0},
     {"expected", "mean", "lhgd", 0},
     {"expected", "cov", "lhgdd", 0},
-    {"bits", "q8", "lh", 0},
-    {"bits", "rot4", "lh", 0},
-    {"bits", "rot3", "lh", 0},
-    {"bits", "rot2", "lh", 0},
+    {"bits", "k-q8", "lh", 0},
+    {"bits", "v-q8", "lh", 0},
+    {"bits", "k-rot4", "lh", 0},
+    {"bits", "v-rot4", "lh", 0},
+    {"bits", "k-rot3", "lh", 0},
+    {"bits", "v-rot3", "lh", 0},
+    {"bits", "k-rot2", "lh", 0},
+    {"bits", "v-rot2", "lh", 0},
     {"split", "budget", "r", 'r'},
     {"split", "kl", "rw", 'w'},
     {"ranker", "b1", "lhw", 'w'},
     {"ranker", "w1", "lhwf", 0},
     {"ranker", "w2", "lhw", 0},
     {"ranker", "b2", "lh", 0},
+    {"nuq", "k-zero", "lhd", 0},
+    {"nuq", "k-scale", "lhd", 0},
+    {"nuq", "k4", "lhc", 0},
+    {"nuq", "k3", "lhb", 0},
+    {"nuq", "k4s", "lhc", 0},
+    {"nuq", "k3s", "lhb", 0},
+    {"nuq", "v4", "lhc", 0},
+    {"nuq", "v3", "lhb", 0},
+    {"nuq", "v4s", "lhc", 0},
+    {"nuq", "v3s", "lhb", 0},
     {"basis", "k", "lhdd", 0},
     {"basis", "v", "lhdd", 0},
     {"basis", "flat", "lhdd", 0},
@@ -54,6 +68,8 @@ static size_t floats(const char *shape, char without, const kept_model_info *m,
              : *c == 'g'   ? (size_t)(m->n_heads / m->n_kv_heads)
              : *c == 'd'   ? d
              : *c == 'p'   ? d / 2
+             : *c == 'b'   ? 8
+             : *c == 'c'   ? 16
              : *c == 'f'   ? KEPT_N_FEATURES
                            : own[(unsigned char)*c];
     }

@@ -1,8 +1,9 @@
 /* cal_bits: how much the model minds each form of every KV head, for the codec `calibrated`.
  *
  * A layer: the KL of a text's last 16th to the full cache when the pages of that layer alone are
- * stored as rot3. A head: its part of that, by the squares of what the outputs of its last queries
- * lose in a form, over the exact cache, beside what all heads of the layer lose in rot3.
+ * stored as rot3. Keys, or values, of a head: their part of that, by the squares of what the
+ * outputs of its last queries lose with them alone in a form, over the exact cache, beside the sum
+ * of what keys and values of all heads of the layer lose in rot3.
  */
 #include "train/job.h"
 
@@ -27,7 +28,8 @@ static const kept_score eyes = {.part = {.abi = KEPT_POLICY_ABI, .name = "bits"}
                                 .recent = last_queries};
 
 typedef struct bits {
-    double *lost[2]; /* [N_FORMS][n_layers][n_heads] squares; the second of documents held out */
+    double *lost[2]; /* [2][N_FORMS][n_layers][n_heads] squares, of keys and of values; the second
+                        of documents held out */
     double *kl[2];   /* [n_layers] sums over documents */
     double *n[2];    /* [1] documents */
     float *full;     /* [tail][n_vocab] logits of the full cache */
@@ -73,7 +75,7 @@ static kept_status open_bits(kept_train_job *j, kept_error *err)
     bool ok = true;
     bits *b = j->own = kept_calloc(1, sizeof *b);
     for (int i = 0; i < 2 && b; i++) {
-        b->lost[i] = kept_train_state(j, name[i][0], N_FORMS * n_kv(j), sizeof(double));
+        b->lost[i] = kept_train_state(j, name[i][0], 2 * N_FORMS * n_kv(j), sizeof(double));
         b->kl[i] = kept_train_state(j, name[i][1], (size_t)j->n_layers, sizeof(double));
         b->n[i] = kept_train_state(j, name[i][2], 1, sizeof(double));
         ok = ok && b->lost[i] && b->kl[i] && b->n[i];
@@ -95,16 +97,16 @@ static kept_status open_bits(kept_train_job *j, kept_error *err)
                : kept_fail(err, KEPT_NOMEM, "no memory for what heads lose");
 }
 
-/* Keys and values of the head, its full pages in that form (KEPT_F16: as they are). */
-static void store(const bits *b, const kept_view *v, const kept_view_head *h, int codec)
+/* Keys and values of the head, its full pages in that form. */
+static void store(const bits *b, const kept_view *v, const kept_view_head *h, kept_codecs c)
 {
     const int D = v->head_size;
-    const kept_packed to = {.at = b->packed, .c = {(uint8_t)codec, (uint8_t)codec}, .head_size = D};
+    const kept_packed to = {.at = b->packed, .c = c, .head_size = D};
     memcpy(b->key, h->key, (size_t)h->n * (size_t)D * sizeof *b->key);
     for (int at = 0; at < h->n; at += P64) {
         const int m = h->n - at < P64 ? h->n - at : P64;
         const float *value = h->value + (size_t)at * (size_t)D;
-        if (m == P64 && codec != KEPT_F16) {
+        if (m == P64 && !kept_codec_is_f16(c)) {
             for (int i = 0; i < P64; i++)
                 v->kern->put(b->page, D, i, h->key + (size_t)(at + i) * (size_t)D,
                              value + (size_t)i * (size_t)D);
@@ -152,14 +154,16 @@ static void see(void *ctx, const kept_view *v, int head)
     const size_t D = (size_t)v->head_size, m = (size_t)v->n_recent * D;
     const size_t kv = (size_t)v->layer * (size_t)v->n_heads + (size_t)head;
     const size_t all = (size_t)v->n_layers * (size_t)v->n_heads;
-    store(b, v, h, KEPT_F16);
+    store(b, v, h, (kept_codecs){KEPT_F16, KEPT_F16});
     for (int g = 0; g < v->group; g++) {
         float *exact = b->exact + (size_t)g * QUERIES * D;
         attend(b, v, h, g, exact);
     }
-    for (int f = 0; f < N_FORMS; f++) {
+    for (int f = 0; f < 2 * N_FORMS; f++) {
+        const uint8_t codec = form[f % N_FORMS];
         double lost = 0;
-        store(b, v, h, form[f]);
+        store(b, v, h,
+              f < N_FORMS ? (kept_codecs){codec, KEPT_F16} : (kept_codecs){KEPT_F16, codec});
         for (int g = 0; g < v->group; g++) {
             const float *exact = b->exact + (size_t)g * QUERIES * D;
             attend(b, v, h, g, b->out);
@@ -222,7 +226,8 @@ static kept_status document(kept_train_job *j, int i, bool held, const int32_t *
     return st;
 }
 
-/* What heads lose in form f, in nats: [n_layers][n_heads] into x. Returns the sum. */
+/* What heads lose with keys, or from f = N_FORMS on with values, in a form, in nats: [n_layers]
+ * [n_heads] into x. Returns the sum. */
 static double losses(const kept_train_job *j, int side, size_t f, float *x)
 {
     enum { REFERENCE = 2 }; /* rot3 */
@@ -233,7 +238,8 @@ static double losses(const kept_train_job *j, int side, size_t f, float *x)
         const double kl = b->kl[side][l] / fmax(1, *b->n[side]);
         double layer = 0;
         for (size_t h = 0; h < heads; h++)
-            layer += b->lost[side][REFERENCE * all + l * heads + h];
+            layer += b->lost[side][REFERENCE * all + l * heads + h] +
+                     b->lost[side][(N_FORMS + REFERENCE) * all + l * heads + h];
         for (size_t h = l * heads; h < (l + 1) * heads; h++) {
             x[h] = layer > 0 ? (float)(kl * b->lost[side][f * all + h] / layer) : 0;
             sum += x[h];
@@ -248,10 +254,11 @@ static kept_status finish(kept_train_job *j, kept_trained *out, kept_error *err)
     float *x = kept_calloc(2 * all + 1, sizeof *x), *y = x ? x + all : NULL;
     int32_t *work = kept_calloc(4 * all + 1, sizeof *work);
     kept_status st = x && work ? KEPT_OK : kept_fail(err, KEPT_NOMEM, "no memory for heads");
-    for (size_t f = 0; f < N_FORMS && !st; f++) {
-        const char *name = kept_codec_get(form[f])->name;
+    for (size_t f = 0; f < 2 * N_FORMS && !st; f++) {
         const double sum = losses(j, 0, f, x);
-        char key[40];
+        char name[16], key[40];
+        snprintf(name, sizeof name, "%c-%s", f < N_FORMS ? 'k' : 'v',
+                 kept_codec_get(form[f % N_FORMS])->name);
         losses(j, 1, f, y);
         st = kept_trained_put(out, name, x, all, err);
         snprintf(key, sizeof key, "lost-%s", name);
@@ -267,14 +274,16 @@ static kept_status finish(kept_train_job *j, kept_trained *out, kept_error *err)
 }
 
 const kept_trainer kept_trainer_bits = {
-    .kind = {.name = "bits",
-             .calibrates = true,
-             .reads_text = true,
-             .summary = "what the model's output loses with each KV head in q8, rot4, rot3, rot2",
-             .paper = "",
-             .deviations = "",
-             .n_tokens = 4096,
-             .length = 1024},
+    .kind =
+        {.name = "bits",
+         .calibrates = true,
+         .reads_text = true,
+         .summary =
+             "what the output loses with keys or values of each KV head in q8, rot4, rot3, rot2",
+         .paper = "",
+         .deviations = "",
+         .n_tokens = 4096,
+         .length = 1024},
     .n_held = 2,
     .n_seqs = 2,
     .eyes = &eyes,

@@ -110,7 +110,8 @@ void kept_fit_rank(kept_fit_ranked *r, int n);
     X(ranker)                                                                                      \
     X(bits)                                                                                        \
     X(split)                                                                                       \
-    X(basis)
+    X(basis)                                                                                       \
+    X(nuq)
 #define KEPT_DECLARE_TRAINER(id) extern const kept_trainer kept_trainer_##id;
 KEPT_TRAINER_LIST(KEPT_DECLARE_TRAINER)
 #undef KEPT_DECLARE_TRAINER
