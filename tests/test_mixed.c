@@ -139,26 +139,29 @@ static void test_ladder(void)
 }
 
 /* Keys and values on ladders of their own: a half whose form stays keeps its bits when the other is
- * demoted, so keys are those of a cache whose values never were. */
+ * demoted, so keys of the first layer are those of a cache whose values never were. */
 static void test_apart(void)
 {
-    static const uint8_t keys[] = {KEPT_Q8, KEPT_Q8, KEPT_CHAN4};
+    static const uint8_t keys[] = {KEPT_ROT4, KEPT_ROT4, KEPT_ROT3};
     static const uint8_t values[] = {KEPT_F16, KEPT_ROT3, KEPT_ROT3};
     static float k[2][MOST * D];
     float *out = calloc((size_t)N_DECODE * (size_t)info->n_vocab, sizeof(float));
     util_run r = start();
-    kept_strategy *st = parse("full+aged(new=q8,mid=q8,old=chan4,new-v=f16,mid-v=rot3,old-v=rot3,"
-                              "mid-after=100,old-after=320)");
-    kept_strategy *other = parse("full+aged(new=q8,mid=q8,old=chan4,new-v=f16,mid-v=f16,old-v=f16,"
-                                 "mid-after=100,old-after=320)");
+    kept_strategy *st =
+        parse("full+aged(new=rot4,mid=rot4,old=rot3,new-v=f16,mid-v=rot3,old-v=rot3,"
+              "mid-after=100,old-after=320)");
+    kept_strategy *other =
+        parse("full+aged(new=rot4,mid=rot4,old=rot3,new-v=f16,mid-v=f16,old-v=f16,"
+              "mid-after=100,old-after=320)");
     kept_seq *s = run(&r, st, 0, NULL), *t = run(&r, other, 0, NULL);
     value_form = values;
     check_ladder(s, keys, 100, 320, false, true);
+    CHECK_INT(util_decode(&r, s, tokens + N_PROMPT, N_DECODE, out), KEPT_OK);
+    CHECK_INT(util_decode(&r, t, tokens + N_PROMPT, N_DECODE, out), KEPT_OK);
+    check_ladder(s, keys, 100, 320, false, true);
     kept_cache_read(s->cache, 0, 1, NULL, k[0], NULL);
     kept_cache_read(t->cache, 0, 1, NULL, k[1], NULL);
-    CHECK(!memcmp(k[0], k[1], (size_t)N_PROMPT * D * sizeof(float)));
-    CHECK_INT(util_decode(&r, s, tokens + N_PROMPT, N_DECODE, out), KEPT_OK);
-    check_ladder(s, keys, 100, 320, false, true);
+    CHECK(!memcmp(k[0], k[1], (size_t)(N_PROMPT + N_DECODE) * D * sizeof(float)));
     CHECK_INT(kv_bytes(s), kept_strategy_bytes(st, info->n_layers, info->n_kv_heads, D,
                                                (uint64_t)kept_seq_held(s).slots));
     value_form = NULL;

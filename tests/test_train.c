@@ -150,6 +150,28 @@ static kept_trained *spoil(int i, const kept_trained *t, const char *name, int b
     return u;
 }
 
+/* A file of the same arguments that readers would refuse, such as one of an older version, is made
+ * again. */
+static void unfit_files_are_made_again(void)
+{
+    static const char *const notes[] = {"arguments", "text"};
+    kept_trained *t = load(2), *u = spoil(2, t, "filter", 1);
+    const kept_train_options o = options(2, file("unfit.kept"));
+    for (int i = 0; i < 2; i++)
+        CHECK_INT(kept_trained_set_note(u, notes[i], kept_trained_note(t, notes[i]), NULL),
+                  KEPT_OK);
+    CHECK_INT(kept_trained_save(u, o.out, NULL), KEPT_OK);
+    kept_train_report r = make(&o, KEPT_OK);
+    CHECK(!r.was_there && same_bytes(made(2), o.out));
+    kept_trained_free(r.file);
+    r = make(&o, KEPT_OK);
+    CHECK(r.was_there);
+    kept_trained_free(r.file);
+    kept_trained_free(t);
+    kept_trained_free(u);
+    unlink(o.out);
+}
+
 static void files_fit_or_are_refused(void)
 {
     kept_engine_options eo = {.n_threads = 1, .max_tokens = 64};
@@ -453,6 +475,7 @@ int main(void)
     RUN(stopped_anywhere_goes_on);
     RUN(stale_checkpoints_are_thrown_away);
     RUN(files_fit_or_are_refused);
+    RUN(unfit_files_are_made_again);
     RUN(bits_cost_what_they_should);
     RUN(directions_are_orthonormal);
     RUN(the_regression_solves_its_equations);

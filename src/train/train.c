@@ -1,4 +1,5 @@
 /* train: the driver: opens everything, walks through the steps, saves after each, finishes. */
+#include "policy/trained_fits.h"
 #include "train/job.h"
 
 #include <errno.h>
@@ -230,6 +231,18 @@ static kept_trained *open_same(const kept_train_job *j, const char *path, bool *
     return NULL;
 }
 
+/* The same of a finished file, which must also have what its readers look for. */
+static kept_trained *open_finished(const kept_train_job *j)
+{
+    bool other = false;
+    kept_trained *t = open_same(j, j->o->out, &other);
+    if (t && kept_trained_fits(t, j->info, NULL)) {
+        kept_trained_free(t);
+        return NULL;
+    }
+    return t;
+}
+
 static kept_status new_file(const kept_train_job *j, kept_trained **out, kept_error *err)
 {
     char args[256];
@@ -391,7 +404,6 @@ static kept_status finish(kept_train_job *j, kept_train_report *r, kept_error *e
 
 kept_status kept_train(const kept_train_options *o, kept_train_report *r, kept_error *err)
 {
-    bool other = false;
     kept_train_job *j = kept_calloc(1, sizeof *j);
     *r = (kept_train_report){0};
     if (!j)
@@ -402,7 +414,7 @@ kept_status kept_train(const kept_train_options *o, kept_train_report *r, kept_e
         st = open_model(j, err);
     if (!st)
         st = open_text(j, err);
-    if (!st && (r->file = open_same(j, o->out, &other))) {
+    if (!st && (r->file = open_finished(j))) {
         r->was_there = true;
         goto out;
     }
