@@ -50,8 +50,8 @@ all: $(BUILD)/kept $(LIBSO)
 
 # Only these files may use more than the base instruction set; the kernel table asks the CPU.
 ifeq ($(shell uname -m),x86_64)
-# Sums of integers stay chains: rebalanced into trees they do not fit the registers.
-ISA_AVX2 := -mavx2 -mfma -mf16c -mbmi2 $(if $(findstring clang,$(CC)),,-fno-tree-reassoc)
+# Sums of integers stay chains, added where it is written: as trees, or put off, they do not fit the registers.
+ISA_AVX2 := -mavx2 -mfma -mf16c -mbmi2 $(if $(findstring clang,$(CC)),,-fno-tree-reassoc -fno-tree-ter)
 ISA_AVX512 := $(ISA_AVX2) -mavx512f -mavx512bw -mavx512dq -mavx512vl
 ISA = $(if $(findstring kern/avx512,$<),$(ISA_AVX512),$(if $(findstring kern/avx2,$<),$(ISA_AVX2))) \
       $(if $(findstring avx2vnni,$<),-mavxvnni,$(if $(findstring avx512vnni,$<),-mavx512vnni)) $(if $(findstring kern/,$<),$(KERN_SAN))

@@ -74,7 +74,7 @@ static bool measure(const struct setup *s, struct both *b)
 
         printf("%-18s %8.2f %8.2f %8.2f\n", names[k], mid, t[k][0], size / mid);
     }
-    if (s->D != 128 || !strcmp(s->kern->name, "ref") || kept_codec_has_basis(s->codec)) {
+    if (s->D != 128 || !strcmp(s->kern->name, "ref") || kept_codec_has_low(s->codec)) {
         printf("ggml/packed %.2f, packed/F16 %.3f, score overhead %.2f %% (bars are for head size "
                "128 and codecs of numbers)\n",
                median(peer, n), median(own, n), median(over, n));
@@ -183,7 +183,7 @@ static bool run_codec(struct setup *s, int codec, bool *skip)
               : kept_codec_get(codec)->bits == 16 ? GGML_TYPE_F16
                                                   : GGML_TYPE_Q4_0;
     make_data(s, 0);
-    if (kept_codec_has_basis(s->codec))
+    if (kept_codec_has_low(s->codec))
         make_low(s);
     make_ours(s, &b.packed);
     s->codec = (kept_codecs){KEPT_F16, KEPT_F16};

@@ -7,7 +7,7 @@
 
 #include "kern/codec_words.h"
 #include "kern/impl.h"
-#include "kern/lowrank.h"
+#include "kern/lowrank_stands.h"
 #include "kern/nuq.h"
 #include "kern/slerp.h"
 
@@ -356,6 +356,10 @@ static void pack_half(kept_packed to, bool v, int n, const kept_low *const *low,
         codec = kept_codec_infos[codec].inner;
         D = r;
         x = c;
+        if (codec == KEPT_F16) {
+            kept_low_store(at, v, r, c);
+            return;
+        }
     }
     if (is_float(codec))
         encode_floats(at, codec, v, D, x, to.channels);
@@ -374,12 +378,12 @@ void kept_codec_pack_joint(kept_packed to, int n, const kept_low *const *low,
                            const uint8_t *const *f16)
 {
     float x[KEPT_JOINT_LAYERS * P64 * KEPT_MAX_HEAD_SIZE];
+    void (*get)(const uint8_t *, int, int, int, float *, float *) = kept_kern_get(NULL)->get;
     const int D = to.head_size;
 
     for (int v = 0; v < 2; v++) {
         for (int i = 0; i < n; i++)
-            decode_half(f16[i] + (v ? kept_page_bytes(D) / 2 : 0), KEPT_F16, v, D,
-                        x + (size_t)i * (size_t)(P64 * D));
+            get(f16[i], D, 0, P64, v ? NULL : x + i * P64 * D, v ? x + i * P64 * D : NULL);
         bound_all(x, n * P64 * D);
         if (kept_codec_infos[to.c.k].slerp)
             kept_slerp_pack(to.at + (v ? kept_slerp_bytes(D) : 0), v, D, x, x + P64 * D);
@@ -404,7 +408,7 @@ void kept_codec_pack_by(const kept_kern *kern, kept_packed to, const uint8_t *f1
         }
         if (kern->pack && kern->pack(at, f16 + (v ? half : 0), codec, v, D))
             continue;
-        decode_half(f16 + (v ? half : 0), KEPT_F16, v, D, x);
+        kern->get(f16, D, 0, P64, v ? NULL : x, v ? x : NULL);
         if (kept_codec_infos[codec].basis)
             bound_all(x, P64 * D);
         pack_half(to, v, 1, &to.low, x);

@@ -116,25 +116,24 @@ void kept_turns_unplace(const kept_turns *t, int32_t pos, int D, float *x)
 void kept_low_project(const kept_low *low, int codec, bool v, const int32_t *pos, int D, float *x,
                       float *c)
 {
-    const float *u = rows_of(low, codec, v);
+    float part[P64 * KEPT_MAX_HEAD_SIZE];
     const int r = kept_codec_channels(codec, D);
 
-    for (int s = 0; s < P64; s++, x += D, c += r) {
-        if (kept_low_is_turned(codec, v))
-            kept_turns_place(low->turns, pos[s], D, x);
-        for (int i = 0; i < r; i++) {
-            const float *row = u + i * D;
-            float lane[16] = {0};
+    for (int s = 0; s < P64 && kept_low_is_turned(codec, v); s++)
+        kept_turns_place(low->turns, pos[s], D, x + s * D);
+    kept_kern_get(NULL)->dots(P64, r, D, x, rows_of(low, codec, v), part, r);
+    for (int i = 0; i < P64 * r; i++)
+        c[i] += part[i];
+}
 
-            for (int d = 0; d < D; d += 16)
-                for (int j = 0; j < 16; j++)
-                    lane[j] += row[d + j] * x[d + j];
-            for (int j = 8; j; j /= 2)
-                for (int k = 0; k < j; k++)
-                    lane[k] += lane[k + j];
-            c[i] += lane[0];
-        }
-    }
+void kept_low_store(uint8_t *half, bool v, int r, const float *c)
+{
+    __attribute__((aligned(64))) uint8_t page[256 * KEPT_MAX_HEAD_SIZE];
+    const size_t size = kept_page_bytes(r) / 2;
+
+    for (int s = 0; s < P64; s++)
+        kept_kern_get(NULL)->put(page, r, s, c + s * r, c + s * r);
+    memcpy(half, page + (v ? size : 0), size);
 }
 
 void kept_low_project_row(const kept_low *low, int codec, bool v, int32_t pos, int D, float *x)

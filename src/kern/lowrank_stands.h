@@ -21,4 +21,7 @@ struct kept_stands {
 bool kept_stands_new(int n, const float *const *u, int D, int r, kept_stands **out);
 size_t kept_stands_bytes(const kept_stands *s);
 
+/* c[64][r] as an F16 half of r channels. */
+void kept_low_store(uint8_t *half, bool v, int r, const float *c);
+
 #endif

@@ -49,15 +49,50 @@ static const float *levels_of(const struct kept_nuq *q, int codec, bool v)
 
 /* ---- codes ---------------------------------------------------------------------------------- */
 
-/* The nearest of n ascending levels. */
-static uint8_t nearest(const float *level, int n, float x)
+/* Codes of y[D]: the nearest of n ascending levels. Counting the middles below is more comparisons
+ * than searching and no branch. */
+static void nearest(const float *level, int n, const float *y, int D, uint8_t *code)
 {
-    int c = 0;
+    int32_t below[KEPT_MAX_HEAD_SIZE] = {0};
 
-    for (int step = n / 2; step; step /= 2)
-        if (x > 0.5f * (level[c + step - 1] + level[c + step]))
-            c += step;
-    return (uint8_t)c;
+    for (int c = 0; c + 1 < n; c++) {
+        const float middle = 0.5f * (level[c] + level[c + 1]);
+
+        for (int d = 0; d < D; d++)
+            below[d] += y[d] > middle;
+    }
+    for (int d = 0; d < D; d++)
+        code[d] = (uint8_t)below[d];
+}
+
+/* y[D]: what levels are compared with; unit: of a value, 0: its row is. */
+static void normalise(const struct kept_nuq *q, bool v, float unit, int D, const float *x, float *y)
+{
+    const float inverse = unit > 0 ? 1.0f / unit : 0.0f;
+
+    for (int d = 0; d < D && v; d++)
+        y[d] = x[d] * inverse;
+    for (int d = 0; d < D && !v; d++)
+        y[d] = (x[d] - q->zero[d]) / q->scale[d];
+}
+
+/* The scale with the least square error for these codes: costs nothing to read. */
+static uint16_t fit_scale(const float *level, int D, const float *x, const uint8_t *apart,
+                          const uint8_t *code)
+{
+    double dot = 0, square = 0;
+    uint32_t bits;
+
+    for (int d = 0; d < D; d++)
+        if (!apart || !apart[d]) {
+            const double l = (double)level[code[d]];
+
+            dot += (double)x[d] * l;
+            square += l * l;
+        }
+    const float scale = dot > 0 && square > 0 ? (float)(dot / square) : 0.0f;
+    memcpy(&bits, &scale, sizeof bits);
+    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
 static float rms(const float *x, const uint8_t *apart, int D)
@@ -78,59 +113,41 @@ static float rms(const float *x, const uint8_t *apart, int D)
 static uint16_t encode(const struct kept_nuq *q, int codec, bool v, int D, const float *x,
                        const uint8_t *apart, uint8_t *code, float *error)
 {
-    const int n = 1 << kept_codec_get(codec)->bits;
-    const float *level = levels_of(q, codec, v), unit = v ? rms(x, apart, D) : 1;
-    const float inverse = unit > 0 ? 1.0f / unit : 0.0f;
-    double dot = 0, square = 0;
-    float scale;
-    uint32_t bits;
+    const float *level = levels_of(q, codec, v), unit = v ? rms(x, apart, D) : 0;
+    float y[KEPT_MAX_HEAD_SIZE];
 
-    for (int d = 0; d < D; d++) {
-        const float y = v ? x[d] * inverse : (x[d] - q->zero[d]) / q->scale[d];
-        const float l = level[code[d] = nearest(level, n, y)];
-
-        if (error)
-            error[d] = fabsf(y - l) * (v ? unit : q->scale[d]);
-        if (!apart || !apart[d]) {
-            dot += (double)x[d] * (double)l;
-            square += (double)l * (double)l;
-        }
-    }
-    /* The best scale for these codes: costs nothing to read. */
-    scale = dot > 0 && square > 0 ? (float)(dot / square) : 0.0f;
-    memcpy(&bits, &scale, sizeof bits);
-    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+    normalise(q, v, unit, D, x, y);
+    nearest(level, 1 << kept_codec_get(codec)->bits, y, D, code);
+    for (int d = 0; d < D && error; d++)
+        error[d] = fabsf(y[d] - level[code[d]]) * (v ? unit : q->scale[d]);
+    return v ? fit_scale(level, D, x, apart, code) : 0;
 }
 
 /* ---- outliers ------------------------------------------------------------------------------- */
 
-/* Marks the n of `all` numbers with the largest error, the earlier one among equals. */
+/* Marks the n of `all` numbers >= 0 with the largest error, the earlier one among equals. */
 static void choose(const float *error, int all, int n, uint8_t *apart)
 {
-    uint32_t low = 0, high = 0x7f800000, bits;
+    uint32_t known = 0, prefix = 0, bits;
+    int left = n; /* of those whose digits so far are the prefix */
 
     memset(apart, 0, (size_t)all);
-    while (low < high) { /* the least number that no more than n exceed */
-        const uint32_t mid = low + (high - low) / 2;
-        int above = 0;
+    for (int shift = 24; shift >= 0; shift -= 8) {
+        int count[256] = {0}, digit = 255;
 
         for (int i = 0; i < all; i++) {
             memcpy(&bits, &error[i], sizeof bits);
-            above += bits > mid;
+            count[bits >> shift & 255] += !((bits ^ prefix) & known);
         }
-        if (above > n)
-            low = mid + 1;
-        else
-            high = mid;
+        for (; digit > 0 && left > count[digit]; digit--)
+            left -= count[digit];
+        prefix |= (uint32_t)digit << shift;
+        known |= 255u << shift;
     }
-    for (int pass = 0; pass < 2; pass++)
-        for (int i = 0; i < all && n > 0; i++) {
-            memcpy(&bits, &error[i], sizeof bits);
-            if (!apart[i] && (pass ? bits == low : bits > low)) {
-                apart[i] = 1;
-                n--;
-            }
-        }
+    for (int i = 0; i < all; i++) { /* prefix is the n-th largest */
+        memcpy(&bits, &error[i], sizeof bits);
+        apart[i] = bits > prefix || (bits == prefix && left-- > 0);
+    }
 }
 
 static float bounded(float x)
