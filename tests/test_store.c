@@ -1,5 +1,6 @@
 /* The store: a run on a study gives the document that it gives without one, whatever kills it in
  * between, however many processes work on it, and nothing of another kind gets into its cells. */
+#include "bench/drift.h"
 #include "store_rig.h"
 
 static void a_study_changes_nothing(void)
@@ -283,6 +284,47 @@ static void a_full_cache_that_changed_is_noticed(void)
     json_decref(run_on(study_path, o, &c, KEPT_FORMAT));
 }
 
+/* The same contexts laid out otherwise are other prompts of the same clusters, so that drift finds
+ * the pairs. */
+static void perturbed_contexts_are_paired(void)
+{
+    counts c = {0};
+    kept_store *s = NULL;
+    json_t *doc = NULL, *drift = NULL;
+    kept_error err = {.text = ""};
+    fresh();
+    kept_run_options o = options(2);
+    task.name = "niah_single";
+    task.file = NULL;
+    task.length = 1000;
+    json_decref(run_on(study_path, o, &c, KEPT_OK));
+    task.perturb = "context-places";
+    json_decref(run_on(study_path, o, &c, KEPT_OK));
+    CHECK_INT(kept_store_open(study_path, KEPT_STORE_READ, &s, &err), KEPT_OK);
+    CHECK_INT(kept_store_export(s, 0, &doc, &err), KEPT_OK);
+    kept_store_close(s);
+    const json_t *list = json_object_get(doc, "samples"), *x, *r;
+    const char *hash[2][2] = {{""}}, *cluster[2][2] = {{""}};
+    size_t i;
+    CHECK_INT(json_array_size(list), 4);
+    json_array_foreach(list, i, x)
+    {
+        const long long t = json_integer_value(json_object_get(x, "task"));
+        const long long k = json_integer_value(json_object_get(x, "index"));
+        hash[t & 1][k & 1] = json_string_value(json_object_get(x, "hash"));
+        cluster[t & 1][k & 1] = json_string_value(json_object_get(x, "cluster"));
+    }
+    for (int k = 0; k < 2; k++) {
+        CHECK(strcmp(hash[0][k], hash[1][k]));
+        CHECK_STR(cluster[1][k], cluster[0][k]);
+    }
+    CHECK_INT(kept_drift(doc, &drift, &err), KEPT_OK);
+    CHECK_INT(json_array_size(drift), 1 + N_SPECS);
+    json_array_foreach(drift, i, r) CHECK_INT(json_integer_value(json_object_get(r, "n")), 2);
+    json_decref(drift);
+    json_decref(doc);
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 4)
@@ -298,6 +340,7 @@ int main(int argc, char **argv)
     RUN(claims_end);
     RUN(wider_runs_keep_what_is_there);
     RUN(other_options_are_other_cells);
+    RUN(perturbed_contexts_are_paired);
     RUN(a_full_cache_that_changed_is_noticed);
     rig_close();
     TEST_END();
