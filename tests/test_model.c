@@ -44,10 +44,10 @@ static void check_weights(const char *path, const struct kept_model *m)
     const kept_layer *y = &m->layers[1];
     CHECK(g && same_bytes(ctx, "token_embd.weight", m->tok_embd));
     CHECK(g && same_bytes(ctx, "output_norm.weight", m->output_norm));
-    CHECK(g && same_bytes(ctx, "blk.1.attn_k.weight", y->k));
-    CHECK(g && same_bytes(ctx, "blk.1.attn_output.weight", y->o));
-    CHECK(g && same_bytes(ctx, "blk.1.ffn_gate.weight", y->gate));
-    CHECK(g && same_bytes(ctx, "blk.1.ffn_down.weight", y->down));
+    CHECK(g && same_bytes(ctx, "blk.1.attn_k.weight", y->k.w));
+    CHECK(g && same_bytes(ctx, "blk.1.attn_output.weight", y->o.w));
+    CHECK(g && same_bytes(ctx, "blk.1.ffn_gate.weight", y->gate.w));
+    CHECK(g && same_bytes(ctx, "blk.1.ffn_down.weight", y->down.w));
     CHECK(!!y->q_bias == (strcmp(m->info.arch, "qwen2") == 0));
     CHECK(!y->v_bias || same_bytes(ctx, "blk.1.attn_v.bias", y->v_bias));
     CHECK(!y->k_norm || same_bytes(ctx, "blk.1.attn_k_norm.weight", y->k_norm));
@@ -100,7 +100,7 @@ static void test_all_architectures_load(void)
             CHECK_NEAR(m->attn_scale, 0.125, 1e-7);
             CHECK_NEAR(m->embd_scale, a == 3 ? sqrt(128) : 1, 1e-5);
             CHECK(a != 0 || m->rope_factors);
-            CHECK((m->output == m->tok_embd) == s.tied);
+            CHECK((m->output.w == m->tok_embd) == s.tied);
             check_against_libllama(path, o);
             check_weights(path, m);
         }
@@ -163,11 +163,36 @@ static void test_quantized_types(void)
         if (m) {
             CHECK_STR(m->info.weight_type, t[i].name);
             CHECK(strstr(m->info.buffers, "CPU ") != NULL);
-            CHECK_INT(m->output->ne[1], s.n_vocab);
+            CHECK_INT(m->output.w->ne[1], s.n_vocab);
             check_against_libllama(path, &m->info);
         }
         close_spec(m, path);
     }
+}
+
+/* Blocks as kept_matrix has them against ggml's own reading of Q4_1. The constant is rounded to
+ * F16: half a unit in the last of 11 places. */
+static void test_q4_1_is_q4_0_and_a_constant(void)
+{
+    enum { ROWS = 5, COLS = 96, BLOCKS = COLS / KEPT_SPLIT_BLOCK, WIDTH = 32 };
+    float x[ROWS * COLS], want[ROWS * COLS], got[ROWS * COLS];
+    uint8_t file[ROWS * BLOCKS * 20], weights[ROWS * BLOCKS * 18];
+    uint16_t shift[ROWS * WIDTH];
+    kept_rng rng;
+    kept_rng_init(&rng, 5);
+    for (int i = 0; i < ROWS * COLS; i++)
+        x[i] = (float)(3 * kept_rng_normal(&rng) + (i / COLS)); /* also far from zero */
+    CHECK_INT(ggml_quantize_chunk(GGML_TYPE_Q4_1, x, file, 0, ROWS, COLS, NULL), sizeof file);
+    ggml_get_type_traits(GGML_TYPE_Q4_1)->to_float(file, want, ROWS * COLS);
+    kept_split_weights(file, (int64_t)ROWS * BLOCKS, weights);
+    kept_split_shift(file, ROWS, BLOCKS, WIDTH, shift);
+    ggml_get_type_traits(GGML_TYPE_Q4_0)->to_float(weights, got, ROWS * COLS);
+    for (int i = 0; i < ROWS * COLS; i++) {
+        const float c = ggml_fp16_to_fp32(shift[i / COLS * WIDTH + i % COLS / KEPT_SPLIT_BLOCK]);
+        CHECK_NEAR(got[i] + c, want[i], fabsf(c) / 2048 + 1e-6);
+    }
+    for (int i = 0; i < ROWS * WIDTH; i++)
+        CHECK(i % WIDTH < BLOCKS || shift[i] == 0);
 }
 
 static void test_sha256_is_cached(void)
@@ -192,6 +217,7 @@ int main(void)
     RUN(test_gemma_windows);
     RUN(test_defaults_of_missing_keys);
     RUN(test_quantized_types);
+    RUN(test_q4_1_is_q4_0_and_a_constant);
     RUN(test_sha256_is_cached);
     TEST_END();
 }

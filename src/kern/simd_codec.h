@@ -30,6 +30,7 @@ struct packed {
 /* Rows rounded to integers: words [4 bytes] of 8-bit, pairs of words of 16-bit numbers. */
 struct ints {
     ALIGNED int32_t word[MAX_ROWS][STRIDE]; /* each SPREAD times */
+    ALIGNED int32_t flat[WORDS];            /* those of the last row, once */
     float scale[MAX_ROWS];
     float sum[MAX_ROWS][8];   /* of the integers of each 32 channels */
     float whole[MAX_ROWS];    /* of all integers */

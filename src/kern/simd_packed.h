@@ -9,7 +9,7 @@
 /* n numbers of a row as integers of 8 bits, or 16 where codes have 8. */
 INLINE void round_row(struct ints *o, int r, const float *x, int n, bool wide, bool has_sign)
 {
-    ALIGNED int32_t flat[WORDS];
+    int32_t *flat = o->flat;
     float top = wide ? 32767.0f : has_sign ? 127.0f : 255.0f, most, inverse;
     vec m = v_abs(v_load(x));
 
@@ -33,18 +33,21 @@ INLINE void round_row(struct ints *o, int r, const float *x, int n, bool wide, b
 static void round_queries(struct ints *o, int n, const float *q, size_t stride, int D, bool wide)
 {
     for (int r = 0; r < n; r++, q += stride) {
+        const int8_t *code = (const int8_t *)o->flat;
+
         round_row(o, r, q, D, wide, true);
         o->whole[r] = 0;
-        for (int g = 0; 32 * g < D && !wide; g++) {
+        for (int g = 0; 32 * g < D && !wide; g++, code += 32) {
+            const int end = D - 32 * g < 32 ? 16 : 32; /* D is a multiple of 16 */
+            vec plain = v_load(q + 32 * g);
             int sum = 0;
-            float plain = 0;
 
-            for (int d = 32 * g; d < 32 * g + 32 && d < D; d++) {
-                sum += ((const int8_t *)(o->word[r] + d / 4 * SPREAD))[d % 4];
-                plain += q[d];
-            }
+            for (int d = 0; d < end; d++)
+                sum += code[d];
+            for (int d = W; d < end; d += W)
+                plain = v_add(plain, v_load(q + 32 * g + d));
             o->sum[r][g] = (float)sum;
-            o->plain[r][g] = plain;
+            o->plain[r][g] = v_sum(plain);
             o->whole[r] += (float)sum;
         }
     }

@@ -263,7 +263,7 @@ static const float *output_of(void *ctx, int layer)
     if (e->w_o_layer == layer)
         return e->w_o;
     e->w_o_layer = -1;
-    if (!kept_weights_read(e->model, e->model->layers[layer].o, e->w_o))
+    if (!kept_weights_read(e->model, e->model->layers[layer].o.w, e->w_o))
         return NULL;
     e->w_o_layer = layer;
     return e->w_o;
@@ -304,11 +304,11 @@ kept_status kept_record_check(const kept_engine *e, const kept_strategy *s, cons
     if (!s || !(kept_strategy_needs_of(s) & KEPT_NEED_OUTPUT))
         return KEPT_OK;
     for (int l = 0; l < e->model->info.n_layers; l++)
-        if (!kept_weights_read(e->model, e->model->layers[l].o, NULL))
+        if (!kept_weights_read(e->model, e->model->layers[l].o.w, NULL))
             return kept_fail(err, KEPT_UNSUPPORTED,
                              "'%s' needs the output matrix of every layer; that of layer %d is %s, "
                              "which cannot be read: use a model with f16 or q8_0 weights",
-                             s->name, l, ggml_type_name(e->model->layers[l].o->type));
+                             s->name, l, ggml_type_name(e->model->layers[l].o.w->type));
     return KEPT_OK;
 }
 

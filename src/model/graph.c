@@ -6,13 +6,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { NODES_PER_LAYER = 40, NODES_EXTRA = 32 };
+enum { NODES_PER_LAYER = 80, NODES_EXTRA = 32 };
+
+/* The input whose block sums were last asked for, and those: q, k and v share theirs. */
+typedef struct sums {
+    struct ggml_tensor *of, *sum;
+} sums;
 
 typedef struct builder {
     kept_engine *e;
     const struct kept_model *m;
     struct ggml_context *c;
     kept_graph *g;
+    sums *sums;
 } builder;
 
 static struct ggml_tensor *norm(const builder *b, struct ggml_tensor *x, struct ggml_tensor *w)
@@ -20,12 +26,37 @@ static struct ggml_tensor *norm(const builder *b, struct ggml_tensor *x, struct 
     return w ? ggml_mul(b->c, ggml_rms_norm(b->c, x, b->m->norm_eps), w) : x;
 }
 
-/* One of q, k, v: projection, bias, heads, head norm; [D][heads][n_tokens], before rotation. */
-static struct ggml_tensor *project(const builder *b, struct ggml_tensor *w,
-                                   struct ggml_tensor *bias, struct ggml_tensor *head_norm,
-                                   struct ggml_tensor *x, int heads)
+/* Sums of every 32 of x [ne0][n], as wide as shift and at least 2 of them: ggml multiplies a single
+ * one of F16 in another order, and a token must not depend on how many are beside it. */
+static struct ggml_tensor *block_sums(const builder *b, struct ggml_tensor *x, int64_t width)
 {
-    struct ggml_tensor *y = ggml_mul_mat(b->c, w, x);
+    const int64_t n_blocks = x->ne[0] / KEPT_SPLIT_BLOCK, n = x->ne[1];
+    if (b->sums->of != x) {
+        struct ggml_tensor *s =
+            ggml_sum_rows(b->c, ggml_reshape_3d(b->c, x, KEPT_SPLIT_BLOCK, n_blocks, n));
+        s = ggml_reshape_2d(b->c, s, n_blocks, n);
+        if (width > n_blocks || n < 2)
+            s = ggml_pad(b->c, s, (int)(width - n_blocks), n < 2, 0, 0);
+        *b->sums = (sums){x, s};
+    }
+    return b->sums->sum;
+}
+
+/* m x: [m's ne1][n] */
+static struct ggml_tensor *multiply(const builder *b, const kept_matrix *m, struct ggml_tensor *x)
+{
+    struct ggml_tensor *y = ggml_mul_mat(b->c, m->w, x);
+    if (!m->shift)
+        return y;
+    struct ggml_tensor *s = ggml_mul_mat(b->c, m->shift, block_sums(b, x, m->shift->ne[0]));
+    return ggml_add(b->c, y, ggml_view_2d(b->c, s, s->ne[0], x->ne[1], s->nb[1], 0));
+}
+
+/* One of q, k, v: projection, bias, heads, head norm; [D][heads][n_tokens], before rotation. */
+static struct ggml_tensor *project(const builder *b, const kept_matrix *w, struct ggml_tensor *bias,
+                                   struct ggml_tensor *head_norm, struct ggml_tensor *x, int heads)
+{
+    struct ggml_tensor *y = multiply(b, w, x);
     if (bias)
         y = ggml_add(b->c, y, bias);
     y = ggml_reshape_3d(b->c, y, b->m->info.head_size, heads, b->g->shape.n_tokens);
@@ -58,9 +89,9 @@ static struct ggml_tensor *attention(const builder *b, struct ggml_tensor *in, i
     const kept_layer *l = &b->m->layers[il];
     kept_node *node = &b->e->nodes[il];
     struct ggml_tensor *x = norm(b, in, l->attn_norm);
-    struct ggml_tensor *q = project(b, l->q, l->q_bias, l->q_norm, x, info->n_heads);
-    struct ggml_tensor *k = project(b, l->k, l->k_bias, l->k_norm, x, info->n_kv_heads);
-    struct ggml_tensor *v = project(b, l->v, l->v_bias, NULL, x, info->n_kv_heads);
+    struct ggml_tensor *q = project(b, &l->q, l->q_bias, l->q_norm, x, info->n_heads);
+    struct ggml_tensor *k = project(b, &l->k, l->k_bias, l->k_norm, x, info->n_kv_heads);
+    struct ggml_tensor *v = project(b, &l->v, l->v_bias, NULL, x, info->n_kv_heads);
     /* The store node also reads the queries before rotation when someone wants their statistics;
      * the attend node names the store node as a source, which orders the two. */
     struct ggml_tensor *store_src[3] = {rotate(b, k, il), v, q};
@@ -86,8 +117,7 @@ static struct ggml_tensor *add_output(const builder *b, struct ggml_tensor *x,
                                       struct ggml_tensor *o, int il, bool record)
 {
     const kept_layer *l = &b->m->layers[il];
-    struct ggml_tensor *y =
-        ggml_add(b->c, norm(b, ggml_mul_mat(b->c, l->o, o), l->attn_post_norm), x);
+    struct ggml_tensor *y = ggml_add(b->c, norm(b, multiply(b, &l->o, o), l->attn_post_norm), x);
     struct ggml_tensor *src[2] = {x, y};
     if (record && b->g->shape.records & KEPT_GRAPH_COSINE)
         ggml_build_forward_expand(b->g->gf, ggml_custom_4d(b->c, GGML_TYPE_F32, 1, 1, 1, 1, src, 2,
@@ -99,11 +129,11 @@ static struct ggml_tensor *add_output(const builder *b, struct ggml_tensor *x,
 static struct ggml_tensor *feed_forward(const builder *b, struct ggml_tensor *x,
                                         const kept_layer *l)
 {
-    struct ggml_tensor *gate = ggml_mul_mat(b->c, l->gate, x);
-    struct ggml_tensor *up = ggml_mul_mat(b->c, l->up, x);
+    struct ggml_tensor *gate = multiply(b, &l->gate, x);
+    struct ggml_tensor *up = multiply(b, &l->up, x);
     struct ggml_tensor *h =
         b->m->gelu ? ggml_geglu_split(b->c, gate, up) : ggml_swiglu_split(b->c, gate, up);
-    return norm(b, ggml_mul_mat(b->c, l->down, h), l->ffn_post_norm);
+    return norm(b, multiply(b, &l->down, h), l->ffn_post_norm);
 }
 
 /* What enters the first layer of the graph. */
@@ -156,7 +186,7 @@ static void build(const builder *b)
     if (g->shape.to < m->info.n_layers)
         g->hidden = x;
     else
-        x = g->logits = ggml_mul_mat(c, m->output, norm(b, x, m->output_norm));
+        x = g->logits = multiply(b, &m->output, norm(b, x, m->output_norm));
     ggml_set_output(x);
     ggml_build_forward_expand(g->gf, x);
 }
@@ -181,7 +211,8 @@ static bool graph_make(kept_engine *e, kept_graph *g)
     if (!g->ctx)
         return false;
     g->gf = ggml_new_graph_custom(g->ctx, nodes, false);
-    builder b = {e, e->model, g->ctx, g};
+    sums none = {0};
+    builder b = {e, e->model, g->ctx, g, &none};
     build(&b);
     g->alloc = ggml_gallocr_new(ggml_backend_dev_buffer_type(e->model->dev));
     return g->alloc && ggml_gallocr_alloc_graph(g->alloc, g->gf);

@@ -4,6 +4,7 @@
  *                 (gguf_index.c: look-ups in what it found, gguf_meta.c: checks of values)
  *   hparams.c     architecture and hyper-parameters from the checked metadata
  *   weights.c     tensors: zero-copy from the mapping, or repacked where the CPU backend wants it
+ *   split.c       Q4_1 weights as Q4_0 and a constant a block
  *   vocab.c       tokenizer and chat templates (the only file that calls libllama)
  *   ahead.c       planes that look ahead: foresee, echo
  *   hidden.c      what is made of hidden states: predicted scores, lengths, what trainers tap
@@ -26,16 +27,26 @@
 #include <ggml.h>
 #include <gguf.h>
 
+/* A matrix that inputs are multiplied by. Of Q4_1 weights, w = d*q + m in blocks of 32, ggml's CPU
+ * backend has no kernel that multiplies many inputs at once; of Q4_0, w = d*(q - 8), it has. The
+ * one is the other and a constant for each block, d*q + m = d*(q - 8) + (8*d + m), so the product
+ * is that with w as Q4_0 and that of the constants, rounded to F16, with the sums of 32 inputs
+ * each. About as many bytes. split.c makes them. */
+typedef struct kept_matrix {
+    struct ggml_tensor *w;     /* [ne0][ne1], maybe repacked */
+    struct ggml_tensor *shift; /* [ne0/32, up to a multiple of 32][ne1] F16; NULL: w is all */
+} kept_matrix;
+
 /* Tensors of one layer; NULL where the architecture has none. Shapes are ggml's (ne0 first). */
 typedef struct kept_layer {
     struct ggml_tensor *attn_norm;                /* [n_embd] */
-    struct ggml_tensor *q, *k, *v;                /* [n_embd][n_heads*D], [n_embd][n_kv_heads*D] */
+    kept_matrix q, k, v;                          /* [n_embd][n_heads*D], [n_embd][n_kv_heads*D] */
     struct ggml_tensor *q_bias, *k_bias, *v_bias; /* qwen2 */
     struct ggml_tensor *q_norm, *k_norm;          /* [D] qwen3, gemma3 */
-    struct ggml_tensor *o;                        /* [n_heads*D][n_embd] */
+    kept_matrix o;                                /* [n_heads*D][n_embd] */
     struct ggml_tensor *attn_post_norm;           /* [n_embd] gemma3 */
     struct ggml_tensor *ffn_norm;                 /* [n_embd] */
-    struct ggml_tensor *gate, *up, *down;
+    kept_matrix gate, up, down;
     struct ggml_tensor *ffn_post_norm; /* [n_embd] gemma3 */
     float rope_base;                   /* rotary base of this layer */
     float rope_scale;                  /* rotary frequency scale of this layer, usually 1 */
@@ -56,7 +67,7 @@ struct kept_model {
     /* weights */
     struct ggml_tensor *tok_embd;     /* [n_embd][n_vocab], plain layout: get_rows works on it */
     struct ggml_tensor *output_norm;  /* [n_embd] */
-    struct ggml_tensor *output;       /* [n_embd][n_vocab], maybe repacked, maybe tok_embd itself */
+    kept_matrix output;               /* [n_embd][n_vocab]; w may be tok_embd itself */
     struct ggml_tensor *rope_factors; /* rope_freqs.weight [n_rope/2] (llama-3 scaling) or NULL */
     kept_layer *layers;               /* [n_layers] */
     ggml_backend_dev_t dev;           /* the CPU device */
@@ -84,6 +95,14 @@ kept_status kept_weights_load(struct kept_model *m, bool repack, kept_error *err
  * repacked. False: its type has no conversion. out NULL: only says which. */
 bool kept_weights_read(const struct kept_model *m, const struct ggml_tensor *t, float *out);
 void kept_weights_free(struct kept_model *m);
+
+/* ---- split.c ---- */
+enum { KEPT_SPLIT_BLOCK = 32, KEPT_SPLIT_PAD = 32 }; /* weights of a block; width of shift */
+/* Rows of Q4_1 blocks as Q4_0 blocks of as many rows and columns. */
+void kept_split_weights(const uint8_t *from, int64_t n_blocks, uint8_t *to);
+/* Their constants, F16 [rows][width], zeros behind blocks_per_row. */
+void kept_split_shift(const uint8_t *from, int64_t rows, int64_t blocks_per_row, int64_t width,
+                      uint16_t *to);
 
 /* ---- vocab.c ---- */
 kept_status kept_vocab_open(struct kept_model *m, kept_error *err);

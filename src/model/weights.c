@@ -1,9 +1,10 @@
 /* weights: tensors of the file as ggml tensors the graph can use.
  *
  * A matrix goes to the first of the CPU's extra buffer types that can multiply it (these store a
- * repacked copy that its kernels read faster); all other tensors stay where they are in the mapped
- * file, without a copy. With tied embeddings the output matrix is the embedding matrix: look-up
- * needs the plain layout, multiplication may want a repacked copy of its own.
+ * repacked copy that its kernels read faster), one of Q4_1 as two (kept_matrix); all other tensors
+ * stay where they are in the mapped file, without a copy. With tied embeddings the output matrix is
+ * the embedding matrix: look-up needs the plain layout, multiplication may want a repacked copy of
+ * its own.
  *
  * Every tensor is asked for by name with the shape the hyper-parameters imply. A tensor that nobody
  * asked for means that the model computes something we do not, so it is refused.
@@ -22,7 +23,8 @@
 
 #define MAX_TYPES 8
 
-/* Tensors of one buffer type. The plain type is the last and lives in the mapping. */
+/* Tensors of one buffer type. The plain type is the last and lives in the mapping; the one before
+ * holds what is computed from the file, in plain memory. */
 typedef struct group {
     ggml_backend_buffer_type_t type;
     ggml_backend_buffer_t probe; /* empty buffer of this type, to ask supports_op with */
@@ -113,10 +115,11 @@ static kept_status open_groups(loader *l, bool repack)
         *(void **)&extra =
             ggml_backend_reg_get_proc_address(reg, "ggml_backend_dev_get_extra_bufts");
         ggml_backend_buffer_type_t *b = extra ? extra(l->m->dev) : NULL;
-        for (; b && *b && w->n_groups < MAX_TYPES - 1; b++)
+        for (; b && *b && w->n_groups < MAX_TYPES - 2; b++)
             w->groups[w->n_groups++].type = *b;
     }
-    w->groups[w->n_groups++].type = ggml_backend_dev_buffer_type(l->m->dev);
+    for (int i = 0; i < 2; i++)
+        w->groups[w->n_groups++].type = ggml_backend_dev_buffer_type(l->m->dev);
     for (int i = 0; i < w->n_groups; i++) {
         group *g = &w->groups[i];
         struct ggml_init_params p = {.mem_size = ggml_tensor_overhead() *
@@ -125,14 +128,15 @@ static kept_status open_groups(loader *l, bool repack)
         g->ctx = ggml_init(p);
         if (!g->ctx)
             return kept_fail(l->err, KEPT_NOMEM, "out of memory for tensor descriptions");
-        if (i < w->n_groups - 1)
+        if (i < w->n_groups - 2)
             g->probe = ggml_backend_buft_alloc_buffer(g->type, 0);
     }
     return KEPT_OK;
 }
 
-/* The group whose kernels multiply t's matrix best: the first that says it can. */
-static int pick_group(loader *l, const struct ggml_tensor *t)
+/* The group whose kernels multiply a matrix of t's shape and this type best: the first that says it
+ * can. */
+static int pick_group(loader *l, const struct ggml_tensor *t, enum ggml_type type)
 {
     int plain = l->w->n_groups - 1;
     for (int i = 0; i < plain; i++) {
@@ -142,7 +146,7 @@ static int pick_group(loader *l, const struct ggml_tensor *t)
         struct ggml_context *c = ggml_init(p);
         if (!c)
             return plain;
-        struct ggml_tensor *a = ggml_dup_tensor(c, t);
+        struct ggml_tensor *a = ggml_new_tensor_2d(c, type, t->ne[0], t->ne[1]);
         a->buffer = l->w->groups[i].probe;
         struct ggml_tensor *b = ggml_new_tensor_2d(c, GGML_TYPE_F32, t->ne[0], 512);
         bool yes = ggml_backend_dev_supports_op(l->m->dev, ggml_mul_mat(c, a, b));
@@ -153,12 +157,18 @@ static int pick_group(loader *l, const struct ggml_tensor *t)
     return plain;
 }
 
+static struct ggml_tensor *add_as(loader *l, enum ggml_type type, const int64_t *ne,
+                                  const char *name, int at)
+{
+    struct ggml_tensor *x = ggml_new_tensor(l->w->groups[at].ctx, type, GGML_MAX_DIMS, ne);
+    ggml_set_name(x, name);
+    l->w->groups[at].bytes += ggml_nbytes(x);
+    return x;
+}
+
 static struct ggml_tensor *add(loader *l, const struct ggml_tensor *t, const char *name, int at)
 {
-    struct ggml_tensor *x = ggml_dup_tensor(l->w->groups[at].ctx, t);
-    ggml_set_name(x, name);
-    l->w->groups[at].bytes += ggml_nbytes(t);
-    return x;
+    return add_as(l, t->type, t->ne, name, at);
 }
 
 /* The tensor of the file with this name, checked to be [ne0] (ne1 = 0) or [ne0][ne1]. */
@@ -202,10 +212,24 @@ static struct ggml_tensor *vector(loader *l, const char *name, int64_t n, bool r
     return required ? missing(l, name) : NULL;
 }
 
-static struct ggml_tensor *matrix(loader *l, const char *name, int64_t ne0, int64_t ne1)
+/* The matrix that lies in the file as t. */
+static kept_matrix place(loader *l, const struct ggml_tensor *t, const char *name)
+{
+    const int plain = l->w->n_groups - 1;
+    int at = pick_group(l, t, t->type);
+    if (at != plain || t->type != GGML_TYPE_Q4_1 ||
+        (at = pick_group(l, t, GGML_TYPE_Q4_0)) == plain)
+        return (kept_matrix){.w = add(l, t, name, at)};
+    const int64_t width = t->ne[0] / KEPT_SPLIT_BLOCK;
+    const int64_t ne[4] = {GGML_PAD(width, KEPT_SPLIT_PAD), t->ne[1], 1, 1};
+    return (kept_matrix){add_as(l, GGML_TYPE_Q4_0, t->ne, name, at),
+                         add_as(l, GGML_TYPE_F16, ne, name, plain - 1)};
+}
+
+static kept_matrix matrix(loader *l, const char *name, int64_t ne0, int64_t ne1)
 {
     const struct ggml_tensor *t = look_up(l, name, ne0, ne1);
-    return t ? add(l, t, name, pick_group(l, t)) : missing(l, name);
+    return t ? place(l, t, name) : (kept_matrix){.w = missing(l, name)};
 }
 
 static void want_layer(loader *l, int i)
@@ -256,8 +280,10 @@ static kept_status want_all(loader *l)
     if (ggml_get_tensor(w->meta, "output.weight")) {
         m->output = matrix(l, "output.weight", e, v);
     } else if (t) {
-        int at = pick_group(l, t);
-        m->output = at == plain ? m->tok_embd : add(l, t, "output.weight", at);
+        if (pick_group(l, t, t->type) == plain)
+            m->output.w = m->tok_embd;
+        else
+            m->output = place(l, t, "output.weight");
     }
     if (strcmp(m->info.arch, "llama") == 0)
         m->rope_factors = vector(l, "rope_freqs.weight", m->n_rope / 2, false);
@@ -278,14 +304,21 @@ static kept_status want_all(loader *l)
     return KEPT_OK;
 }
 
+/* What the file has under t's name. */
+static const struct ggml_tensor *in_file(const struct kept_weights *w, const struct ggml_tensor *t)
+{
+    const struct ggml_tensor *f = ggml_get_tensor(w->meta, ggml_get_name(t));
+    /* else the repacked copy of tied embeddings */
+    return f ? f : ggml_get_tensor(w->meta, "token_embd.weight");
+}
+
 /* Where t's bytes are in the mapping, or NULL if the file has changed since it was checked. */
 static const uint8_t *file_data(const struct kept_weights *w, const struct ggml_tensor *t)
 {
-    int64_t i = gguf_find_tensor(w->gguf, ggml_get_name(t));
-    if (i < 0) /* the repacked copy of tied embeddings */
-        i = gguf_find_tensor(w->gguf, "token_embd.weight");
+    const struct ggml_tensor *f = in_file(w, t);
+    int64_t i = gguf_find_tensor(w->gguf, ggml_get_name(f));
     size_t at = gguf_get_data_offset(w->gguf) + gguf_get_tensor_offset(w->gguf, i);
-    if (at > w->map_bytes || ggml_nbytes(t) > w->map_bytes - at)
+    if (at > w->map_bytes || ggml_nbytes(f) > w->map_bytes - at)
         return NULL;
     return (const uint8_t *)w->map + at;
 }
@@ -300,35 +333,57 @@ static void drop_pages(const void *data, size_t n)
         madvise((void *)lo, hi - lo, MADV_DONTNEED);
 }
 
-static kept_status fill_group(loader *l, group *g, bool plain)
+/* t's data from those of the file, which may be of another type: kept_matrix. */
+static kept_status fill(loader *l, struct ggml_tensor *t, const uint8_t *data)
+{
+    const struct ggml_tensor *f = in_file(l->w, t);
+    const int64_t blocks = f->ne[0] / KEPT_SPLIT_BLOCK;
+    if (f->type == t->type) {
+        ggml_backend_tensor_set(t, data, 0, ggml_nbytes(t));
+        return KEPT_OK;
+    }
+    void *made = malloc(ggml_nbytes(t));
+    if (!made)
+        return kept_fail(l->err, KEPT_NOMEM, "out of memory for weights");
+    if (t->type == GGML_TYPE_Q4_0)
+        kept_split_weights(data, blocks * f->ne[1], made);
+    else
+        kept_split_shift(data, f->ne[1], blocks, t->ne[0], made);
+    ggml_backend_tensor_set(t, made, 0, ggml_nbytes(t));
+    free(made);
+    return KEPT_OK;
+}
+
+static kept_status fill_group(loader *l, group *g, bool mapped)
 {
     struct kept_weights *w = l->w;
     struct ggml_tensor *t = ggml_get_first_tensor(g->ctx);
     if (!t)
         return KEPT_OK;
-    g->buffer =
-        plain ? ggml_backend_dev_buffer_from_host_ptr(l->m->dev, w->map, w->map_bytes, w->map_bytes)
-              : ggml_backend_alloc_ctx_tensors_from_buft(g->ctx, g->type);
+    g->buffer = mapped ? ggml_backend_dev_buffer_from_host_ptr(l->m->dev, w->map, w->map_bytes,
+                                                               w->map_bytes)
+                       : ggml_backend_alloc_ctx_tensors_from_buft(g->ctx, g->type);
     if (!g->buffer)
         return kept_fail(l->err, KEPT_NOMEM, "cannot allocate %llu bytes of %s for weights",
                          (unsigned long long)g->bytes, ggml_backend_buft_name(g->type));
     ggml_backend_buffer_set_usage(g->buffer, GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
-    for (; t; t = ggml_get_next_tensor(g->ctx, t)) {
+    kept_status s = KEPT_OK;
+    for (; t && s == KEPT_OK; t = ggml_get_next_tensor(g->ctx, t)) {
         const uint8_t *data = file_data(w, t);
         if (!data)
             return kept_fail(l->err, KEPT_IO, "the file changed while it was being opened");
-        if (plain) {
+        if (mapped) {
             if (ggml_backend_tensor_alloc(g->buffer, t, (void *)(uintptr_t)data) !=
                 GGML_STATUS_SUCCESS)
                 return kept_fail(l->err, KEPT_FORMAT, "tensor %s does not fit its buffer",
                                  ggml_get_name(t));
         } else {
-            ggml_backend_tensor_set(t, data, 0, ggml_nbytes(t));
+            s = fill(l, t, data);
             if (gguf_find_tensor(w->gguf, ggml_get_name(t)) >= 0)
-                drop_pages(data, ggml_nbytes(t));
+                drop_pages(data, ggml_nbytes(in_file(w, t)));
         }
     }
-    return KEPT_OK;
+    return s;
 }
 
 /* Sums over the file's tensors and the list of buffer types in use. */
@@ -352,11 +407,14 @@ static void describe(struct kept_model *m)
     size_t n = 0;
     for (int i = w->n_groups - 1; i >= 0; i--) {
         char size[32];
-        if (!w->groups[i].bytes || n >= sizeof m->info.buffers)
+        uint64_t bytes = w->groups[i].bytes;
+        if (i == w->n_groups - 1) /* both of the plain type */
+            bytes += w->groups[i - 1].bytes;
+        if (!bytes || i == w->n_groups - 2 || n >= sizeof m->info.buffers)
             continue;
         n += (size_t)snprintf(m->info.buffers + n, sizeof m->info.buffers - n, "%s%s %s",
                               n ? ", " : "", ggml_backend_buft_name(w->groups[i].type),
-                              kept_format_bytes(w->groups[i].bytes, size, sizeof size));
+                              kept_format_bytes(bytes, size, sizeof size));
     }
 }
 
@@ -390,9 +448,10 @@ bool kept_weights_read(const struct kept_model *m, const struct ggml_tensor *t, 
 {
     const struct kept_weights *w = m->weights;
     const uint8_t *data = file_data(w, t);
-    const ggml_to_float_t convert = ggml_get_type_traits(t->type)->to_float;
-    const size_t row = ggml_row_size(t->type, t->ne[0]);
-    if (!data || (!convert && t->type != GGML_TYPE_F32))
+    const enum ggml_type type = in_file(w, t)->type;
+    const ggml_to_float_t convert = ggml_get_type_traits(type)->to_float;
+    const size_t row = ggml_row_size(type, t->ne[0]);
+    if (!data || (!convert && type != GGML_TYPE_F32))
         return false;
     for (int64_t i = 0; out && i < t->ne[1]; i++, out += t->ne[0]) {
         const uint8_t *from = data + (size_t)i * row;
@@ -402,7 +461,7 @@ bool kept_weights_read(const struct kept_model *m, const struct ggml_tensor *t, 
             memcpy(out, from, row);
     }
     if (out && t->data != data)
-        drop_pages(data, ggml_nbytes(t));
+        drop_pages(data, ggml_nbytes(in_file(w, t)));
     return true;
 }
 
