@@ -273,7 +273,7 @@ const charts = (() => {
     const x = { field: "x", type: "quantitative", title, scale: { zero: true, nice: true } };
     const color = (more && more.color) || colour, offset = more && more.yOffset ? { yOffset: more.yOffset } : {};
     return {
-      data: { values }, height: { step: more && more.step || 22 },
+      data: { values }, height: { step: more && more.step || 22, for: "position" },
       layer: [
         { data: { values: [{}] }, mark: { type: "rule", color: s.soft }, encoding: { x: { datum: 0 } } },
         { mark: { type: "rule", strokeWidth: 1.5, opacity: 0.6 }, encoding: { y, x: { ...x, field: "low" }, x2: { field: "high" }, color, ...offset } },
@@ -295,7 +295,7 @@ const charts = (() => {
     const points = (field, title) => ({ field, title, format: "+.1f" });
     const tooltip = [{ field: "name", title: "row" }, { field: "kind", title: "perturbed" }, { field: "n", title: "samples" }, { field: "moved", title: "of which moved" }, points("drift", "changes"), points("full", "full's"), points("x", "beyond it"), points("low", "95 %, from"), points("high", "to")];
     const color = { field: "kind", type: "nominal", scale: { domain: kinds, range: kinds.map((_, i) => colours[s.theme][i % 8]) }, legend: { title: null, orient: "top", columns: s.width < 560 ? 2 : 4 } };
-    return forest(s, values, "beyond what the full cache changes, points", tooltip, { color, yOffset: { field: "kind", type: "nominal", sort: kinds }, step: 10 + 9 * kinds.length });
+    return forest(s, values, "beyond the full cache, points", tooltip, { color, yOffset: { field: "kind", type: "nominal", sort: kinds }, step: 10 + 9 * kinds.length });
   };
 
   // Whether a task has what a figure needs, where not every task has it.
