@@ -142,6 +142,15 @@ static const uint8_t codec_of[] = {KEPT_F16, KEPT_ROT2, KEPT_ROT3, KEPT_ROT4, KE
 
 static int lag; /* widths that values are narrower than keys */
 
+static bool channel; /* keys of 4 bits and fewer have scales per channel */
+static const int channel_widths[] = {0, 2, 4, 4, 8, 16};
+
+static uint8_t key_codec(int width)
+{
+    static const uint8_t of[] = {KEPT_F16, KEPT_CHAN2, KEPT_CHAN4, KEPT_CHAN4, KEPT_Q8, KEPT_F16};
+    return channel ? of[width] : codec_of[width];
+}
+
 static uint8_t value_codec(int width)
 {
     return codec_of[width > lag ? width - lag : width ? 1 : 0];
@@ -149,7 +158,10 @@ static uint8_t value_codec(int width)
 
 static double bits_at(int width)
 {
-    return (widths[width] + widths[width > lag ? width - lag : width ? 1 : 0]) / 2.0;
+    return ((channel ? channel_widths : widths)[width] + widths[width > lag ? width - lag
+                                                                : width     ? 1
+                                                                            : 0]) /
+           2.0;
 }
 
 typedef struct group {
@@ -165,7 +177,7 @@ static double bytes_of(const group *g, int width)
 {
     if (!width || g->slots < P64)
         return width ? g->slots * 4.0 * D : 0;
-    return (double)kept_codec_page_bytes((kept_codecs){codec_of[width], value_codec(width)}, D);
+    return (double)kept_codec_page_bytes((kept_codecs){key_codec(width), value_codec(width)}, D);
 }
 
 /* b = max(0, 1/2 log2(w^power / level)), to the nearest of the widths that it may have. */
@@ -251,7 +263,7 @@ static void check_water(const char *parts, double power, int low, int high, doub
             const int l = i / info->n_kv_heads, h = i % info->n_kv_heads;
             const int width = width_at(&groups[i][k], level, power, low, high);
             check_page(s, l, h, k, heads[i].best + k * P64, P64);
-            CHECK_INT(form_of(s, l, h, k).k, codec_of[width]);
+            CHECK_INT(form_of(s, l, h, k).k, key_codec(width));
             CHECK_INT(form_of(s, l, h, k).v, value_codec(width));
             spent += bytes_of(&groups[i][k], width);
             seen[width]++;
@@ -276,6 +288,9 @@ static void test_waterfill(void)
         lag = 1;
         check_water("h2o+waterfill(lag=1)", 2, 1, 5, percent[i]);
         lag = 0;
+        channel = true;
+        check_water("h2o+waterfill(keys=channel)", 2, 1, 5, percent[i]);
+        channel = false;
     }
 }
 

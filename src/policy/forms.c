@@ -87,13 +87,21 @@ int kept_strategy_residual(const kept_strategy *s)
     return kept_form_is(s, &kept_part_store) ? ((int)o[KEPT_STORE_RESIDUAL] + P64 - 1) / P64 : 0;
 }
 
+/* Codec of keys at a width. There are no 3 bits with scales per channel. */
+static uint8_t water_keys(const kept_strategy *s, int width)
+{
+    static const uint8_t channel[] = {KEPT_CHAN2, KEPT_CHAN4, KEPT_CHAN4, KEPT_Q8, KEPT_F16};
+    return s->option[KEPT_AXIS_CODEC][KEPT_WATER_KEYS] > 0 ? channel[width]
+                                                           : kept_water_codec[width];
+}
+
 kept_codecs kept_water_form(const kept_strategy *s, int l, int n_layers, int width)
 {
     const int values = width - (int)s->option[KEPT_AXIS_CODEC][KEPT_WATER_LAG];
     uint8_t v = kept_water_codec[values > 0 ? values : 0], as;
     if (kept_form_at_edge(s, l, n_layers, &as) && kept_form_compare(v, as, true) < 0)
         v = as;
-    return (kept_codecs){kept_water_codec[width], v};
+    return (kept_codecs){water_keys(s, width), v};
 }
 
 int kept_water_least(const kept_strategy *s, int l, int n_layers)
@@ -101,7 +109,7 @@ int kept_water_least(const kept_strategy *s, int l, int n_layers)
     int least = (int)s->option[KEPT_AXIS_CODEC][KEPT_WATER_LEAST];
     uint8_t as;
     while (kept_form_at_edge(s, l, n_layers, &as) &&
-           kept_form_compare(kept_water_codec[least], as, false) < 0)
+           kept_form_compare(water_keys(s, least), as, false) < 0)
         least++;
     return least;
 }

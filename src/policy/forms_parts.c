@@ -172,11 +172,16 @@ const kept_part kept_part_ranked = {
 /* In the order of kept_water_codec. */
 static const char *const water_codecs[] = {"rot2", "rot3", "rot4", "q8", "f16", NULL};
 
+static const char *const water_scales[] = {"row", "channel", NULL};
+
 static const kept_option waterfill_options[] = {
     {"most", 4, 0, 4, true, water_codecs, "the widest form"},
     {"least", 0, 0, 4, true, water_codecs, "the narrowest form that is not eviction"},
     {"power", 2, 0.01, 8, false, NULL, "of a score in the distortion that losing its slot causes"},
     {"lag", 0, 0, 3, true, NULL, "widths that values are narrower than keys"},
+    {"keys", 0, 0, 1, true, water_scales,
+     "what shares a scale in keys of 4 bits and fewer; channel, stored as chan4, chan4, chan2: for "
+     "keys with a bias"},
     AT_LEAST,
 };
 
@@ -193,7 +198,7 @@ const kept_part kept_part_waterfill = {
         "are not public); scores that heads cannot compare are parts of their head's sum; a head "
         "that does not keep all of its slots keeps whole pages; " GRADED,
     .options = waterfill_options,
-    .n_options = 6,
+    .n_options = 7,
 };
 
 static const kept_option calibrated_options[] = {
