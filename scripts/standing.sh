@@ -129,6 +129,7 @@ results() {
             "$kept" study export "$out/$m.db" --format csv --setting "$setting" --out "$out/table.csv"
             "$kept" study show "$out/$m.db" --setting "$setting" >"$out/table.txt"
             for length in $(sed -n 's/^"[^"]*",\([0-9]*\),.*/\1/p' "$out/table.csv" | sort -nu); do
+                grep -q "^[a-z].*: [1-9][0-9]* samples of $length tokens" "$out/table.txt" || continue
                 {
                     echo
                     echo "## $length tokens"

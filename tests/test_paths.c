@@ -113,6 +113,23 @@ static void test_kl_stats(void)
     json_decref(cell);
 }
 
+/* What does not differ has no error, not the rounding of two variances: documents are checked by
+ * computing this again from numbers that were printed. */
+static void test_no_difference(void)
+{
+    json_t *cell = json_object();
+    json_t *samples =
+        json_pack("[{s:i, s:[{s:i, s:o}, {s:i, s:o, s:o, s:o}]}]", "task", 0, "outcomes", "variant",
+                  0, "nll", reals(full, N), "variant", 1, "nll", reals(full, N), "kl",
+                  reals(same, N), "top1", reals(same, N));
+    CHECK(kept_put_kl_stats(cell, samples, 0, 1));
+    const json_t *o = json_object_get(cell, "kl_stats");
+    CHECK_NEAR(json_number_value(json_object_get(o, "difference_se")), 0, 0);
+    CHECK_NEAR(json_number_value(json_object_get(o, "ratio_se")), 0, 0);
+    json_decref(samples);
+    json_decref(cell);
+}
+
 /* Key: more than 2 nats dearer with the short context, and less than 2 with the long one. */
 static void test_key_tokens(void)
 {
@@ -174,6 +191,7 @@ static void test_trajectory(void)
 int main(void)
 {
     RUN(test_kl_stats);
+    RUN(test_no_difference);
     RUN(test_key_tokens);
     RUN(test_trajectory);
     TEST_END();

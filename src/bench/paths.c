@@ -116,6 +116,20 @@ static double covariance(const double *x, const double *y, int n)
     return n > 1 ? (sxy / n - sx / n * (sy / n)) / (n - 1) : NAN;
 }
 
+/* Standard error of the mean of a x - b y, as mean_of's: from the differences, since variances and
+ * covariance of rows that hardly differ leave nothing but their rounding. */
+static double se_between(const double *x, double a, const double *y, double b, int n)
+{
+    double mean = 0, sum2 = 0;
+    for (int i = 0; i < n; i++)
+        mean += (a * x[i] - b * y[i]) / n;
+    for (int i = 0; i < n; i++) {
+        const double d = a * x[i] - b * y[i] - mean;
+        sum2 += d * d;
+    }
+    return n > 1 ? sqrt(sum2 / n / (n - 1)) : NAN;
+}
+
 static void put_quantiles(json_t *o, const char *name, double *x, int n)
 {
     static const struct {
@@ -138,7 +152,7 @@ static json_t *kl_json(series *s)
     const spread own = mean_of(s->own, n), full = mean_of(s->full, n), kl = mean_of(s->kl, n);
     const double cov = covariance(s->own, s->full, n);
     const double ratio = exp(own.mean - full.mean);
-    const double ratio_se = sqrt(fmax(own.se * own.se + full.se * full.se - 2 * cov, 0));
+    const double ratio_se = se_between(s->own, 1, s->full, 1, n);
     const double ppl = exp(own.mean), base = exp(full.mean);
     json_object_set_new(o, "n", json_integer(n));
     kept_doc_put(o, "ppl", ppl);
@@ -151,10 +165,7 @@ static json_t *kl_json(series *s)
     kept_doc_put(o, "ratio", ratio);
     kept_doc_put(o, "ratio_se", ratio * ratio_se);
     kept_doc_put(o, "difference", ppl - base);
-    kept_doc_put(o, "difference_se",
-                 sqrt(fmax(ppl * ppl * own.se * own.se + base * base * full.se * full.se -
-                               2 * cov * ppl * base,
-                           0)));
+    kept_doc_put(o, "difference_se", se_between(s->own, ppl, s->full, base, n));
     kept_doc_put(o, "kl_mean", kl.mean);
     kept_doc_put(o, "kl_se", kl.se);
     const spread dp = mean_of(s->dp, n);
