@@ -111,12 +111,16 @@ def run(model_path, prompt_file, threads):
 
 
 def timed(path, command):
-    began = time.perf_counter()
+    def cpu():
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
+
+    began, before = time.perf_counter(), cpu()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    wall, used = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    wall, used = time.perf_counter() - began, cpu() - before
     with open(path, encoding="utf-8") as f:
         doc = json.load(f)
-    doc["wall_s"], doc["cpu_s"] = wall, used.ru_utime + used.ru_stime
+    doc["wall_s"], doc["cpu_s"] = wall, used
     with open(path, "w", encoding="utf-8") as f:
         json.dump(doc, f)
 
