@@ -140,8 +140,8 @@ int kept_form_compare(int a, int b, bool v);
 extern const uint8_t kept_water_codec[];
 enum { KEPT_WATER_F16 = 4 }; /* the widest */
 /* Form of a page of that width in the l-th of n_layers layers: values may be some widths narrower
- * than keys, keys may have scales per channel. The narrowest and the widest that a page has there; the outermost layers have wider
- * ones. */
+ * than keys, keys may have scales per channel. The narrowest and the widest that a page has there;
+ * the outermost layers have wider ones. */
 kept_codecs kept_water_form(const kept_strategy *s, int l, int n_layers, int width);
 int kept_water_least(const kept_strategy *s, int l, int n_layers);
 int kept_water_most(const kept_strategy *s, int l, int n_layers);
