@@ -1,150 +1,290 @@
-/* test_split: a model of Q4_1 weights, which are multiplied as Q4_0 and a constant a block. Against
- * libllama on the same weights as F32, where nothing is rounded: no further from that than
- * libllama is with the Q4_1 weights. And bit-identical for any chunk, for one token too. */
-#include "engine_util.h"
-#include "mkgguf.h"
-#include "model/model.h"
-#include "test.h"
+/* Contracts of every allocator of the registry on splits alone: bounds, exact totals, determinism,
+ * what layerwise and cascades promise, and relations between allocators that hold by construction.
+ * Only test_relations and the scale test know names.
+ */
+#include "trained_rig.h"
 
-#include <unistd.h>
+#define MAX_LAYERS 6
+#define MAX_HEADS  4
+#define MAX_N      80
+#define ALL        (MAX_LAYERS * MAX_HEADS)
 
-enum { N_PREFILL = 120, N_ALL = 140 };
+typedef struct world {
+    int layer[MAX_LAYERS], n[ALL], guard[ALL], scratch[ALL];
+    float value[ALL][MAX_N];
+    const float *score[ALL];
+    double signal[2 * ALL], cosine[MAX_LAYERS], share[ALL], option[KEPT_MAX_OPTIONS];
+    kept_trained *table;
+    bool odd; /* signals that are no sums of anything */
+    kept_split s;
+} world;
 
-static char *file, *exact; /* the model, and its weights as F32 */
-static kept_model *model;
-static int32_t *tokens;
-static int n_vocab;
-
-/* The model at from with every matrix as F32, at to. */
-static bool write_exact(const char *from, const char *to)
+static double any_number(kept_rng *rng)
 {
-    struct ggml_context *data = NULL;
-    struct gguf_init_params p = {.no_alloc = false, .ctx = &data};
-    struct gguf_context *g = gguf_init_from_file(from, p), *out = gguf_init_empty();
-    struct ggml_init_params big = {.mem_size = (size_t)64 << 20};
-    struct ggml_context *c = ggml_init(big);
-    bool ok = g && out && c;
-    if (ok)
-        gguf_set_kv(out, g);
-    for (struct ggml_tensor *t = ok ? ggml_get_first_tensor(data) : NULL; t;
-         t = ggml_get_next_tensor(data, t)) {
-        if (gguf_find_tensor(g, t->name) < 0)
-            continue; /* the blob that holds all data */
-        struct ggml_tensor *x = ggml_new_tensor(c, GGML_TYPE_F32, GGML_MAX_DIMS, t->ne);
-        ggml_set_name(x, t->name);
-        if (t->type == GGML_TYPE_F32)
-            memcpy(x->data, t->data, ggml_nbytes(t));
-        else
-            ggml_get_type_traits(t->type)->to_float(t->data, x->data, ggml_nelements(t));
-        gguf_add_tensor(out, x);
+    static const double odd[] = {0, -1, 1e300, 1e-300};
+    switch (kept_rng_below(rng, 8)) {
+    case 0:
+        return NAN;
+    case 1:
+        return INFINITY;
+    case 2:
+        return odd[kept_rng_below(rng, 4)];
+    default:
+        return kept_rng_unit(rng);
     }
-    ok = ok && gguf_write_to_file(out, to, false);
-    gguf_free(g);
-    gguf_free(out);
-    ggml_free(data);
-    ggml_free(c);
-    return ok;
 }
 
-static float *rows(void)
+static int falling(const void *a, const void *b)
 {
-    return malloc((size_t)N_ALL * (size_t)n_vocab * sizeof(float));
+    float x = *(const float *)a, y = *(const float *)b;
+    return (x < y) - (x > y);
 }
 
-static float *by_libllama(const char *path)
+static void fill_scores(world *w, kept_rng *rng)
 {
-    struct llama_model *m = llama_model_load_from_file(path, llama_model_default_params());
-    float *out = rows();
-    CHECK(m && util_llama(m, tokens, N_PREFILL, N_ALL, true, NULL, NULL, out));
-    llama_model_free(m);
-    return out;
-}
-
-static float *by_kept(int chunk)
-{
-    util_run r = {.n_vocab = n_vocab};
-    kept_seq *s = NULL;
-    float *out = rows();
-    kept_engine_options o = {.n_threads = 2,
-                             .max_tokens = 256,
-                             .max_batch_tokens = 256,
-                             .max_seqs = 1,
-                             .pool_bytes = (size_t)64 << 20};
-    CHECK_INT(kept_engine_new(model, &o, &r.engine, &r.err), KEPT_OK);
-    CHECK_INT(kept_seq_new(r.engine, NULL, NULL, 1, &s, &r.err), KEPT_OK);
-    CHECK_INT(util_prefill(&r, s, tokens, N_ALL, chunk, out), KEPT_OK);
-    kept_seq_free(s);
-    kept_engine_free(r.engine);
-    return out;
-}
-
-static void weights_are_split(void)
-{
-    const kept_layer *l = &model->layers[1];
-    CHECK_INT(l->down.w->type, GGML_TYPE_Q4_0);
-    CHECK(l->down.shift && l->down.shift->ne[0] == 64 && l->down.shift->ne[1] == 576);
-    CHECK(l->q.shift && l->q.shift->ne[0] == 32); /* 18 blocks a row */
-    /* what reads weights reads the file's */
-    float *w = malloc(sizeof *w * 576 * 576);
-    CHECK(kept_weights_read(model, l->o.w, w));
-    free(w);
-}
-
-static void as_close_as_libllama(void)
-{
-    float *truth = by_libllama(exact), *theirs = by_libllama(file), *ours = by_kept(N_ALL);
-    const util_diff a = util_compare(truth, theirs, N_PREFILL, n_vocab),
-                    b = util_compare(truth, ours, N_PREFILL, n_vocab);
-    printf(
-        "# from unrounded products: libllama rms %.4f argmax %d/%d, kept rms %.4f argmax %d/%d\n",
-        a.rel_rms, a.same_argmax, a.n, b.rel_rms, b.same_argmax, b.n);
-    CHECK(a.rel_rms > 0 && b.rel_rms <= 1.1 * a.rel_rms);
-    CHECK(b.same_argmax >= a.same_argmax - a.n / 20);
-    free(truth);
-    free(theirs);
-    free(ours);
-}
-
-static void chunks_do_not_matter(void)
-{
-    static const int chunk[] = {64, 37, 5, 2, 1};
-    float *whole = by_kept(N_ALL);
-    for (size_t i = 0; i < sizeof chunk / sizeof *chunk; i++) {
-        float *out = by_kept(chunk[i]);
-        CHECK_INT(memcmp(whole, out, (size_t)N_ALL * (size_t)n_vocab * sizeof *out), 0);
-        free(out);
+    int kind = (int)kept_rng_below(rng, 5);
+    for (int i = 0; i < ALL; i++) {
+        w->score[i] = w->value[i];
+        for (int k = 0; k < MAX_N; k++)
+            w->value[i][k] = kind == 0   ? 0
+                             : kind == 1 ? (float)kept_rng_below(rng, 3) - 1
+                             : kind == 2 ? (float)kept_rng_unit(rng)
+                             : kind == 3 ? 3e38f * (float)(kept_rng_unit(rng) - 0.5)
+                                         : (float)kept_rng_normal(rng) * 1e3f;
     }
-    free(whole);
+}
+
+static void fill_counts(world *w, kept_rng *rng, bool even)
+{
+    kept_split *s = &w->s;
+    int64_t most = 10;
+    for (int i = 0; i < s->n_layers * s->n_heads; i++) {
+        w->n[i] = even ? 70 : (int)kept_rng_below(rng, MAX_N);
+        w->guard[i] = even ? 5 : (int)kept_rng_below(rng, 20);
+        most += w->n[i] + w->guard[i];
+    }
+    s->total = kept_rng_below(rng, 8) ? kept_rng_below(rng, (uint32_t)most) : 0;
+    s->n_tokens = even ? 75 : 40 + (int)kept_rng_below(rng, 100);
+}
+
+/* A table of the kind that a reads: sound, too short, with odd numbers, or none. */
+static void fill_table(world *w, const kept_allocator *a, kept_rng *rng)
+{
+    static const char *const names[] = {"alpha", "score", "keep", "ratio"};
+    int kind = (int)kept_rng_below(rng, 6), n_layers = w->layer[w->s.n_layers - 1] + 1;
+    w->table = NULL;
+    if (!a->trained || kind == 0)
+        return;
+    if (kind > 2) {
+        n_layers -= kind == 3;
+        w->table = rig_table(
+            a->trained, &(rig){.n_layers = n_layers ? n_layers : 1, .n_heads = w->s.n_heads}, 1);
+        return;
+    }
+    CHECK_INT(kept_trained_new(a->trained, RIG_MODEL, &w->table, NULL), KEPT_OK);
+    for (int i = 0; i < 4; i++) {
+        float x[4 * 2 * ALL];
+        size_t n = i == 3 ? 4 : (size_t)(n_layers * w->s.n_heads) * (i == 2 ? 4 : 1);
+        for (size_t k = 0; k < n; k++)
+            x[k] = (float)any_number(rng);
+        CHECK_INT(kept_trained_put(w->table, names[i], x, n, NULL), KEPT_OK);
+    }
+}
+
+static void fill(world *w, const kept_allocator *a, kept_rng *rng, bool even)
+{
+    kept_split *s = &w->s;
+    *s = (kept_split){.n_layers = 1 + (int)kept_rng_below(rng, MAX_LAYERS),
+                      .n_heads = 1 + (int)kept_rng_below(rng, MAX_HEADS),
+                      .layer = w->layer,
+                      .n = w->n,
+                      .score = w->score,
+                      .n_protected = w->guard,
+                      .signal = w->signal,
+                      .cosine = w->cosine,
+                      .options = w->option,
+                      .scratch = w->scratch,
+                      .share = w->share};
+    bool odd = w->odd = kept_rng_below(rng, 2);
+    for (int l = 0, at = 0; l < MAX_LAYERS; l++) {
+        at += (int)kept_rng_below(rng, 2);
+        w->layer[l] = at++;
+        w->cosine[l] = odd ? any_number(rng) : kept_rng_unit(rng);
+    }
+    for (int i = 0; i < 2 * ALL; i++)
+        w->signal[i] = odd ? any_number(rng) : kept_rng_unit(rng);
+    for (int k = 0; k < a->part.n_options; k++) {
+        const kept_option *o = &a->part.options[k];
+        w->option[k] = kept_rng_below(rng, 2) ? o->value : kept_rng_below(rng, 2) ? o->min : o->max;
+    }
+    fill_scores(w, rng);
+    fill_counts(w, rng, even);
+    for (int i = 0; i < ALL && a->falling; i++)
+        qsort(w->value[i], (size_t)w->n[i], sizeof(float), falling);
+    fill_table(w, a, rng);
+    s->trained = w->table;
+}
+
+static int64_t sum_of(const int *x, int n)
+{
+    int64_t sum = 0;
+    for (int i = 0; i < n; i++)
+        sum += x[i];
+    return sum;
+}
+
+static void check_split(const kept_allocator *a, const world *w, const int *keep)
+{
+    const kept_split *s = &w->s;
+    int n = s->n_layers * s->n_heads;
+    int64_t guarded = sum_of(w->guard, n), candidates = sum_of(w->n, n), kept = sum_of(keep, n);
+    int64_t open = s->total > guarded ? s->total - guarded : 0;
+    int64_t most = open < candidates ? open : candidates;
+    for (int i = 0; i < n; i++)
+        CHECK(keep[i] >= 0 && keep[i] <= w->n[i]);
+    CHECK(kept <= most);
+    CHECK(kept == most || a->data_dependent);
+}
+
+/* ---- what layerwise and cascades promise ---------------------------------------------------- */
+
+/* Every other layer shown as layer l, as a layer-major prefill does: layer l keeps the same. */
+static void check_layerwise(const kept_allocator *a, const world *w, const int *keep)
+{
+    static world x;
+    int H = w->s.n_heads, again[ALL];
+    for (int l = 0; l < w->s.n_layers; l++) {
+        x = *w;
+        for (int i = 0; i < w->s.n_layers * H; i++) {
+            int from = l * H + i % H;
+            x.score[i] = w->value[from];
+            x.signal[2 * i] = w->signal[2 * from];
+            x.signal[2 * i + 1] = w->signal[2 * from + 1];
+        }
+        x.s.layer = x.layer;
+        x.s.score = x.score;
+        x.s.signal = x.signal;
+        a->split(&x.s, again);
+        CHECK(!memcmp(again + l * H, keep + l * H, (size_t)H * sizeof *keep));
+    }
+}
+
+/* Without the last layer, the others keep as much or more, but for rounding: a slot less of the
+ * least that every head gets can fall to one head. */
+static void check_cascade(const kept_allocator *a, const world *w, const int *keep)
+{
+    kept_split s = w->s;
+    int before[ALL];
+    if (--s.n_layers < 1)
+        return;
+    a->split(&s, before);
+    for (int i = 0; i < s.n_layers * s.n_heads; i++)
+        CHECK(before[i] + s.n_layers * s.n_heads >= keep[i]);
+}
+
+/* ---- all allocators ------------------------------------------------------------------------ */
+
+static void split_once(const kept_allocator *a, kept_rng *rng)
+{
+    static world w;
+    int keep[ALL], again[ALL];
+    bool even = kept_rng_below(rng, 2);
+    fill(&w, a, rng, even);
+    memset(keep, 0x55, sizeof keep);
+    memset(again, 0xaa, sizeof again);
+    a->split(&w.s, keep);
+    check_split(a, &w, keep);
+    memset(w.scratch, 0x33, sizeof w.scratch);
+    a->split(&w.s, again);
+    int n = w.s.n_layers * w.s.n_heads;
+    CHECK(!memcmp(keep, again, (size_t)n * sizeof *keep));
+    CHECK(n == ALL || again[n] == (int)0xaaaaaaaa);
+    if (a->layerwise && even)
+        check_layerwise(a, &w, keep);
+    if (a->cascades && even && !w.odd)
+        check_cascade(a, &w, keep);
+    /* Scores four times as large say the same, unless they are compared with a number. */
+    for (int i = 0; i < n; i++)
+        for (int k = 0; k < MAX_N; k++)
+            w.value[i][k] *= fabsf(w.value[i][k]) < 1e30f ? 4 : 1;
+    if (a != &kept_alloc_threshold && fabsf(w.value[0][0]) < 1e30f) {
+        a->split(&w.s, again);
+        for (int i = 0; i < n; i++)
+            CHECK(abs(again[i] - keep[i]) <= 1);
+    }
+    kept_trained_free(w.table);
+}
+
+static void test_contracts(void)
+{
+    for (int i = 0; i < kept_part_count(); i++)
+        if (kept_part_at(i)->axis == KEPT_AXIS_ALLOCATOR) {
+            kept_rng rng;
+            kept_rng_init(&rng, 3);
+            int before = test_failed;
+            test_failed = 0;
+            for (int k = 0; k < 1500 && !test_failed; k++)
+                split_once((const kept_allocator *)(const void *)kept_part_at(i), &rng);
+            if (test_failed)
+                fprintf(stderr, "  with %s\n", kept_part_at(i)->name);
+            test_failed |= before;
+        }
+}
+
+/* ---- relations between allocators ----------------------------------------------------------- */
+
+/* Sum of what is kept of scores sorted in falling order. */
+static double mass(const world *w, const int *keep)
+{
+    double sum = 0;
+    for (int i = 0; i < w->s.n_layers * w->s.n_heads; i++)
+        for (int k = 0; k < keep[i]; k++)
+            sum += w->value[i][k];
+    return sum;
+}
+
+static void test_relations(void)
+{
+    static world w;
+    kept_rng rng;
+    kept_rng_init(&rng, 8);
+    for (int turn = 0; turn < 500 && !test_failed; turn++) {
+        int a[ALL], b[ALL], n;
+        fill(&w, &kept_alloc_uniform, &rng, true);
+        n = w.s.n_layers * w.s.n_heads;
+        for (int i = 0; i < n; i++) {
+            for (int k = 0; k < MAX_N; k++)
+                w.value[i][k] = (float)(kept_rng_unit(&rng) * exp(2.0 * (i % 5)));
+            qsort(w.value[i], (size_t)w.n[i], sizeof(float), falling);
+        }
+        w.s.total = (int64_t)n * (5 + (int)kept_rng_below(&rng, 70));
+        kept_alloc_uniform.split(&w.s, a);
+        double even = mass(&w, a);
+        for (int i = 0; i < n; i++)
+            CHECK_INT(a[i], w.s.total / n - 5);
+        /* A slope of nothing is no slope. */
+        w.option[0] = 1;
+        kept_alloc_pyramid.split(&w.s, b);
+        CHECK(!memcmp(a, b, (size_t)n * sizeof *a));
+        kept_alloc_headkv.split(&w.s, b); /* no table */
+        CHECK(!memcmp(a, b, (size_t)n * sizeof *a));
+        /* Competition holds no less than an even split, and more of it no less than less of it. */
+        w.option[0] = kept_rng_unit(&rng);
+        kept_alloc_ada.split(&w.s, b);
+        double ada = mass(&w, b);
+        CHECK(ada >= even * (1 - 1e-12));
+        w.option[0] = 0;
+        kept_alloc_ada.split(&w.s, b);
+        CHECK(mass(&w, b) >= ada * (1 - 1e-12));
+        kept_alloc_global.split(&w.s, a);
+        CHECK(mass(&w, a) >= mass(&w, b) * (1 - 1e-12));
+        kept_trained_free(w.table);
+    }
 }
 
 int main(void)
 {
-    mkgguf_spec s = mkgguf_default("llama");
-    kept_error err = {.text = "no temporary file"};
-    s.type = GGML_TYPE_Q4_1;
-    s.n_layers = 2;
-    s.n_embd = 576;
-    s.n_heads = 9;
-    s.n_kv_heads = 3;
-    s.n_ff = 1536;
-    file = mkgguf_temp();
-    exact = mkgguf_temp();
-    llama_backend_init();
-    if (!file || !exact || mkgguf_write(file, &s) || !write_exact(file, exact) ||
-        kept_model_open(file, &model, &err)) {
-        fprintf(stderr, "model: %s\n", err.text);
-        return 1;
-    }
-    n_vocab = kept_model_get_info(model)->n_vocab;
-    tokens = util_tokens(N_ALL, n_vocab, 7);
-    RUN(weights_are_split);
-    RUN(as_close_as_libllama);
-    RUN(chunks_do_not_matter);
-    kept_model_free(model);
-    unlink(file);
-    unlink(exact);
-    free(file);
-    free(exact);
-    free(tokens);
+    RUN(test_contracts);
+    RUN(test_relations);
     TEST_END();
 }
