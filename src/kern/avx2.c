@@ -10,9 +10,8 @@
 #endif
 
 #if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
-#include <immintrin.h>
+#include "kern/simd_avx2.h"
 
-#define W          8 /* floats of a vector */
 #define ROWS       6 /* most rows of a register block: 6 x 2 sums, 2 vectors, 1 broadcast */
 #define QUAD_ROWS  2 /* up to here blocks are four vectors wide, else two */
 #define MANY_ROWS  6 /* rows of a block when there are many */
@@ -20,53 +19,9 @@
 #define LOW_SCORES kept_low_scores_avx2
 #define PACK_HALF  kept_pack_avx2
 
-#define INLINE static inline __attribute__((always_inline))
-
-typedef __m256 vec;
-
-INLINE vec v_set(float x)
-{
-    return _mm256_set1_ps(x);
-}
-INLINE vec v_load(const float *p)
-{
-    return _mm256_loadu_ps(p);
-}
-INLINE void v_store(float *p, vec x)
-{
-    _mm256_storeu_ps(p, x);
-}
-INLINE vec v_wide(const kept_f16 *p)
-{
-    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p));
-}
 INLINE void v_narrow(kept_f16 *p, vec x)
 {
     _mm_storeu_si128((__m128i *)(void *)p, _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
-}
-INLINE vec v_add(vec x, vec y)
-{
-    return _mm256_add_ps(x, y);
-}
-INLINE vec v_sub(vec x, vec y)
-{
-    return _mm256_sub_ps(x, y);
-}
-INLINE vec v_mul(vec x, vec y)
-{
-    return _mm256_mul_ps(x, y);
-}
-INLINE vec v_div(vec x, vec y)
-{
-    return _mm256_div_ps(x, y);
-}
-INLINE vec v_max(vec x, vec y)
-{
-    return _mm256_max_ps(x, y);
-}
-INLINE vec v_fma(vec x, vec y, vec z)
-{
-    return _mm256_fmadd_ps(x, y, z);
 }
 INLINE float v_top(vec x)
 {
@@ -98,11 +53,6 @@ INLINE vec v_load_n(const float *p, int n)
 {
     return _mm256_maskload_ps(p, v_lanes(n));
 }
-/* x where y > 0, else 0 */
-INLINE vec v_if_positive(vec y, vec x)
-{
-    return _mm256_and_ps(_mm256_cmp_ps(y, _mm256_setzero_ps(), _CMP_GT_OQ), x);
-}
 /* x, but -INFINITY in lanes n and up, and where pos (if not NULL) is not above horizon */
 INLINE vec v_hide(vec x, int n, const int32_t *pos, int32_t horizon)
 {
@@ -133,8 +83,6 @@ INLINE vec v_exp2(vec x)
 }
 
 /* ---- integers: 32 bytes ---------------------------------------------------------------------- */
-
-typedef __m256i ivec;
 
 #ifdef __AVXVNNI__
 #define SETS 2 /* a dot product takes 5 cycles, so sums are kept twice */
@@ -262,16 +210,6 @@ INLINE void i_narrow8(void *to, const float *x, vec scale, bool has_sign)
     __m128i a = _mm256_castsi256_si128(y), b = _mm256_extracti128_si256(y, 1);
 
     _mm_storeu_si128((__m128i *)to, has_sign ? _mm_packs_epi16(a, b) : _mm_packus_epi16(a, b));
-}
-INLINE vec v_bf16(const uint16_t *p)
-{
-    __m256i x = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
-
-    return _mm256_castsi256_ps(_mm256_slli_epi32(x, 16));
-}
-INLINE vec v_abs(vec x)
-{
-    return _mm256_andnot_ps(v_set(-0.0f), x);
 }
 /* The Hadamard transform of the lanes, not scaled. */
 INLINE vec v_hadamard(vec x)

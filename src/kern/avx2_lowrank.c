@@ -7,15 +7,11 @@
 #include "kern/slerp.h"
 
 #if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
-#include <immintrin.h>
+#include "kern/simd_avx2.h"
 #include <string.h>
 
-#define W          8
 #define BLOCK      6 /* of 2 vectors: 12 sums, 2 vectors, 1 factor */
 #define SCORE_ROWS 4
-#define INLINE     static inline __attribute__((always_inline))
-
-typedef __m256 vec;
 
 INLINE vec v_zero(void)
 {
@@ -25,24 +21,6 @@ INLINE vec v_all(const float *p)
 {
     return _mm256_broadcast_ss(p);
 }
-INLINE vec v_load(const float *p)
-{
-    return _mm256_loadu_ps(p);
-}
-INLINE void v_store(float *p, vec x)
-{
-    _mm256_storeu_ps(p, x);
-}
-INLINE vec v_wide(const kept_f16 *p)
-{
-    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p));
-}
-INLINE vec v_bf16(const uint16_t *p)
-{
-    __m256i x = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
-
-    return _mm256_castsi256_ps(_mm256_slli_epi32(x, 16));
-}
 /* Byte j of 8 words, with its sign. */
 INLINE vec v_byte(const uint8_t *p, int j)
 {
@@ -50,14 +28,6 @@ INLINE vec v_byte(const uint8_t *p, int j)
 
     x = _mm256_sll_epi32(x, _mm_cvtsi32_si128(24 - 8 * j));
     return _mm256_cvtepi32_ps(_mm256_srai_epi32(x, 24));
-}
-INLINE vec v_mul(vec x, vec y)
-{
-    return _mm256_mul_ps(x, y);
-}
-INLINE vec v_fma(vec x, vec y, vec z)
-{
-    return _mm256_fmadd_ps(x, y, z);
 }
 INLINE vec v_fms(vec x, vec y, vec z)
 {

@@ -1,31 +1,9 @@
 /* kern/avx2_pack: packs pages with AVX2 (simd_pack.h). */
 #include "kern/impl.h"
 
-#if defined(__AVX2__) && defined(__F16C__)
-#include <immintrin.h>
+#if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
+#include "kern/simd_avx2.h"
 
-#define W      8
-#define INLINE static inline __attribute__((always_inline))
-
-typedef __m256 vec;
-typedef __m256i ivec;
-
-INLINE vec v_set(float x)
-{
-    return _mm256_set1_ps(x);
-}
-INLINE vec v_load(const float *p)
-{
-    return _mm256_loadu_ps(p);
-}
-INLINE void v_store(float *p, vec x)
-{
-    _mm256_storeu_ps(p, x);
-}
-INLINE vec v_wide(const kept_f16 *p)
-{
-    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p));
-}
 /* To F16, rounded down or up. */
 INLINE void v_narrow_down(kept_f16 *p, vec x)
 {
@@ -35,42 +13,13 @@ INLINE void v_narrow_up(kept_f16 *p, vec x)
 {
     _mm_storeu_si128((__m128i *)(void *)p, _mm256_cvtps_ph(x, _MM_FROUND_TO_POS_INF));
 }
-INLINE vec v_add(vec x, vec y)
-{
-    return _mm256_add_ps(x, y);
-}
-INLINE vec v_sub(vec x, vec y)
-{
-    return _mm256_sub_ps(x, y);
-}
-INLINE vec v_mul(vec x, vec y)
-{
-    return _mm256_mul_ps(x, y);
-}
-INLINE vec v_div(vec x, vec y)
-{
-    return _mm256_div_ps(x, y);
-}
 INLINE vec v_min(vec x, vec y)
 {
     return _mm256_min_ps(x, y);
 }
-INLINE vec v_max(vec x, vec y)
-{
-    return _mm256_max_ps(x, y);
-}
 INLINE vec v_sqrt(vec x)
 {
     return _mm256_sqrt_ps(x);
-}
-INLINE vec v_abs(vec x)
-{
-    return _mm256_andnot_ps(v_set(-0.0f), x);
-}
-/* x where y > 0, else 0 */
-INLINE vec v_if_positive(vec y, vec x)
-{
-    return _mm256_and_ps(_mm256_cmp_ps(y, _mm256_setzero_ps(), _CMP_GT_OQ), x);
 }
 INLINE vec v_inverse(vec x)
 {

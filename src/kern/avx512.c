@@ -10,63 +10,18 @@
 #endif
 
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
-#include <immintrin.h>
+#include "kern/simd_avx512.h"
 
-#define W          16 /* floats of a vector */
-#define ROWS       8  /* most rows of a register block */
-#define QUAD_ROWS  6  /* up to here blocks are four vectors wide, else two */
-#define MANY_ROWS  6  /* rows of a block when there are many */
+#define ROWS       8 /* most rows of a register block */
+#define QUAD_ROWS  6 /* up to here blocks are four vectors wide, else two */
+#define MANY_ROWS  6 /* rows of a block when there are many */
 #define LOW_WIDEN  kept_low_widen_avx512
 #define LOW_SCORES kept_low_scores_avx512
 #define PACK_HALF  kept_pack_avx512
 
-#define INLINE static inline __attribute__((always_inline))
-
-typedef __m512 vec;
-
-INLINE vec v_set(float x)
-{
-    return _mm512_set1_ps(x);
-}
-INLINE vec v_load(const float *p)
-{
-    return _mm512_loadu_ps(p);
-}
-INLINE void v_store(float *p, vec x)
-{
-    _mm512_storeu_ps(p, x);
-}
-INLINE vec v_wide(const kept_f16 *p)
-{
-    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
-}
 INLINE void v_narrow(kept_f16 *p, vec x)
 {
     _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
-}
-INLINE vec v_add(vec x, vec y)
-{
-    return _mm512_add_ps(x, y);
-}
-INLINE vec v_sub(vec x, vec y)
-{
-    return _mm512_sub_ps(x, y);
-}
-INLINE vec v_mul(vec x, vec y)
-{
-    return _mm512_mul_ps(x, y);
-}
-INLINE vec v_div(vec x, vec y)
-{
-    return _mm512_div_ps(x, y);
-}
-INLINE vec v_max(vec x, vec y)
-{
-    return _mm512_max_ps(x, y);
-}
-INLINE vec v_fma(vec x, vec y, vec z)
-{
-    return _mm512_fmadd_ps(x, y, z);
 }
 INLINE float v_top(vec x)
 {
@@ -84,11 +39,6 @@ INLINE float v_first(vec x)
 INLINE vec v_load_n(const float *p, int n)
 {
     return _mm512_maskz_loadu_ps(n >= W ? (__mmask16)0xffff : (__mmask16)((1u << n) - 1), p);
-}
-/* x where y > 0, else 0 */
-INLINE vec v_if_positive(vec y, vec x)
-{
-    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(y, _mm512_setzero_ps(), _CMP_GT_OQ), x);
 }
 /* x, but -INFINITY in lanes n and up, and where pos (if not NULL) is not above horizon */
 INLINE vec v_hide(vec x, int n, const int32_t *pos, int32_t horizon)
@@ -116,8 +66,6 @@ INLINE vec v_exp2(vec x)
 }
 
 /* ---- integers: 64 bytes ---------------------------------------------------------------------- */
-
-typedef __m512i ivec;
 
 #ifdef __AVX512VNNI__
 #define SETS 2 /* a dot product takes 5 cycles, so sums are kept twice */
@@ -238,16 +186,6 @@ INLINE void i_narrow8(void *to, const float *x, vec scale, bool has_sign)
 
     _mm_storeu_si128((__m128i *)to,
                      has_sign ? _mm512_cvtsepi32_epi8(y) : _mm512_cvtusepi32_epi8(y));
-}
-INLINE vec v_bf16(const uint16_t *p)
-{
-    __m512i x = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)p));
-
-    return _mm512_castsi512_ps(_mm512_slli_epi32(x, 16));
-}
-INLINE vec v_abs(vec x)
-{
-    return _mm512_abs_ps(x);
 }
 /* The Hadamard transform of the lanes, not scaled. */
 INLINE vec v_hadamard(vec x)

@@ -4,15 +4,11 @@
 #include "kern/lowrank_stands.h"
 
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
-#include <immintrin.h>
+#include "kern/simd_avx512.h"
 #include <string.h>
 
-#define W          16
 #define BLOCK      12 /* of 2 vectors: 24 sums, 2 vectors */
 #define SCORE_ROWS 8
-#define INLINE     static inline __attribute__((always_inline))
-
-typedef __m512 vec;
 
 INLINE vec v_zero(void)
 {
@@ -22,38 +18,12 @@ INLINE vec v_all(const float *p)
 {
     return _mm512_set1_ps(*p);
 }
-INLINE vec v_load(const float *p)
-{
-    return _mm512_loadu_ps(p);
-}
-INLINE void v_store(float *p, vec x)
-{
-    _mm512_storeu_ps(p, x);
-}
-INLINE vec v_wide(const kept_f16 *p)
-{
-    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
-}
-INLINE vec v_bf16(const uint16_t *p)
-{
-    __m512i x = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)p));
-
-    return _mm512_castsi512_ps(_mm512_slli_epi32(x, 16));
-}
 /* Byte j of 16 words, with its sign. */
 INLINE vec v_byte(const uint8_t *p, int j)
 {
     __m512i x = _mm512_sll_epi32(_mm512_loadu_si512(p), _mm_cvtsi32_si128(24 - 8 * j));
 
     return _mm512_cvtepi32_ps(_mm512_srai_epi32(x, 24));
-}
-INLINE vec v_mul(vec x, vec y)
-{
-    return _mm512_mul_ps(x, y);
-}
-INLINE vec v_fma(vec x, vec y, vec z)
-{
-    return _mm512_fmadd_ps(x, y, z);
 }
 INLINE vec v_fms(vec x, vec y, vec z)
 {

@@ -2,30 +2,8 @@
 #include "kern/impl.h"
 
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
-#include <immintrin.h>
+#include "kern/simd_avx512.h"
 
-#define W      16
-#define INLINE static inline __attribute__((always_inline))
-
-typedef __m512 vec;
-typedef __m512i ivec;
-
-INLINE vec v_set(float x)
-{
-    return _mm512_set1_ps(x);
-}
-INLINE vec v_load(const float *p)
-{
-    return _mm512_loadu_ps(p);
-}
-INLINE void v_store(float *p, vec x)
-{
-    _mm512_storeu_ps(p, x);
-}
-INLINE vec v_wide(const kept_f16 *p)
-{
-    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
-}
 /* To F16, rounded down or up. */
 INLINE void v_narrow_down(kept_f16 *p, vec x)
 {
@@ -35,42 +13,13 @@ INLINE void v_narrow_up(kept_f16 *p, vec x)
 {
     _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtps_ph(x, _MM_FROUND_TO_POS_INF));
 }
-INLINE vec v_add(vec x, vec y)
-{
-    return _mm512_add_ps(x, y);
-}
-INLINE vec v_sub(vec x, vec y)
-{
-    return _mm512_sub_ps(x, y);
-}
-INLINE vec v_mul(vec x, vec y)
-{
-    return _mm512_mul_ps(x, y);
-}
-INLINE vec v_div(vec x, vec y)
-{
-    return _mm512_div_ps(x, y);
-}
 INLINE vec v_min(vec x, vec y)
 {
     return _mm512_min_ps(x, y);
 }
-INLINE vec v_max(vec x, vec y)
-{
-    return _mm512_max_ps(x, y);
-}
 INLINE vec v_sqrt(vec x)
 {
     return _mm512_sqrt_ps(x);
-}
-INLINE vec v_abs(vec x)
-{
-    return _mm512_abs_ps(x);
-}
-/* x where y > 0, else 0 */
-INLINE vec v_if_positive(vec y, vec x)
-{
-    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(y, _mm512_setzero_ps(), _CMP_GT_OQ), x);
 }
 INLINE vec v_inverse(vec x)
 {

@@ -27,17 +27,6 @@
 #define Q_STRIDE (KEPT_MAX_HEAD_SIZE + 16) /* odd in cache lines: rows spread over all sets */
 #define ALIGNED  __attribute__((aligned(64)))
 
-/* Loops over rows and vectors of a block must vanish, or its sums live in memory. */
-#ifdef __clang__
-#define UNROLL   _Pragma("clang loop unroll(full)")
-#define UNROLL_2 _Pragma("clang loop unroll_count(2)")
-#define UNROLL_4 _Pragma("clang loop unroll_count(4)")
-#else
-#define UNROLL   _Pragma("GCC unroll 16")
-#define UNROLL_2 _Pragma("GCC unroll 2")
-#define UNROLL_4 _Pragma("GCC unroll 4")
-#endif
-
 /* Rows of one tile on their way through its pages. */
 struct rows {
     float *q;   /* [n][Q_STRIDE] scaled queries */

@@ -12,11 +12,6 @@
 #define P64     KEPT_PAGE_SLOTS
 #define MOST_D  KEPT_MAX_HEAD_SIZE
 #define ALIGNED __attribute__((aligned(64)))
-#ifdef __clang__
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
 
 /* W slots on their way. */
 struct pack {
@@ -32,28 +27,12 @@ struct pack {
 /* Eight channels of eight slots, rows of `row` numbers, to vectors of slots at to + W i. */
 INLINE void turn_over(const kept_f16 *from, int row, float *to)
 {
-    __m256 r[8], s[8];
+    __m256 r[8];
 
     UNROLL
     for (int i = 0; i < 8; i++)
         r[i] = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(from + i * row)));
-    UNROLL
-    for (int i = 0; i < 8; i += 2) {
-        s[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
-        s[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
-    }
-    UNROLL
-    for (int i = 0; i < 8; i += 4) {
-        r[i] = _mm256_shuffle_ps(s[i], s[i + 2], 0x44);
-        r[i + 1] = _mm256_shuffle_ps(s[i], s[i + 2], 0xee);
-        r[i + 2] = _mm256_shuffle_ps(s[i + 1], s[i + 3], 0x44);
-        r[i + 3] = _mm256_shuffle_ps(s[i + 1], s[i + 3], 0xee);
-    }
-    UNROLL
-    for (int i = 0; i < 4; i++) {
-        _mm256_storeu_ps(to + i * W, _mm256_permute2f128_ps(r[i], r[i + 4], 0x20));
-        _mm256_storeu_ps(to + (i + 4) * W, _mm256_permute2f128_ps(r[i], r[i + 4], 0x31));
-    }
+    turn_square(r, to, W);
 }
 
 /* Slots [s, s + W) of a half. */

@@ -14,12 +14,7 @@
 
 #define P64     KEPT_PAGE_SLOTS
 #define ALIGNED __attribute__((aligned(64)))
-#ifdef __clang__
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
-#define MOST_D KEPT_MAX_HEAD_SIZE
+#define MOST_D  KEPT_MAX_HEAD_SIZE
 
 /* n rows of sums: the factor of coefficient i for row k is at k * row + i * step. */
 struct sums_of {
@@ -185,28 +180,12 @@ static void factors_of(const kept_turns *t, int32_t pos, float *re, float *im)
 /* Eight numbers of eight slots, x row by row, to vectors of slots: number i at to + 32 i. */
 INLINE void turn_over(const float *x, int row, float *to)
 {
-    __m256 r[8], s[8];
+    __m256 r[8];
 
     UNROLL
     for (int i = 0; i < 8; i++)
         r[i] = _mm256_loadu_ps(x + i * row);
-    UNROLL
-    for (int i = 0; i < 8; i += 2) {
-        s[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
-        s[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
-    }
-    UNROLL
-    for (int i = 0; i < 8; i += 4) {
-        r[i] = _mm256_shuffle_ps(s[i], s[i + 2], 0x44);
-        r[i + 1] = _mm256_shuffle_ps(s[i], s[i + 2], 0xee);
-        r[i + 2] = _mm256_shuffle_ps(s[i + 1], s[i + 3], 0x44);
-        r[i + 3] = _mm256_shuffle_ps(s[i + 1], s[i + 3], 0xee);
-    }
-    UNROLL
-    for (int i = 0; i < 4; i++) {
-        _mm256_storeu_ps(to + i * 32, _mm256_permute2f128_ps(r[i], r[i + 4], 0x20));
-        _mm256_storeu_ps(to + (i + 4) * 32, _mm256_permute2f128_ps(r[i], r[i + 4], 0x31));
-    }
+    turn_square(r, to, 32);
 }
 
 /* Factors of 32 positions in no order. */
