@@ -2,7 +2,7 @@
  *   directions  against an SVD by NumPy 2, whose numbers stand here
  *   attention   of every level against a reading in double of what the pages hold
  *   refused     what cannot be */
-#include "lowrank_rig.h"
+#include "attend_rig.h"
 #include "policy/strategy.h"
 #include "train/basis.h"
 
@@ -173,7 +173,7 @@ static void expand(const uint8_t *half, int codec, bool v, int layer, int s, int
 
 /* ---- attention ------------------------------------------------------------------------------ */
 
-enum { PAGES = 5, MOST_Q = 5 };
+enum { PAGES = 5 };
 static const kept_codecs mixes[][PAGES] = {
     {{KEPT_LOW50, KEPT_LOW50},
      {KEPT_LOW50, KEPT_LOW50},
@@ -217,14 +217,6 @@ static const kept_codecs mixes[][PAGES] = {
      {KEPT_F16, KEPT_F16}},
 };
 
-typedef struct pages {
-    uint8_t *at; /* [PAGES] F16 pages' room */
-    int32_t id[PAGES], pos[PAGES][P64];
-    const int32_t *slot_pos[PAGES];
-    const kept_codecs *form;
-    double *k, *v; /* [PAGES * 64][D] what they hold */
-} pages;
-
 /* Random pages in these forms, slots in no order, and what they hold. Layer 1 reads. */
 static void fill(pages *x, const kept_codecs *form)
 {
@@ -232,6 +224,7 @@ static void fill(pages *x, const kept_codecs *form)
     const size_t size = kept_page_bytes(D);
     uint8_t *f16[4];
     x->form = form;
+    x->n = PAGES;
     for (int l = 0; l < 4; l++)
         f16[l] = aligned_alloc(64, size);
     for (int i = 0; i < PAGES; i++) {
@@ -281,60 +274,6 @@ static void fill(pages *x, const kept_codecs *form)
     }
     for (int l = 0; l < 4; l++)
         free(f16[l]);
-}
-
-/* The largest difference of any output, relative to the largest value, and of the weights' sum. */
-static double worst(const kept_kern *kern, const pages *x, int group, int n_q, bool rounds)
-{
-    const int D = the.D, n = PAGES * P64 - 7;
-    static float q[MOST_Q * 8 * MOST], acc[MOST_Q * 8 * MOST], m[64], l[64];
-    static kept_f16 p[PAGES * 64 * P64];
-    static float p_max[PAGES * 64];
-    double most = 0;
-    for (int i = 0; i < n_q * group * D; i++)
-        q[i] = (float)(uniform() * (rounds ? 0.5 : 2));
-    const kept_attn_tile t = {.head_size = D,
-                              .group = group,
-                              .n_q = n_q,
-                              .q = q,
-                              .q_stride_t = (size_t)(group * D),
-                              .q_stride_g = (size_t)D,
-                              .scale = 0.25f,
-                              .pool = x->at,
-                              .page_bytes = kept_page_bytes(D),
-                              .pages = x->id,
-                              .n_pages = PAGES,
-                              .codec = x->form,
-                              .visible = n - n_q + 1,
-                              .low = &the.low[1],
-                              .slot_pos = x->slot_pos,
-                              .m = m,
-                              .l = l,
-                              .acc = acc,
-                              .p = p,
-                              .p_max = p_max};
-    kern->attend(&t);
-    for (int r = 0; r < n_q * group; r++) {
-        double s[PAGES * P64], top = -INFINITY, sum = 0, out[MOST] = {0};
-        const int seen = n - n_q + 1 + r / group;
-        for (int i = 0; i < seen; i++) {
-            s[i] = 0;
-            for (int d = 0; d < D; d++)
-                s[i] += (double)q[r * D + d] * x->k[i * D + d];
-            s[i] *= 0.25;
-            top = fmax(top, s[i]);
-        }
-        for (int i = 0; i < seen; i++) {
-            const double w = exp2(s[i] - top);
-            sum += w;
-            for (int d = 0; d < D; d++)
-                out[d] += w * x->v[i * D + d];
-        }
-        for (int d = 0; d < D; d++)
-            most = fmax(most, fabs((double)(acc[r * D + d] / l[r]) - out[d] / sum));
-        CHECK_NEAR(log2((double)l[r]) + (double)m[r], log2(sum) + top, rounds ? 0.05 : 1e-4);
-    }
-    return most;
 }
 
 static void attention(void)

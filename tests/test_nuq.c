@@ -2,12 +2,12 @@
  * double; codes are the nearest levels, outliers the numbers that these meet worst; attention of
  * every level of instructions against double over what is held; levels against a naive k-means and
  * the published ones of a Gaussian. */
+#include "attend_rig.h"
 #include "codec_oracle.h"
 #include "kern/nuq.h"
-#include "lowrank_rig.h"
 #include "train/nuq.h"
 
-enum { PAGES = 4, MOST_Q = 5 };
+enum { PAGES = 4 };
 
 static const uint8_t nuq[] = {KEPT_NUQ4, KEPT_NUQ3, KEPT_NUQ4S, KEPT_NUQ3S};
 
@@ -340,20 +340,13 @@ static const kept_codecs mixes[][PAGES] = {
     {{KEPT_NUQ4S, KEPT_Q4}, {KEPT_ROT4, KEPT_NUQ3}, {KEPT_Q8, KEPT_Q8}, {KEPT_F16, KEPT_F16}},
 };
 
-typedef struct world {
-    uint8_t *at;
-    int32_t id[PAGES], pos[PAGES][P64];
-    const int32_t *slot_pos[PAGES];
-    const kept_codecs *form;
-    double *k, *v; /* [PAGES * 64][D] what they hold */
-} world;
-
-static void fill_world(world *x, const kept_codecs *form)
+static void fill_pages(pages *x, const kept_codecs *form)
 {
     const int D = the.D;
     const size_t size = kept_page_bytes(D);
     uint8_t *f16 = aligned_alloc(64, size);
     x->form = form;
+    x->n = PAGES;
     for (int i = 0; i < PAGES; i++) {
         uint8_t *page = x->at + (size_t)i * size;
         x->id[i] = i;
@@ -376,54 +369,6 @@ static void fill_world(world *x, const kept_codecs *form)
     free(f16);
 }
 
-/* The largest difference of any output. */
-static double worst(const kept_kern *kern, const world *x, int group, int n_q)
-{
-    const int D = the.D, n = PAGES * P64 - 7;
-    static float q[MOST_Q * 8 * MOST], acc[MOST_Q * 8 * MOST], m[64], l[64];
-    double most = 0;
-    for (int i = 0; i < n_q * group * D; i++)
-        q[i] = (float)(uniform() * 0.5);
-    const kept_attn_tile t = {.head_size = D,
-                              .group = group,
-                              .n_q = n_q,
-                              .q = q,
-                              .q_stride_t = (size_t)(group * D),
-                              .q_stride_g = (size_t)D,
-                              .scale = 0.25f,
-                              .pool = x->at,
-                              .page_bytes = kept_page_bytes(D),
-                              .pages = x->id,
-                              .n_pages = PAGES,
-                              .codec = x->form,
-                              .visible = n - n_q + 1,
-                              .low = &the.low[1],
-                              .slot_pos = x->slot_pos,
-                              .m = m,
-                              .l = l,
-                              .acc = acc};
-    kern->attend(&t);
-    for (int r = 0; r < n_q * group; r++) {
-        double s[PAGES * P64], top = -INFINITY, sum = 0, out[MOST] = {0};
-        const int seen = n - n_q + 1 + r / group;
-        for (int i = 0; i < seen; i++) {
-            s[i] = 0;
-            for (int d = 0; d < D; d++)
-                s[i] += (double)q[r * D + d] * x->k[i * D + d];
-            s[i] *= 0.25;
-            top = fmax(top, s[i]);
-        }
-        for (int i = 0; i < seen; i++) {
-            sum += exp2(s[i] - top);
-            for (int d = 0; d < D; d++)
-                out[d] += exp2(s[i] - top) * x->v[i * D + d];
-        }
-        for (int d = 0; d < D; d++)
-            most = fmax(most, fabs((double)(acc[r * D + d] / l[r]) - out[d] / sum));
-    }
-    return most;
-}
-
 static void attention(void)
 {
     const char *name[5];
@@ -431,16 +376,16 @@ static void attention(void)
     for (size_t i = 1; i < sizeof shape / sizeof *shape; i++) {
         begin(i);
         const size_t room = (size_t)(PAGES * P64 * the.D);
-        world x = {.at = aligned_alloc(64, PAGES * kept_page_bytes(the.D)),
+        pages x = {.at = aligned_alloc(64, PAGES * kept_page_bytes(the.D)),
                    .k = malloc(room * sizeof(double)),
                    .v = malloc(room * sizeof(double))};
         for (size_t c = 0; c < sizeof mixes / sizeof *mixes; c++) {
             const double limit = c == 2 ? 0.25 : 1e-3; /* the latter: integers of other codecs */
-            fill_world(&x, mixes[c]);
+            fill_pages(&x, mixes[c]);
             for (int k = 0; k < n_levels; k++)
                 for (int q = 1; q <= MOST_Q; q += 4)
                     for (int g = 1; g <= 7; g += 3) {
-                        const double e = worst(kept_kern_get(name[k]), &x, g, q);
+                        const double e = worst(kept_kern_get(name[k]), &x, g, q, true);
                         if (e > limit)
                             fprintf(stderr, "  %s, D %d, mix %zu, group %d, %d queries: %g\n",
                                     name[k], the.D, c, g, q, e);
