@@ -25,8 +25,11 @@ INLINE void round_row(struct ints *o, int r, const float *x, int n, bool wide, b
         else
             i_narrow8(flat + i / 4, x + i, v_set(inverse), has_sign);
     }
-    for (int i = 0; i < n / (wide ? 2 : 4); i++)
-        i_spread(o->word[r] + (size_t)i * SPREAD, flat[i]);
+    for (int i = 0; i < n / (wide ? 2 : 4); i += 4) {
+        UNROLL
+        for (int k = i; k < i + 4; k++)
+            i_spread(o->word[r] + (size_t)k * SPREAD, flat[k]);
+    }
 }
 
 /* Queries of n rows, with the sums that offsets and zeros need. */
@@ -76,9 +79,9 @@ static void round_by_channel(struct ints *o, int nr, const float *q, const struc
     }
 }
 
-/* Weights of one row times the scales of its slots (group g); wide: codes of 8 bits. */
-INLINE void round_weights(struct ints *o, int r, const float *p, const struct packed *v, int form,
-                          int g)
+/* Weights of row r, at p, times the scales of their slots (group g). */
+INLINE void round_weights(struct ints *o, int r, const float *p, const struct packed *v, int kind,
+                          int form, int g)
 {
     ALIGNED float x[P64];
     vec sum = v_set(0);
@@ -94,7 +97,7 @@ INLINE void round_weights(struct ints *o, int r, const float *p, const struct pa
     }
     if (form == BY_SPAN)
         o->extra[r] = v_sum(sum);
-    round_row(o, r, x, P64, v->info->bits == 8, false);
+    round_row(o, r, x, P64, kind == S8, false);
 }
 
 /* ---- pages ------------------------------------------------------------------------------------
@@ -115,20 +118,40 @@ INLINE void scores_of(int nr, int kind, int form, const struct packed *k, const 
     }
 }
 
+/* p, of which the compiler knows nothing: what lies there is read again for every block. It took
+ * all words as constants of the loop, for which there are no registers, and copied them from the
+ * stack to the stack. */
+INLINE const struct ints *afresh(const struct ints *p)
+{
+    __asm__("" : "+r"(p) : : "memory");
+    return p;
+}
+
+/* The block of channels from where[0], where[1] wide. */
+INLINE void channels_of(int nr, int kind, int form, const struct packed *v, const struct ints *p,
+                        const int where[2], float *acc)
+{
+    const int c = where[0], w = where[1];
+    int in = 0;
+
+    for (; in + SLOT_VECS * W <= w; in += SLOT_VECS * W)
+        value_block(nr, SLOT_VECS, kind, form, v, afresh(p), (const int[3]){c, w, in}, acc);
+    if (SLOT_VECS > 1 && in < w)
+        value_block(nr, 1, kind, form, v, afresh(p), (const int[3]){c, w, in}, acc);
+}
+
 INLINE void values_of(int nr, int kind, int form, const struct packed *v, const float *p,
                       float *acc)
 {
     struct ints ints;
 
     for (int c = 0; c < v->D; c += 32) {
-        int w = v->D - c < 32 ? v->D - c : 32, in = 0;
-
         for (int r = 0; r < nr && (c == 0 || form != BY_ROW); r++)
-            round_weights(&ints, r, p + r * P64, v, form, c / 32);
-        for (; in + SLOT_VECS * W <= w; in += SLOT_VECS * W)
-            value_block(nr, SLOT_VECS, kind, form, v, &ints, (const int[3]){c, w, in}, acc);
-        if (SLOT_VECS > 1 && in < w)
-            value_block(nr, 1, kind, form, v, &ints, (const int[3]){c, w, in}, acc);
+            round_weights(&ints, r, p + r * P64, v, kind, form, c / 32);
+        if (v->D - c >= 32)
+            channels_of(nr, kind, form, v, &ints, (const int[2]){c, 32}, acc);
+        else
+            channels_of(nr, kind, form, v, &ints, (const int[2]){c, 16}, acc);
     }
 }
 
