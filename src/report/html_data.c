@@ -9,8 +9,9 @@
 
 #define MOST_BYTES   800000 /* of results in a page of 3 MB with 0.9 MB of script */
 #define SAMPLE_BYTES 400000 /* above: samples without their lists of tokens */
-#define FLIP_BYTES   150000
+#define FLIP_BYTES   150000 /* of verdicts with their flips */
 #define DIGITS       9
+#define FEW_DIGITS   6  /* what plots need; of a page that would be too large otherwise */
 #define EXACT        15 /* digits that results are written with: such a copy is a result again */
 #define MOST_DEPTHS  10
 
@@ -314,40 +315,53 @@ static json_t *fitting(const json_t *result, const char **left_out, int *digits)
         json_object_set_new(doc, "cells", thin_cells(json_object_get(result, "cells")));
         json_object_set_new(doc, "cell_table", cell_table(json_object_get(doc, "cells")));
         json_object_del(doc, "cells");
+        if (!fits(doc, MOST_BYTES, DIGITS))
+            *digits = FEW_DIGITS;
     }
     return doc;
 }
 
-/* Verdicts with up to `most` flips of each row. */
-static json_t *verdicts(const json_t *comparison, size_t most)
+/* Verdicts, without their flips but with the number of them. */
+static json_t *verdicts(const json_t *comparison)
 {
     static const char *const keys[] = {"task_index", "after_index", "verdict", "more"};
-    json_t *list = json_array(), *r, *f;
+    json_t *list = json_array(), *r;
     size_t i, k;
     json_array_foreach(json_object_get(comparison, "rows"), i, r)
     {
-        json_t *o = json_object(), *flips = json_array();
+        json_t *o = json_object();
         for (k = 0; k < sizeof keys / sizeof *keys; k++)
             json_object_set(o, keys[k], json_object_get(r, keys[k]));
-        json_array_foreach(json_object_get(r, "flips"), k, f) if (k < most)
-            json_array_append(flips, f);
+        k = json_array_size(json_object_get(r, "flips"));
         json_object_set_new(o, "n_flips", json_integer((json_int_t)k));
-        json_object_set_new(o, "flips", flips);
+        json_object_set_new(o, "flips", json_array());
         json_array_append_new(list, o);
     }
     return list;
 }
 
-/* As many flips of each row as there is room for. */
+/* Flips as there is room for: the first of every row, then the second, as prompts are taken. */
 static json_t *fitting_verdicts(const json_t *comparison)
 {
-    static const size_t most[] = {SIZE_MAX, 40, 12, 6, 3, 1, 0};
-    json_t *list = NULL;
-    for (size_t i = 0; i < sizeof most / sizeof *most; i++) {
-        json_decref(list);
-        list = verdicts(comparison, most[i]);
-        if (fits(list, FLIP_BYTES, DIGITS))
-            break;
+    const json_t *rows = json_object_get(comparison, "rows"), *r;
+    json_t *list = verdicts(comparison);
+    const size_t how = JSON_COMPACT | JSON_REAL_PRECISION(DIGITS);
+    size_t used = json_dumpb(list, NULL, 0, how), i;
+    bool more = true;
+    for (size_t k = 0; more; k++) {
+        more = false;
+        json_array_foreach(rows, i, r)
+        {
+            json_t *flip = json_array_get(json_object_get(r, "flips"), k);
+            const size_t n = flip ? 1 + json_dumpb(flip, NULL, 0, how) : 0;
+            if (!flip)
+                continue;
+            if (used + n > FLIP_BYTES)
+                return list;
+            used += n;
+            more = true;
+            json_array_append(json_object_get(json_array_get(list, i), "flips"), flip);
+        }
     }
     return list;
 }

@@ -11,7 +11,7 @@
 #include <string.h>
 
 #define MAP_BYTES    200000 /* of all maps in the page */
-#define PROMPT_BYTES 350000 /* of all prompts */
+#define PROMPT_BYTES 250000 /* of all prompts */
 #define MOST_LINES   128    /* of a map: beyond, a line is a layer */
 #define BINS         64     /* of positions of a map */
 #define MOST_FLIPS   6      /* of a row */
