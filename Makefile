@@ -60,7 +60,7 @@ endif
 GEN := $(addprefix $(BUILD)/gen/,models.inc presets.inc page.inc)
 # Objects depend on their flags, so a change of either rebuilds and nothing else does.
 $(BUILD)/flags: FORCE
-	@mkdir -p $(@D); echo '$(CC) $(CFLAGS_ALL) $(ISA_AVX512) $(APP_LIBS)' | cmp -s - $@ || echo '$(CC) $(CFLAGS_ALL) $(ISA_AVX512) $(APP_LIBS)' >$@
+	@mkdir -p $(@D); f='$(CC) $(CFLAGS_ALL) $(ISA_AVX512) $(APP_LIBS)'; echo "$$f" | cmp -s - $@ || echo "$$f" >$@
 # What is compiled in: the lists of share/, and of `kept report` its page and the script for its plots.
 $(BUILD)/gen/%.inc: scripts/embed.sh $(wildcard share/*.tsv share/presets/* src/report/page/*) $(BUILD)/deps.mk
 	@mkdir -p $(@D); scripts/embed.sh $* $(PLOTS) >$@

@@ -127,7 +127,7 @@ INLINE const struct ints *afresh(const struct ints *p)
     return p;
 }
 
-/* The block of channels from where[0], where[1] wide. */
+/* The block of channels from where[0], where[1] wide: a constant, for addresses are made of it. */
 INLINE void channels_of(int nr, int kind, int form, const struct packed *v, const struct ints *p,
                         const int where[2], float *acc)
 {

@@ -353,12 +353,11 @@ static json_t *fitting_verdicts(const json_t *comparison)
         json_array_foreach(rows, i, r)
         {
             json_t *flip = json_array_get(json_object_get(r, "flips"), k);
-            const size_t n = flip ? 1 + json_dumpb(flip, NULL, 0, how) : 0;
             if (!flip)
                 continue;
-            if (used + n > FLIP_BYTES)
+            used += 1 + json_dumpb(flip, NULL, 0, how);
+            if (used > FLIP_BYTES)
                 return list;
-            used += n;
             more = true;
             json_array_append(json_object_get(json_array_get(list, i), "flips"), flip);
         }
